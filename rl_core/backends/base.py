@@ -1,0 +1,199 @@
+"""The four contracts of a backend: message bus, event store, policy registry, endpoint.
+
+`tests/contract/` runs one suite over every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+Topic = Literal["decisions", "rewards"]
+Window = tuple[int, int]
+"""`(seq_low, seq_high]`: every interaction belongs to exactly one window."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a client of the bus publishes. `key` is the event_id; a decision's key is taken once, a reward's repeats."""
+
+    topic: Topic
+    key: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The bus's answer: where the message stands, and what stands there.
+
+    `payload` differs from what was published where `repeated` is true: the first decision under a key wins.
+    """
+
+    offset: int
+    received_at: datetime
+    payload: bytes
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class Delivery:
+    offset: int
+    key: str
+    payload: bytes
+    received_at: datetime
+
+
+class MessageBus(Protocol):
+    """A durable, ordered log per topic. Offsets are gap-free from 1 within (producer, topic)."""
+
+    @property
+    def producer(self) -> str: ...
+
+    def publish(self, messages: Sequence[Message]) -> list[Receipt]:
+        """Safe on disk when it returns: one transaction for all. Raises BusError."""
+
+    def lookup(self, topic: Topic, key: str) -> bytes | None:
+        """The payload accepted under this key, if any."""
+
+    def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]: ...
+
+    def watermark(self) -> datetime:
+        """A time T such that every message with received_at < T is visible to `read` from now on."""
+
+    def head(self, topic: Topic) -> int:
+        """The last offset given, 0 if none."""
+
+    def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
+        """Forget consumed messages received before `keep_after`; returns how many."""
+
+    def close(self) -> None: ...
+
+
+class EventStore(Protocol):
+    """decisions, rewards, interactions, rewards_apart. Only the joiner writes the last two."""
+
+    def append(self, table: Literal["decisions", "rewards"], rows: pa.Table) -> int:
+        """Append rows of one producer, consecutive offsets, ascending; rows already in are dropped.
+
+        Returns how many were new. Raises StoreError on a gap, SchemaError on a foreign schema.
+        """
+
+    def last_offset(self, table: Literal["decisions", "rewards"], producer: str) -> int: ...
+
+    def append_interactions(self, rows: pa.Table) -> None:
+        """Rows of INTERACTION_SCHEMA with seq = head+1 …; atomic. Raises StoreError where seq doesn't continue head."""
+
+    def append_apart(self, rows: pa.Table) -> None:
+        """Rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
+
+    def head(self) -> int:
+        """The last seq, 0 if none. Cheap: what a sensor asks every few seconds."""
+
+    def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
+        """The window's rows ordered by seq. Raises StoreError where the window reaches past head."""
+
+    def query(self, sql: str) -> pa.Table:
+        """Read-only SQL over the tables by name (local: DuckDB)."""
+
+    def joiner_lock(self) -> AbstractContextManager[None]:
+        """Held by the one process that joins; waits for its turn."""
+
+
+@dataclass(frozen=True)
+class WindowRef:
+    """A window whose block counts in a policy. `block` is the content digest of the stored block."""
+
+    seq_low: int
+    seq_high: int
+    block: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A window that is in no later policy."""
+
+    seq_low: int
+    seq_high: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    parent: str | None
+    windows: tuple[WindowRef, ...]
+    excluded: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at training: recorded whatever its verdict. `key` makes recording idempotent."""
+
+    key: str
+    windows: tuple[Window, ...]
+    verdict: Literal["promoted", "rejected"]
+    version: str | None
+    trigger: Literal["startup", "sensor", "manual"]
+    reason: str
+    at: datetime
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class PolicyRegistry(Protocol):
+    """Versions with lineage, aliases, attempts, and the immutable blocks that policies are sums of."""
+
+    def put_block(self, source: Path) -> str:
+        """Store a block file under its content digest and return the digest; idempotent."""
+
+    def block_path(self, digest: str) -> Path: ...
+
+    def register(self, artefact: Path, lineage: Lineage) -> str:
+        """Copy the artefact in and return its version `{prefix}-{pipe_version}-{n:04d}`.
+
+        Idempotent: the same artefact (manifest digest) and lineage give the same version.
+        """
+
+    def versions(self) -> list[str]: ...
+
+    def path(self, version: str) -> Path: ...
+
+    def lineage(self, version: str) -> Lineage: ...
+
+    def alias(self, name: Literal["champion", "challenger"]) -> str | None: ...
+
+    def stage(self, version: str) -> None:
+        """Point `challenger` at the version: the endpoint loads and probes it."""
+
+    def promote(self, version: str, expected_champion: str | None) -> None:
+        """Compare-and-swap of `champion`; already being champion is success. Raises PromotionConflict."""
+
+    def record(self, attempt: Attempt) -> None: ...
+
+    def attempts(self) -> list[Attempt]: ...
+
+    def last_attempted_seq(self) -> int:
+        """The highest seq of any attempt, whatever its verdict; the sensor counts from here."""
+
+    def lease(self, holder: str, ttl_s: float) -> None:
+        """Take or renew the training lease. Raises LeaseHeld, naming holder and expiry."""
+
+    def release(self, holder: str) -> None:
+        """Give the lease back; releasing what one doesn't hold does nothing."""
+
+
+class Endpoint(Protocol):
+    """What serves predictions."""
+
+    def stage(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the endpoint has loaded the version and its probes matched. Raises EndpointError, PolicyError."""
+
+    def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the version answers as champion. Raises EndpointError."""
+
+    def state(self) -> dict[str, Any]:
+        """`{"champion": …, "challenger": …, "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""

@@ -1,0 +1,219 @@
+"""What a bandit is (`Bandit`, one YAML each) and where this process runs (`Settings`, from the environment).
+
+Both are frozen and checked at birth. Nothing else in the project reads `os.environ`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rl_core.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(_Frozen):
+    """The decision problem: what is observed, what can be done, what comes back."""
+
+    observation_dim: int = Field(ge=1, le=4096)
+    observation_version: str = Field(min_length=1)
+    actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
+    action_set_version: str = Field(min_length=1)
+    reward_min: float
+    reward_max: float
+    reward_default: float = Field(description="the reward of a decision that nobody rewarded in time")
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.actions)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.actions)) != len(self.actions):
+            twice = sorted({a for a in self.actions if self.actions.count(a) > 1})
+            raise ValueError(f"actions lists {twice[0]!r} more than once; action ids must be unique")
+        if not self.reward_min <= self.reward_default <= self.reward_max:
+            raise ValueError(
+                f"reward_default={self.reward_default} lies outside reward_min..reward_max "
+                f"({self.reward_min}..{self.reward_max})"
+            )
+        return self
+
+
+class Environment(_Frozen):
+    """The simulated world, for bandits that have one."""
+
+    kind: Literal["movielens"] = "movielens"
+    movies: Literal["first", "most_rated"] = "first"
+    noise_sd: float = Field(default=0.0, ge=0, description="standard deviation of the reward noise, in stars")
+    drift_from_round: int | None = Field(default=None, ge=0, description="from here on action a earns what a+1 earned")
+    seed: int = 0
+
+
+class Agent(_Frozen):
+    """LinUCB's hyperparameters, named as TF-Agents names them."""
+
+    agent_alpha: float = Field(default=1.0, ge=0, description="width of the confidence bound")
+    tikhonov_weight: float = Field(default=0.01, gt=0, description="ridge penalty, never discounted")
+    half_life: float = Field(default=0.0, ge=0, description="forgetting, in interactions; 0 never forgets")
+
+
+class Serving(_Frozen):
+    epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8471, ge=1, le=65535)
+    durability: Literal["durable", "best_effort"] = "durable"
+    publish_deadline_s: Seconds = 2.0
+    max_body_bytes: int = Field(default=4_194_304, ge=1024)
+    max_instances: int = Field(default=1024, ge=1)
+
+
+class Join(_Frozen):
+    reward_wait_s: Seconds = 60.0
+    close_early: bool = Field(default=False, description="only for worlds where every decision earns a reward")
+
+
+class Startup(_Frozen):
+    source: Literal["simulation", "log"] = "simulation"
+    rounds: int = Field(default=200, ge=1)
+    seed: int = 1
+
+
+class Retrain(_Frozen):
+    schedule: str | None = "@continuous"
+    min_new_interactions: int = Field(default=1000, ge=1)
+    gate_timeout_s: Seconds = 120.0
+    poke_interval_s: Seconds = 5.0
+    run_timeout_s: Seconds = 3600.0
+
+
+class Simulate(_Frozen):
+    enabled: bool = False
+    schedule: str | None = "*/10 * * * *"
+    decisions: int = Field(default=1000, ge=1)
+    concurrency: int = Field(default=16, ge=1, le=256)
+
+
+class Bandit(_Frozen):
+    """One bandit: `dags/bandits/<name>.yaml`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    prefix: Name
+    pipe_version: Name
+    backend: Literal["local", "gcp"] = "local"
+    runner: Literal["local", "vertex"] = "local"
+    problem: Problem
+    environment: Environment | None = None
+    agent: Agent = Agent()
+    serving: Serving = Serving()
+    join: Join = Join()
+    startup: Startup = Startup()
+    retrain: Retrain = Retrain()
+    simulate: Simulate = Simulate()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.startup.source == "simulation" and self.environment is None:
+            raise ValueError("startup.source=simulation needs an environment; add one or set startup.source: log")
+        return self
+
+    @property
+    def artefact_name(self) -> str:
+        """`{prefix}-{pipe_version}`: names every folder, table, endpoint and policy of this bandit."""
+        return f"{self.prefix}-{self.pipe_version}"
+
+    def pipeline_name(self, pipeline: Literal["startup", "retrain"]) -> str:
+        """The scope of the pipeline cache."""
+        return f"{self.prefix}-{pipeline}-{self.pipe_version}"
+
+    def job_json(self) -> str:
+        """Canonical JSON for pipeline steps, without what only the schedule needs: it is part of every cache key."""
+        return self.model_dump_json(exclude={"runner", "startup", "retrain", "simulate"})
+
+    @classmethod
+    def from_json(cls, text: str) -> Bandit:
+        return _validated(cls, _json(text), "bandit")
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Bandit:
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: can't be read: {error}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        bandit = _validated(cls, loaded, str(path))
+        if bandit.name != path.stem:
+            raise ConfigError(f"{path}: name is {bandit.name!r} but the file is called {path.name}; make them equal")
+        return bandit
+
+
+def _json(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"bandit: not JSON ({error})") from error
+
+
+def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{where}: expected a mapping of settings, got {type(loaded).__name__}")
+    try:
+        return cls.model_validate(loaded)
+    except ValidationError as error:
+        first, *others = error.errors()
+        place = ".".join(str(part) for part in first["loc"]) or "bandit"
+        got = "" if isinstance(first.get("input"), dict) else f" (got {first.get('input')!r})"
+        more = f"; and {len(others)} more" if others else ""
+        raise ConfigError(f"{where}: {place}: {first['msg']}{got}{more}") from error
+
+
+class Settings(_Frozen):
+    """Where this process runs. Listed in `.env.example`."""
+
+    home: Path = Path("var")
+    movielens_dir: Path | None = None
+    job_python: str = sys.executable
+    server_port: int | None = Field(default=None, ge=1, le=65535)
+    airflow_port: int = Field(default=8088, ge=1, le=65535)
+    bandits_dir: Path | None = None
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read every `BANDIT_*` variable once; unknown ones are an error, so a typo can't be ignored.
+
+        Raises:
+            ConfigError: names the variable, what it held and the rule.
+        """
+        given = {k: v for k, v in os.environ.items() if k.startswith("BANDIT_") and v != ""}
+        known = {f"BANDIT_{field.upper()}": field for field in cls.model_fields}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{name} is not a setting; the settings are {', '.join(sorted(known))}")
+        try:
+            settings = cls.model_validate({known[name]: value for name, value in given.items()})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = f"BANDIT_{str(first['loc'][0]).upper()}"
+            raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
+        return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+    def state_dir(self, bandit: Bandit) -> Path:
+        """`$BANDIT_HOME/{prefix}-{pipe_version}`: everything the local backend keeps of a bandit."""
+        return self.home / bandit.artefact_name
+
+    def server_port_of(self, bandit: Bandit) -> int:
+        return self.server_port or bandit.serving.port

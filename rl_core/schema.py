@@ -1,0 +1,97 @@
+"""The log's rows, said once. Arrow, Delta, BigQuery and OpenAPI schemas are derived from the tuples below.
+
+Columns are only ever added, and added nullable. All times are UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+Type = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "float32[]", "int32[]", "map"]
+
+ARROW_TYPES: dict[Type, pa.DataType] = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "float32[]": pa.list_(pa.float32()),
+    "int32[]": pa.list_(pa.int32()),
+    "map": pa.map_(pa.string(), pa.string()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: Type
+    doc: str
+    nullable: bool = False
+
+
+_STAMP = (
+    Column("received_at", "timestamp", "when the bus accepted it; stamped by the bus, never by a client"),
+    Column("producer", "string", "the bus or the job that accepted the event"),
+    Column("offset", "int64", "gap-free position within (producer, topic), from 1"),
+)
+
+DECISION = (
+    Column("event_id", "string", "the client's idempotency key, or a UUIDv7 given by the server"),
+    Column("decided_at", "timestamp", "when the policy chose"),
+    Column("policy_version", "string", "the policy that chose; 'uniform' for the generator"),
+    Column("observation", "float32[]", "[observation_dim], as sent"),
+    Column("observation_version", "string", "how observations of this kind are made"),
+    Column("action_id", "string", "the stable id of the action"),
+    Column("action", "int32", "its index within action_set_version"),
+    Column("action_set_version", "string", "the action catalogue"),
+    Column("eligible_actions", "int32[]", "action indices that could have been chosen, ascending"),
+    Column("propensity", "float64", "exact probability of this action under the behaviour policy; in (0, 1]"),
+    Column("epsilon", "float64", "the uniform floor in force"),
+    Column("seed_stream", "string", "names the random stream of the draw", nullable=True),
+    Column("source", "string", "who asked: 'client', 'simulator', 'generator'"),
+    Column("served", "bool", "false for shadow rows, which never train"),
+    Column("rollout_stage", "string", "e.g. 'canary'", nullable=True),
+    Column("schema_version", "int32", "SCHEMA_VERSION of the writer"),
+    Column("policy_info", "map", "free text the policy adds", nullable=True),
+    *_STAMP,
+)
+
+REWARD = (
+    Column("event_id", "string", "the decision it belongs to"),
+    Column("reward", "float64", "within reward_min..reward_max"),
+    Column("observed_at", "timestamp", "when the world produced it"),
+    *_STAMP,
+)
+
+INTERACTION = (
+    Column("seq", "int64", "gap-free, from 1, given when the row is appended"),
+    *DECISION,
+    Column("reward", "float64", "the reward, or reward_default"),
+    Column("reward_observed_at", "timestamp", "null where the reward is the default", nullable=True),
+    Column("reward_received_at", "timestamp", "null where the reward is the default", nullable=True),
+    Column("closed_by", "string", "'reward' or 'timeout'"),
+    Column("closed_at", "timestamp", "when the joiner closed it"),
+)
+
+REWARD_APART = (
+    *REWARD,
+    Column("reason", "string", "'duplicate', 'late' or 'unknown'"),
+)
+
+TABLES = {"decisions": DECISION, "rewards": REWARD, "interactions": INTERACTION, "rewards_apart": REWARD_APART}
+
+
+def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
+    return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], nullable=c.nullable) for c in columns])
+
+
+DECISION_SCHEMA = arrow_schema(DECISION)
+REWARD_SCHEMA = arrow_schema(REWARD)
+INTERACTION_SCHEMA = arrow_schema(INTERACTION)
+REWARD_APART_SCHEMA = arrow_schema(REWARD_APART)
