@@ -1,0 +1,77 @@
+# The contract with CI and with people. `make` alone prints the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test test-fast lint types format compile lock bench clean
+
+# CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# State of everything that runs on this machine.
+export BANDIT_HOME ?= $(CURDIR)/var
+# Without cached bytecode TensorFlow and Airflow take three times as long to import.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
+
+UV := .uv/bin/uv
+PY := .venv/bin/python
+READY := .venv/.ready
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(READY) ## the whole loop, once: startup, then three times traffic and a retrain; writes var/demo/report.json
+	@$(PY) -m local_stack demo
+
+up: $(READY) ## start Airflow, the prediction server and the event logger, and leave them running
+	@$(PY) -m local_stack up
+
+down: $(READY) ## stop what `make up` started
+	@$(PY) -m local_stack down
+
+test: $(READY) ## every test
+	$(PY) -m pytest
+
+test-fast: $(READY) ## the tests that take seconds
+	$(PY) -m pytest -m "not slow and not tf and not airflow and not browser"
+
+lint: $(READY) ## style, house rules, compiled pipelines up to date
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pipeline_defs.compile --check
+
+types: $(READY) ## mypy, strict
+	$(PY) -m mypy
+
+format: $(READY) ## rewrite the code in the house style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+compile: $(READY) ## rewrite pipeline_defs/compiled
+	$(PY) -m pipeline_defs.compile
+
+# One resolution: dev holds everything, airflow and job are constrained by it.
+LOCK = $(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --generate-hashes --override requirements/overrides.txt
+lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
+	$(LOCK) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt requirements/airflow.in -o requirements/airflow.txt
+	$(LOCK) -c requirements/dev.txt requirements/job.in -o requirements/job.txt
+
+bench: $(READY) ## the figures of docs/performance.md, measured here
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
+
+clean: ## forget all state (keeps the installed packages)
+	@if [ -e "$(BANDIT_HOME)/stack.json" ]; then echo "error: $(BANDIT_HOME)/stack.json says a stack is running. Run 'make down' first." >&2; exit 2; fi
+	rm -rf "$(BANDIT_HOME)"
+
+$(UV): requirements/uv.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: $(PYTHON) is not CPython 3.11, which banditloop needs. Name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	"$(PYTHON)" -m venv --clear .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(READY): requirements/dev.txt $(UV)
+	$(UV) venv --quiet --clear --python "$(PYTHON)" .venv
+	@echo "installing $$(grep -c '==' requirements/dev.txt) packages into .venv (a minute or two) …"
+	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements/dev.txt
+	@touch $@

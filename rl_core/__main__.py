@@ -1,0 +1,78 @@
+"""`python -m rl_core`: the long-running side by hand. `--help` on every command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from rl_core.config import Bandit, Settings
+from rl_core.errors import BanditError, ConfigError
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def bandit_path(name: str, settings: Settings) -> Path:
+    """A bandit's YAML by name, or the path itself where one is given."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folder = settings.bandits_dir or REPO / "dags" / "bandits"
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}")
+    return path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rl_core", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.add_argument("bandit", help="a name in dags/bandits, or the path of a YAML")
+        return sub
+
+    serve = command("serve", "answer predictions and take rewards, until stopped")
+    serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
+    command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
+    simulate = command("simulate", "send simulated users to the running server")
+    simulate.add_argument("--decisions", type=int, help="how many users arrive (default: simulate.decisions)")
+    simulate.add_argument("--concurrency", type=int, help="users at a time (default: simulate.concurrency)")
+    simulate.add_argument("--seed", type=int, default=0, help="of the order in which users arrive (default 0)")
+    simulate.add_argument("--round", type=int, default=0, help="the round of a drifting environment (default 0)")
+    return parser
+
+
+def run(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    settings = Settings.from_environment()
+    bandit = Bandit.from_yaml(bandit_path(args.bandit, settings))
+    if args.command == "serve":
+        from rl_core.online import prediction_server
+
+        return prediction_server.main(bandit, settings, args.port or settings.server_port_of(bandit))
+    if args.command == "log":
+        from rl_core.online import event_logger
+
+        return event_logger.main(bandit, settings)
+    from rl_core.online import simulator
+
+    return simulator.main(
+        bandit,
+        settings,
+        decisions=args.decisions or bandit.simulate.decisions,
+        concurrency=args.concurrency or bandit.simulate.concurrency,
+        seed=args.seed,
+        round=args.round,
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        sys.exit(run())
+    except BanditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
