@@ -1,0 +1,37 @@
+"""The locks: one resolution, hashed, without addresses, each side without the other's heavy packages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+LOCKS = ("airflow", "job", "dev")
+
+
+def pins(repo: Path, lock: str) -> dict[str, str]:
+    text = (repo / "requirements" / f"{lock}.txt").read_text()
+    return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)", text, re.MULTILINE))
+
+
+def test_the_composer_side_has_no_tensorflow(repo: Path) -> None:
+    assert not {"tensorflow", "tf-agents", "kfp"} & pins(repo, "airflow").keys()
+
+
+def test_the_vertex_side_has_no_airflow(repo: Path) -> None:
+    assert not [name for name in pins(repo, "job") if name.startswith("apache-airflow")]
+
+
+@pytest.mark.parametrize("lock", ["airflow", "job"])
+def test_a_side_pins_what_dev_pins(repo: Path, lock: str) -> None:
+    dev = pins(repo, "dev")
+    differing = {name: (v, dev.get(name)) for name, v in pins(repo, lock).items() if dev.get(name) != v}
+    assert not differing, "run `make lock`"
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "uv"])
+def test_a_lock_is_hashed_and_names_no_address(repo: Path, lock: str) -> None:
+    text = (repo / "requirements" / f"{lock}.txt").read_text()
+    assert "://" not in text
+    assert len(re.findall(r"^[a-z0-9].*==.*\\$", text, re.MULTILINE)) == len(pins(repo, lock)) > 0

@@ -1,0 +1,58 @@
+"""The tree itself: sizes, links, and what must never be in it."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+
+def tracked(repo: Path, *patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [repo / line for line in listed.stdout.splitlines() if (repo / line).is_file()]
+
+
+def test_the_median_file_is_small(repo: Path) -> None:
+    sizes = [len(path.read_text().splitlines()) for path in tracked(repo, "*.py") if path.name != "__init__.py"]
+    assert statistics.median(sizes) <= 120
+
+
+def test_a_dag_file_fits_sixty_lines(repo: Path) -> None:
+    long = [path.name for path in tracked(repo, "dags/*.py") if len(path.read_text().splitlines()) > 60]
+    assert not long, f"{long}: move logic to plugins/bandit_ops"
+
+
+def test_nothing_is_pickled(repo: Path) -> None:
+    pattern = re.compile(r"\b(import (cloud)?pickle|joblib|allow_pickle=True|import dill)\b")
+    assert not [p for p in tracked(repo, "*.py") if p != Path(__file__) and pattern.search(p.read_text())]
+
+
+def test_movielens_is_not_in_the_repository(repo: Path) -> None:
+    assert not [p for p in tracked(repo) if p.name in {"u.data", "u.item", "u.user", "ml-100k.zip"}]
+
+
+def test_every_relative_link_of_the_docs_leads_somewhere(repo: Path) -> None:
+    broken = [
+        f"{page.relative_to(repo)} -> {target}"
+        for page in tracked(repo, "*.md")
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_every_make_target_in_the_docs_exists(repo: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repo / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        name
+        for page in tracked(repo, "*.md")
+        for name in re.findall(r"(?:^|`)make ([a-z][a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert named <= targets, f"the docs name targets that the Makefile lacks: {sorted(named - targets)}"

@@ -1,0 +1,43 @@
+"""Settings: read once, listed once, and wrong ones end the search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rl_core.config import Settings
+from rl_core.errors import ConfigError
+
+
+def test_env_example_lists_every_setting_and_no_other(repo: Path) -> None:
+    lines = (repo / ".env.example").read_text().splitlines()
+    listed = [line.split("=")[0] for line in lines if line and not line.startswith("#")]
+    assert listed == [f"BANDIT_{field.upper()}" for field in Settings.model_fields]
+
+
+def test_the_environment_is_read_in_one_file(repo: Path) -> None:
+    readers = {
+        str(path.relative_to(repo))
+        for room in ("rl_core", "pipeline_defs", "plugins", "dags")
+        for path in (repo / room).rglob("*.py")
+        if "os.environ[" in path.read_text() or "os.environ.get" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers <= {"rl_core/config.py"}
+
+
+def test_a_mistyped_setting_is_an_error_that_lists_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_SEVER_PORT", "8471")
+    with pytest.raises(ConfigError, match=r"BANDIT_SEVER_PORT is not a setting.*BANDIT_SERVER_PORT"):
+        Settings.from_environment()
+
+
+def test_a_wrong_value_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_SERVER_PORT", "eighty")
+    with pytest.raises(ConfigError, match=r"BANDIT_SERVER_PORT='eighty': .*integer"):
+        Settings.from_environment()
+
+
+def test_an_empty_setting_means_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_SERVER_PORT", "")
+    assert Settings.from_environment().server_port is None
