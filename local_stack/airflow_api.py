@@ -1,0 +1,128 @@
+"""A small client of Airflow's public REST API, version 2: what the demo and the tests ask of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+
+from rl_core.errors import BanditError
+
+FINISHED = ("success", "failed")
+T = TypeVar("T")
+
+
+class AirflowApi:
+    """Talks to a local Airflow whose simple auth manager hands out admin tokens (`SIMPLE_AUTH_MANAGER_ALL_ADMINS`)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._token: str | None = None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def token(self) -> str:
+        if self._token is None:
+            answer = self._client.get("/auth/token")
+            answer.raise_for_status()
+            self._token = str(answer.json()["access_token"])
+        return self._token
+
+    def request(self, method: str, path: str, **kwargs: Any) -> Any:
+        """`path` is relative to /api/v2. Raises BanditError with Airflow's own words."""
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+        if answer.is_error:
+            raise BanditError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def health(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get("/api/v2/monitor/health").json()
+        return answer
+
+    def dags(self) -> list[str]:
+        return [dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]]
+
+    def import_errors(self) -> list[str]:
+        return [error["stack_trace"] for error in self.request("GET", "/importErrors")["import_errors"]]
+
+    def pause(self, dag_id: str, paused: bool = True) -> None:
+        self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
+
+    def unpause(self, dag_id: str) -> None:
+        self.pause(dag_id, paused=False)
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Start a run by hand with the given params and return its run_id."""
+        body = {"logical_date": None, "conf": conf or {}}
+        return str(self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The newest 100 runs, oldest first."""
+        query = {"order_by": "-run_after", "limit": 100}
+        found: list[dict[str, Any]] = self.request("GET", f"/dags/{dag_id}/dagRuns", params=query)["dag_runs"]
+        return found[::-1]
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+        return found
+
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        self.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout_s: float = 300, poll_s: float = 0.5) -> str:
+        """The run's final state: success or failed."""
+
+        def state() -> str | None:
+            now = str(self.run(dag_id, run_id)["state"])
+            return now if now in FINISHED else None
+
+        return str(wait_for(state, timeout_s, f"run {run_id} of {dag_id} to end", poll_s))
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """The run's task instances by task id."""
+        found = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
+        return {task["task_id"]: task for task in found["task_instances"]}
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
+        return {task_id: task["state"] for task_id, task in self.tasks(dag_id, run_id).items()}
+
+    def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        self.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, task_ids: list[str], *, downstream: bool = True) -> None:
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": task_ids,
+            "include_downstream": downstream,
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.request("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.request("GET", path, params={"deserialize": True})["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """The task's log as lines of text."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self.request("GET", path, params={"full_content": True})["content"]
+        return "\n".join(str(line.get("event", line) if isinstance(line, dict) else line) for line in answer)
+
+
+def wait_for(ask: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = 0.5) -> T:
+    """Ask until the answer is true-like. Raises BanditError, naming what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise BanditError(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(poll_s)

@@ -1,0 +1,216 @@
+"""A real Airflow on this machine: scheduler, dag-processor, triggerer and api-server, started, watched and stopped.
+
+Four processes of our own instead of `airflow standalone`, whose children outlive a SIGTERM. Each leads a session of its
+own, so whatever it forks can be found and ended; pipeline jobs lead sessions of theirs and live on, as they should.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from local_stack.airflow_api import AirflowApi, wait_for
+from rl_core.config import Settings
+from rl_core.errors import BanditError, PortBusy
+
+REPO = Path(__file__).resolve().parent.parent
+COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+
+
+class AirflowStack:
+    """An Airflow under `settings.home / "airflow"`, listening on 127.0.0.1:`settings.airflow_port`."""
+
+    def __init__(
+        self, settings: Settings, *, dags: Path | None = None, options: Mapping[str, str] | None = None
+    ) -> None:
+        """`dags` replaces the repository's folder; `options` are further `AIRFLOW__SECTION__KEY` variables."""
+        self.settings = settings
+        self.home = settings.home / "airflow"
+        self.url = f"http://127.0.0.1:{settings.airflow_port}"
+        self.api = AirflowApi(self.url)
+        self._dags = dags or REPO / "dags"
+        self._options = dict(options or {})
+        self._pids = self.home / "stack.json"
+
+    def start(self, timeout_s: float = 180, progress: Callable[[str], None] | None = None) -> None:
+        """Return once all four components are healthy. Raises PortBusy, or BanditError with the reason."""
+        tell = progress or (lambda _: None)
+        if self.running():
+            raise BanditError(f"Airflow runs already under {self.home}; stop it first (make down)")
+        _check_port(self.settings.airflow_port)
+        (self.home / "logs" / "components").mkdir(parents=True, exist_ok=True)
+        tell("preparing Airflow's database")
+        self._prepare_database()
+        tell("starting scheduler, dag-processor, triggerer and api-server")
+        leaders = {name: self._spawn(name) for name in COMPONENTS}
+        self._pids.write_text(json.dumps({n: [p.pid, psutil.Process(p.pid).create_time()] for n, p in leaders.items()}))
+        wait_for(lambda: self._healthy(leaders), timeout_s, f"Airflow to be healthy; see {self.home}/logs/components")
+        tell(f"Airflow is ready at {self.url}")
+
+    def stop(self, grace_s: float = 10) -> None:
+        """End every process of this Airflow, started by whichever program; return once they are gone.
+
+        The scheduler goes first and lets running tasks end within `grace_s` while the api-server still answers them.
+        """
+        leaders = self._leaders()
+        for names, wait_s in ((("scheduler",), grace_s), (("dag-processor", "triggerer", "api-server"), 5.0)):
+            going = [leaders[name] for name in names if name in leaders]
+            for leader in going:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    leader.terminate()
+            psutil.wait_procs(going, timeout=wait_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all at once, as a power cut would: no goodbye, nothing finished."""
+        sessions = self._sessions()
+
+        def gone() -> bool:
+            left = _members(sessions)
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=2)
+            return not _members(sessions)
+
+        wait_for(gone, 20, f"the processes of sessions {sorted(sessions)} to be gone", poll_s=0.1)
+        self._pids.unlink(missing_ok=True)
+
+    def running(self) -> bool:
+        return bool(_members(self._sessions()))
+
+    def processes(self) -> list[psutil.Process]:
+        """Every live process of this Airflow: components, workers, tasks."""
+        return _members(self._sessions())
+
+    def wait_for_dags(self, dag_ids: list[str], timeout_s: float = 60) -> None:
+        """Return once the dag-processor has stored these DAGs."""
+        wait_for(lambda: set(dag_ids) <= set(self.api.dags()), timeout_s, f"the DAGs {', '.join(dag_ids)}")
+
+    def environment(self) -> dict[str, str]:
+        """The variables of every component: this process's own, the settings, and Airflow's configuration."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "BANDIT_"))}
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # doubles every start-up
+        given = self.settings.model_dump(exclude_none=True)
+        bandit = {f"BANDIT_{name.upper()}": str(value) for name, value in given.items()}
+        return {**inherited, **bandit, **self._airflow_configuration(), **self._options}
+
+    def _airflow_configuration(self) -> dict[str, str]:
+        port = str(self.settings.airflow_port)
+        return {
+            "AIRFLOW_HOME": str(self.home),
+            "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'plugins'}",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "6",  # LocalExecutor forks that many workers at once
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # bound to loopback
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": port,
+            "AIRFLOW__API__BASE_URL": self.url,  # or every task calls the default port and dies
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+
+    def _prepare_database(self) -> None:
+        marker = self.home / f"migrated-{version('apache-airflow-core')}"
+        if marker.exists() and (self.home / "airflow.db").exists():
+            return
+        log = self.home / "logs" / "components" / "db-migrate.log"
+        with log.open("wb") as out:
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            done = subprocess.run(command, env=self.environment(), stdout=out, stderr=out, check=False)
+        if done.returncode:
+            raise BanditError(f"airflow db migrate failed with {done.returncode}; see {log}")
+        marker.touch()
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "airflow", *COMPONENTS[name]]
+        with (self.home / "logs" / "components" / f"{name}.log").open("ab") as out:
+            return subprocess.Popen(
+                command,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd=self.home,
+            )
+
+    def _healthy(self, leaders: Mapping[str, subprocess.Popen[bytes]]) -> bool:
+        for name, leader in leaders.items():
+            if leader.poll() is not None:
+                log = self.home / "logs" / "components" / f"{name}.log"
+                raise BanditError(f"Airflow's {name} ended with {leader.returncode} while starting; see {log}")
+        try:
+            health = self.api.health()
+        except (httpx.HTTPError, ValueError):
+            return False
+        started = min(psutil.Process(leader.pid).create_time() for leader in leaders.values())
+        return all(health[part]["status"] == "healthy" and _beat_after(health[part], started) for part in HEALTH)
+
+    def _recorded(self) -> dict[str, tuple[int, float]]:
+        if not self._pids.exists():
+            return {}
+        return {name: (pid, born) for name, (pid, born) in json.loads(self._pids.read_text()).items()}
+
+    def _leaders(self) -> dict[str, psutil.Process]:
+        found = {}
+        for name, (pid, born) in self._recorded().items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if process.create_time() == born:
+                    found[name] = process
+        return found
+
+    def _sessions(self) -> set[int]:
+        """The recorded sessions; one whose leader's pid now belongs to a stranger is left out."""
+        alive = {process.pid for process in self._leaders().values()}
+        return {pid for pid, _ in self._recorded().values() if pid in alive or not psutil.pid_exists(pid)}
+
+
+def _members(sessions: set[int]) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _beat_after(part: dict[str, Any], started: float) -> bool:
+    """Whether the heartbeat is of this start and not of the one before."""
+    beats = [value for key, value in part.items() if key.endswith("_heartbeat")]
+    return all(beat is not None and datetime.fromisoformat(beat).timestamp() >= started for beat in beats)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortBusy(
+                f"port {port} on 127.0.0.1, meant for Airflow, is taken; set BANDIT_AIRFLOW_PORT to a free one"
+            ) from error
