@@ -1,0 +1,75 @@
+"""Probes: observations with the scores that a policy must give, so that a damaged or misread one is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rl_core.bandit.linucb import LinUCB
+from rl_core.errors import PolicyError
+
+COUNT = 8
+CANDIDATES = 4096
+GAP = 1e-3
+TOLERANCE = 1e-6
+
+
+class Probes(BaseModel):
+    """Observations [P, d] with the scores [P, K] and actions [P] that the policy must give for them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    observations: list[list[float]]
+    scores: list[list[float]]
+    actions: list[int]
+    tolerance: float = TOLERANCE  # |score - expected| <= tolerance * max(1, |expected|)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        widths = ({len(row) for row in self.observations}, {len(row) for row in self.scores})
+        if not all(len(width) == 1 for width in widths):
+            raise ValueError(
+                f"probes have rows of {widths[0]} observed and {widths[1]} scored numbers; expected one width"
+            )
+        if not len(self.observations) == len(self.scores) == len(self.actions):
+            raise ValueError("probes need as many scores and actions as observations")
+        return self
+
+
+def make_probes(linucb: LinUCB, observation_dim: int) -> Probes:
+    candidates = np.random.default_rng(0).standard_normal((CANDIDATES, observation_dim)).astype(np.float32)
+    scores = linucb.scores(candidates)
+    best = np.sort(scores, axis=1)[:, -2:]
+    clear = np.flatnonzero(best[:, 1] - best[:, 0] > GAP)[:COUNT]
+    if len(clear) == 0:
+        raise PolicyError(
+            f"on {CANDIDATES} random observations no action scores {GAP} above the next: "
+            "there is nothing learnt to probe; look at the rewards of the windows"
+        )
+    return Probes(
+        observations=candidates[clear].astype(np.float64).tolist(),
+        scores=scores[clear].tolist(),
+        actions=scores[clear].argmax(axis=1).tolist(),
+    )
+
+
+def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
+    observations, expected = np.asarray(probes.observations, dtype=np.float32), np.asarray(probes.scores)
+    shapes = (observations.shape[1], expected.shape[1])
+    if shapes != (linucb.dim, linucb.num_actions):
+        raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(linucb.dim, linucb.num_actions)}")
+    scores = linucb.scores(observations)
+    off = np.abs(scores - expected) / np.maximum(1.0, np.abs(expected))
+    for i in np.flatnonzero(~(off.max(axis=1) <= probes.tolerance)):
+        k = int(np.argmax(off[i]))
+        raise PolicyError(
+            f"{manifest}: probe {i}: action {k} scores {scores[i, k]:.9g}, the manifest expects "
+            f"{expected[i, k]:.9g} (tolerance {probes.tolerance:g}); statistics and manifest don't belong together"
+        )
+    for i in np.flatnonzero(scores.argmax(axis=1) != np.asarray(probes.actions)):
+        raise PolicyError(
+            f"{manifest}: probe {i}: the policy chooses action {scores[i].argmax()}, "
+            f"the manifest expects {probes.actions[i]}"
+        )
