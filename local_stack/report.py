@@ -138,7 +138,13 @@ def plot(report: dict[str, Any], path: Path) -> None:
         ylim=(min(0, *(one["pct_of_gap_served"] for one in rounds)), 103),
     )
     for one, x in zip(rounds, trained, strict=True):
-        axes.annotate(one["policy_version"], (x, one["pct_of_gap_served"]), fontsize=7, xytext=(4, -12), textcoords="offset points")
+        axes.annotate(
+            one["policy_version"],
+            (x, one["pct_of_gap_served"]),
+            fontsize=7,
+            xytext=(4, -12),
+            textcoords="offset points",
+        )
     axes.legend(loc="lower right")
     figure.savefig(path)
     plt.close(figure)

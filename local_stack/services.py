@@ -30,7 +30,9 @@ class Services:
     def start(self, timeout_s: float = 30) -> None:
         """Return once the server answers. Raises BanditError with the last line a failed service logged."""
         if any(process.is_running() for process in self.processes()):
-            raise BanditError(f"{self.bandit.name} is served already from {self.settings.home}; stop it first (make down)")
+            raise BanditError(
+                f"{self.bandit.name} is served already from {self.settings.home}; stop it first (make down)"
+            )
         self.logs.mkdir(parents=True, exist_ok=True)
         started = {name: self._spawn(name, command) for name, command in self._commands.items()}
         born = {name: [child.pid, psutil.Process(child.pid).create_time()] for name, child in started.items()}

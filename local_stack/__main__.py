@@ -1,0 +1,87 @@
+"""`python -m local_stack`: what `make demo`, `make up` and `make down` call."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from rl_core.__main__ import bandit_path
+from rl_core.config import Settings
+from rl_core.errors import BanditError
+
+console = Console(highlight=False)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local_stack", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="run the whole loop once and write report.json")
+    demo.add_argument("--rounds", type=int, default=3, help="sensor-triggered retrains (default 3)")
+    up = commands.add_parser("up", help="start everything and leave it running")
+    down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
+    for command in (demo, up, down):
+        command.add_argument(
+            "--bandit", default="movielens", help="a name in dags/bandits, or a YAML (default movielens)"
+        )
+    return parser
+
+
+def run(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    settings = Settings.from_environment()
+    yaml = bandit_path(args.bandit, settings)
+    if args.command == "demo":
+        from local_stack.demo import Demo
+
+        Demo(yaml, settings, args.rounds, console).run()
+        return 0
+    return _up(yaml, settings) if args.command == "up" else _down(yaml, settings)
+
+
+def _up(yaml: Path, settings: Settings) -> int:
+    from local_stack.stack import Stack
+
+    stack = Stack(yaml, settings)
+    try:
+        stack.start(console.print)
+    except BaseException:
+        stack.stop()
+        raise
+    name = stack.bandit.name
+    console.print(f"Airflow:  {stack.airflow.url}  (DAGs {name}_startup, {name}_retrain, …)")
+    console.print(f"Server:   http://127.0.0.1:{settings.server_port_of(stack.bandit)}/docs")
+    console.print(f"State:    {settings.home}")
+    console.print(f"Next:     trigger {name}_startup in Airflow, then unpause {name}_retrain. Stop with: make down")
+    return 0
+
+
+def _down(yaml: Path, settings: Settings) -> int:
+    from local_stack.stack import Stack
+
+    for home in (settings.home, settings.home / "demo"):
+        stack = Stack(yaml, settings.model_copy(update={"home": home}))
+        if stack.running():
+            stack.stop()
+            console.print(f"stopped everything of {home}")
+    return 0
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)  # ends like Ctrl-C: with every process stopped
+    try:
+        sys.exit(run())
+    except BanditError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; every process was stopped")
+        sys.exit(130)

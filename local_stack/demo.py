@@ -1,0 +1,223 @@
+"""The whole loop, once: a bandit is born, serves, is logged, and retrains itself three times."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from local_stack.report import build_report, plot
+from local_stack.stack import Stack
+from rl_core.backends import open_registry, open_store
+from rl_core.bandit.environment import load_environment
+from rl_core.config import Settings
+from rl_core.errors import BanditError
+from rl_core.online.simulator import simulate
+
+DECISIONS = 3000
+LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward
+SOURCES = {
+    "movielens-100k": "real MovieLens 100K",
+    "synthetic": "SYNTHETIC ratings of MovieLens' shape (no data folder, no network)",
+    "file": "your own ratings file",
+}
+
+
+@dataclass
+class Walls:
+    """Wall-clock seconds; a retrain counts from the last decision of its traffic to the new policy answering."""
+
+    startup: float = 0.0
+    retrain: list[float] = field(default_factory=list)
+    total: float = 0.0
+
+    def rounded(self) -> dict[str, Any]:
+        return {
+            "startup": round(self.startup, 1),
+            "retrain": [round(one, 1) for one in self.retrain],
+            "total": round(self.total, 1),
+        }
+
+
+class Demo:
+    """State of its own under `$BANDIT_HOME/demo`, forgotten at the start of the next demo (downloaded data is kept)."""
+
+    def __init__(self, bandit_yaml: Path, settings: Settings, rounds: int, console: Console) -> None:
+        home = settings.home / "demo"
+        self.settings = settings.model_copy(update={"home": home})
+        self.stack = Stack(bandit_yaml, self.settings)
+        self.bandit = self.stack.bandit
+        self.rounds = rounds
+        self.console = console
+        self.acknowledged = 0
+        self.walls = Walls()
+
+    def run(self) -> dict[str, Any]:
+        """Run it, write report.json and report.png, print the table, and leave no process behind."""
+        begun = time.monotonic()
+        if self.stack.running():
+            self.console.print("stopping what an interrupted demo left running …")
+            self.stack.stop()
+        self._forget()
+        self.environment, self.data = load_environment(self.bandit, self.settings)
+        self.console.print(f"data: {SOURCES[self.data]}, {len(self.environment.user_ids)} users")
+        try:
+            with self._step("Airflow, prediction server, event logger") as step:
+                self.stack.start(lambda text: step.say(text))
+            self._startup()
+            self.stack.airflow.api.unpause(f"{self.bandit.name}_retrain")
+            for number in range(1, self.rounds + 1):
+                self._traffic(number, DECISIONS)
+                self._wait_for_retrain(number)
+            self._traffic(self.rounds + 1, LAST_WORDS)
+            self._drain()
+            self.walls.total = time.monotonic() - begun
+            report = self._report()
+        finally:
+            with self._step("stopping every process"):
+                self.stack.stop()
+        self._print(report)
+        return report
+
+    def _forget(self) -> None:
+        home = self.settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        for entry in home.iterdir():
+            if entry.name != "data":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _startup(self) -> None:
+        begun = time.monotonic()
+        dag_id = f"{self.bandit.name}_startup"
+        api = self.stack.airflow.api
+        with self._step(f"{dag_id}: generator, ingester, trainer, evaluator, deployer"):
+            api.unpause(dag_id)
+            run_id = api.trigger(dag_id)
+            if (state := api.wait_for_run(dag_id, run_id)) != "success":
+                raise BanditError(f"{dag_id} ended as {state}: {api.task_states(dag_id, run_id)}")
+        self.walls.startup = time.monotonic() - begun
+
+    def _traffic(self, number: int, decisions: int) -> None:
+        traffic = simulate(
+            self.bandit,
+            self.settings,
+            decisions=decisions,
+            concurrency=self.bandit.simulate.concurrency,
+            seed=number,
+            environment=self.environment,
+        )
+        self.acknowledged += traffic.acknowledged
+        self.console.print(
+            f"  traffic {number}: {traffic.acknowledged:,} decisions acknowledged, mean reward {traffic.mean_reward:.3f}"
+        )
+
+    def _wait_for_retrain(self, number: int) -> None:
+        begun = time.monotonic()
+        registry = open_registry(self.bandit, self.settings)
+        endpoint_version = registry.alias("champion")
+        with self._step(f"retrain {number}: the sensor counts, {self.bandit.name}_retrain trains and deploys") as step:
+            while len(registry.attempts()) <= number:
+                if time.monotonic() - begun > 180:
+                    raise BanditError(
+                        f"retrain {number} did not happen in 180 s; Airflow's logs: {self.stack.airflow.home}/logs"
+                    )
+                time.sleep(0.2)
+            attempt = registry.attempts()[-1]
+            champion = registry.alias("champion")
+            step.say(f"{attempt.verdict}: {endpoint_version} → {champion}")
+        self.walls.retrain.append(time.monotonic() - begun)
+
+    def _drain(self) -> None:
+        """Wait until the logger has carried everything acknowledged into the store and joined it."""
+        store = open_store(self.bandit, self.settings)
+        with self._step("the event logger carries the last events into the store"):
+            deadline = time.monotonic() + 30
+            wanted = self.acknowledged + self.bandit.startup.rounds
+            while store.head() < wanted and time.monotonic() < deadline:
+                time.sleep(0.2)
+
+    def _report(self) -> dict[str, Any]:
+        return build_report(
+            self.bandit,
+            open_store(self.bandit, self.settings),
+            open_registry(self.bandit, self.settings),
+            self.environment,
+            self.data,
+            self.walls.rounded(),
+            self.acknowledged,
+        )
+
+    def _print(self, report: dict[str, Any]) -> None:
+        path = self.settings.home / "report.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        plot(report, path.with_suffix(".png"))
+        self.console.print(rounds_table(report))
+        self.console.print(log_line(report))
+        walls = report["wall_s"]
+        self.console.print(f"startup {walls['startup']} s, retrains {walls['retrain']} s, all {walls['total']} s")
+        self.console.print(f"report: {path}", soft_wrap=True)
+
+    def _step(self, title: str) -> _Step:
+        return _Step(title, self.console)
+
+
+class _Step:
+    """A line that lives while the work goes on and stays when it is done; on a pipe, one line at the end."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        self._title, self._console, self._said = title, console, ""
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+        )
+
+    def __enter__(self) -> _Step:
+        self._begun = time.monotonic()
+        self._task = self._progress.add_task(self._title)
+        self._progress.start()
+        return self
+
+    def say(self, text: str) -> None:
+        self._said = text
+        self._progress.update(self._task, description=f"{self._title}: {text}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._progress.stop()
+        mark = "[green]✓[/]" if kind is None else "[red]✗[/]"
+        detail = f" — {self._said}" if self._said else ""
+        self._console.print(f"{mark} {self._title} ({time.monotonic() - self._begun:.1f} s){detail}")
+
+
+def rounds_table(report: dict[str, Any]) -> Table:
+    table = Table(title=f"{report['data']}: % of the gap between uniform random (0) and oracle (100)")
+    for heading in ("policy", "trigger", "window", "trained on", "served", "mean reward", "greedy %", "as served %"):
+        table.add_column(heading, justify="left" if heading in ("policy", "trigger") else "right")
+    for one in report["rounds"]:
+        low, high = one["window"]
+        mean = "–" if one["mean_reward"] is None else f"{one['mean_reward']:.3f}"
+        table.add_row(
+            one["policy_version"],
+            one["trigger"],
+            f"{low}–{high}",
+            f"{one['trained_interactions']:,}",
+            f"{one['decisions_served']:,}",
+            mean,
+            f"{one['pct_of_gap_greedy']:.1f}",
+            f"{one['pct_of_gap_served']:.1f}",
+        )
+    return table
+
+
+def log_line(report: dict[str, Any]) -> str:
+    log = report["log"]
+    return (
+        f"log: {log['decisions_acknowledged']:,} decisions acknowledged, {log['decisions_in_store']:,} in the store, "
+        f"{log['duplicates']} duplicates, {log['rewards_in_store']:,} rewards, "
+        f"reward matches user {log['reward_matches_user']:.4f}"
+    )

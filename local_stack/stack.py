@@ -1,0 +1,58 @@
+"""Airflow and the services of one bandit, together: what `make up`, `make down` and the demo start and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bandit_ops.runners.local import LocalRunner
+from local_stack.airflow_stack import AirflowStack
+from local_stack.ports import require_free_port
+from local_stack.services import Services
+from rl_core.config import Bandit, Settings
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+class Stack:
+    """Started together, stopped together; `stop` also ends pipeline jobs, which live in sessions of their own."""
+
+    def __init__(self, bandit_yaml: Path, settings: Settings) -> None:
+        self.bandit = Bandit.from_yaml(bandit_yaml)
+        self.settings = settings
+        self.airflow = AirflowStack(settings)
+        self.services = Services(bandit_yaml, self.bandit, settings, self.airflow.environment())
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Return once Airflow is healthy, its DAGs are loaded and the server answers. Raises PortBusy, BanditError."""
+        port = self.settings.server_port_of(self.bandit)
+        if not self.services.processes():
+            require_free_port(port, "BANDIT_SERVER_PORT (or serving.port of the bandit)")
+        if not self.airflow.running():
+            require_free_port(self.settings.airflow_port, "BANDIT_AIRFLOW_PORT")
+        with ThreadPoolExecutor() as pool:
+            airflow = pool.submit(self.airflow.start, progress=progress)
+            services = pool.submit(self.services.start)
+            services.result()
+            progress(f"prediction server and event logger are up on port {port}")
+            airflow.result()
+        self.airflow.wait_for_dags([f"{self.bandit.name}_{dag}" for dag in ("startup", "retrain")])
+
+    def stop(self) -> None:
+        """End everything; what is already gone is passed over."""
+        self.airflow.stop()
+        self.cancel_jobs()
+        self.services.stop()
+
+    def running(self) -> bool:
+        return self.airflow.running() or bool(self.services.processes())
+
+    def cancel_jobs(self) -> None:
+        runner = LocalRunner(self.bandit, self.settings)
+        folder = self.settings.state_dir(self.bandit) / "runs"
+        with contextlib.suppress(FileNotFoundError):
+            for job_id in os.listdir(folder):
+                runner.cancel(job_id)
