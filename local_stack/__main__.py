@@ -10,7 +10,6 @@ from types import FrameType
 
 from rich.console import Console
 
-from rl_core.__main__ import bandit_path
 from rl_core.config import Settings
 from rl_core.errors import BanditError
 
@@ -34,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
-    yaml = bandit_path(args.bandit, settings)
+    yaml = settings.bandit_path(args.bandit)
     if args.command == "demo":
         from local_stack.demo import Demo
 

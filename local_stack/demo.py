@@ -115,7 +115,8 @@ class Demo:
         )
         self.acknowledged += traffic.acknowledged
         self.console.print(
-            f"  traffic {number}: {traffic.acknowledged:,} decisions acknowledged, mean reward {traffic.mean_reward:.3f}"
+            f"  traffic {number}: {traffic.acknowledged:,} decisions acknowledged, "
+            f"mean reward {traffic.mean_reward:.3f}"
         )
 
     def _wait_for_retrain(self, number: int) -> None:

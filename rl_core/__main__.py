@@ -5,24 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from pathlib import Path
 
 from rl_core.config import Bandit, Settings
-from rl_core.errors import BanditError, ConfigError
-
-REPO = Path(__file__).resolve().parent.parent
-
-
-def bandit_path(name: str, settings: Settings) -> Path:
-    """A bandit's YAML by name, or the path itself where one is given."""
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    folder = settings.bandits_dir or REPO / "dags" / "bandits"
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
-        raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}")
-    return path
+from rl_core.errors import BanditError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
-    bandit = Bandit.from_yaml(bandit_path(args.bandit, settings))
+    bandit = Bandit.from_yaml(settings.bandit_path(args.bandit))
     if args.command == "serve":
         from rl_core.online import prediction_server
 

@@ -1,6 +1,6 @@
 """What a bandit is (`Bandit`, one YAML each) and where this process runs (`Settings`, from the environment).
 
-Both are frozen and checked at birth. Nothing else in the project reads `os.environ`.
+All are frozen and checked at birth. Nothing else in the project reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -217,3 +217,49 @@ class Settings(_Frozen):
 
     def server_port_of(self, bandit: Bandit) -> int:
         return self.server_port or bandit.serving.port
+
+    def bandit_path(self, name: str) -> Path:
+        """The YAML of a bandit by name, or the path itself where one is given. Raises ConfigError naming the known."""
+        if name.endswith((".yaml", ".yml")):
+            return Path(name).absolute()
+        folder = self.bandits_dir or Path(__file__).resolve().parent.parent / "dags" / "bandits"
+        path = folder / f"{name}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none"
+            raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}")
+        return path
+
+
+class ServingContainer(_Frozen):
+    """The variables that Vertex AI sets in a custom container; all defaults where it did not start us.
+
+    https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
+    """
+
+    http_port: int | None = Field(default=None, ge=1, le=65535)
+    health_route: str = Field(default="/health", pattern=r"^/[^\s{}?#]*$")
+    predict_route: str = Field(default="/predict", pattern=r"^/[^\s{}?#]*$")
+    storage_uri: str | None = Field(default=None, description="one policy artefact to serve instead of the registry's")
+
+    @classmethod
+    def from_environment(cls) -> ServingContainer:
+        """Read `AIP_HTTP_PORT`, `AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`, `AIP_STORAGE_URI`. Raises ConfigError."""
+        variables = {f"AIP_{field.upper()}": field for field in cls.model_fields}
+        given = {name: os.environ[name] for name in variables if os.environ.get(name)}
+        try:
+            return cls.model_validate({variables[name]: value for name, value in given.items()})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = f"AIP_{str(first['loc'][0]).upper()}"
+            raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
+
+    @property
+    def artefact(self) -> Path | None:
+        """The folder that `AIP_STORAGE_URI` names. Raises ConfigError for anything but a path or `file://`."""
+        if self.storage_uri is None:
+            return None
+        if "://" in (path := self.storage_uri.removeprefix("file://")):
+            raise ConfigError(
+                f"AIP_STORAGE_URI={self.storage_uri!r}: only a local path or file:// can be served so far"
+            )
+        return Path(path)
