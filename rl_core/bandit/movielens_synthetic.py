@@ -30,7 +30,7 @@ def synthetic_ratings(seed: int = 100) -> tuple[NDArray[np.int64], ...]:
     taste = rng.normal(size=(USERS, _FACTORS)) @ rng.normal(size=(_FACTORS, ITEMS)) / np.sqrt(_FACTORS)
     rated = _who_rates_what(rng, taste)
     users, items = np.nonzero(rated)
-    level = 3.2 + rng.normal(0, 0.4, USERS)[users] + rng.normal(0, 0.55, ITEMS)[items]
+    level = 3.4 + rng.normal(0, 0.4, USERS)[users] + rng.normal(0, 0.55, ITEMS)[items]
     stars = np.clip(np.rint(level + 0.6 * taste[users, items] + rng.normal(0, 0.8, RATINGS)), 1, 5).astype(np.int64)
     times = 874_724_710 + rng.integers(0, 18_561_600, RATINGS)  # seven months
     order = rng.permutation(RATINGS)
@@ -39,7 +39,7 @@ def synthetic_ratings(seed: int = 100) -> tuple[NDArray[np.int64], ...]:
 
 def _who_rates_what(rng: np.random.Generator, taste: NDArray[np.float64]) -> NDArray[np.bool_]:
     """A mask [users, items] with RATINGS true cells: each user's top cells by popularity, taste and chance."""
-    popularity = rng.normal(0, 1.4, ITEMS) - 3.0 * np.arange(ITEMS) / ITEMS
+    popularity = rng.normal(0, 1.2, ITEMS) - 4.0 * np.arange(ITEMS) / ITEMS
     keenness = popularity + 0.5 * taste + rng.gumbel(size=taste.shape)
     rank = np.argsort(np.argsort(-keenness, axis=1), axis=1)
     mask: NDArray[np.bool_] = rank < _ratings_per_user(rng)[:, None]

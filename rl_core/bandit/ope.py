@@ -1,0 +1,155 @@
+"""Off-policy evaluation: what would another policy have earned on rows that the behaviour policy logged?
+
+Four estimators of the mean reward of an evaluation policy π from actions a, rewards r and logged propensities p:
+
+    IPS    mean of w r, w = π(a|x) / p            unbiased; Li, Chu, Langford, Wang (2011), WSDM
+    SNIPS  Σ w r / Σ w                            less variance, bias O(1/n); Swaminathan and Joachims (2015), NIPS
+    DM     mean of Σ_k π(k|x) m(x, k)             as biased as the model m
+    DR     DM + mean of w (r - m(x, a))           unbiased whatever m is; Dudík, Langford, Li (2011), ICML
+
+The model's means must come from data without these rows, or DM and DR flatter the model's own policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_core.errors import DataError, SchemaError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LoggedRows:
+    """n rows of the behaviour policy: actions [n], rewards [n], and propensities [n] of those actions.
+
+    Raises:
+        SchemaError: fewer than 2 rows, lengths differ, a propensity outside (0, 1], a number that is not finite.
+    """
+
+    actions: NDArray[np.integer[Any]]
+    rewards: Array
+    propensities: Array
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.actions), len(self.rewards), len(self.propensities))
+        if len(set(lengths)) > 1:
+            raise SchemaError(f"{lengths[0]} actions, {lengths[1]} rewards, {lengths[2]} propensities: lengths differ")
+        if lengths[0] < 2:
+            raise SchemaError(f"off-policy evaluation got {lengths[0]} rows; a standard error needs at least 2")
+        _refuse_rows(~np.isfinite(self.rewards), self.rewards, "reward", "must be a finite number")
+        outside = ~((self.propensities > 0) & (self.propensities <= 1))  # true for NaN
+        _refuse_rows(outside, self.propensities, "propensity", "must lie in (0, 1]: the logger must know what it drew")
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An estimated mean reward with its normal confidence interval [low, high].
+
+    `effective_sample_size` is (Σw)² / Σw²: how many rows of π's own log would tell as much; n for DM.
+    `terms` [n] have the mean `value`; their spread gives the standard error, and pairs them with another policy's.
+    """
+
+    estimator: str
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    effective_sample_size: float
+    terms: Array = field(repr=False)
+
+
+def ips(logged: LoggedRows, evaluation: Array, confidence: float = 0.95) -> Estimate:
+    """Inverse propensity scoring of the evaluation policy's probabilities [n, K]."""
+    w = weights(logged, evaluation)
+    return _estimate("IPS", w * logged.rewards, _effective(w), confidence)
+
+
+def snips(logged: LoggedRows, evaluation: Array, confidence: float = 0.95) -> Estimate:
+    """Self-normalised IPS; the standard error is that of its linearisation.
+
+    Raises:
+        DataError: the evaluation policy takes none of the logged actions.
+    """
+    w = weights(logged, evaluation)
+    if not w.any():
+        raise DataError("the evaluation policy takes none of the logged actions: this log says nothing about it")
+    value = w @ logged.rewards / w.sum()
+    return _estimate("SNIPS", value + w * (logged.rewards - value) / w.mean(), _effective(w), confidence)
+
+
+def dm(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 0.95) -> Estimate:
+    """Direct method with model means [n, K]; its interval covers the sampling of rows, not the model's error."""
+    _check_evaluation(logged, evaluation)
+    return _estimate("DM", _model_value(evaluation, means), float(len(logged.rewards)), confidence)
+
+
+def dr(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 0.95) -> Estimate:
+    """Doubly robust, with model means [n, K]."""
+    w = weights(logged, evaluation)
+    modelled = _model_value(evaluation, means)
+    residual = logged.rewards - means[np.arange(len(w)), logged.actions]
+    return _estimate("DR", modelled + w * residual, _effective(w), confidence)
+
+
+def paired_difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Estimate:
+    """`one - other` on the same rows; the pairing takes the noise that both share out of the interval.
+
+    Raises:
+        SchemaError: the estimates stand on different numbers of rows.
+    """
+    if len(one.terms) != len(other.terms):
+        raise SchemaError(
+            f"estimates of {len(one.terms)} and {len(other.terms)} rows can't be paired; use the same rows"
+        )
+    size = min(one.effective_sample_size, other.effective_sample_size)
+    return _estimate(f"{one.estimator} - {other.estimator}", one.terms - other.terms, size, confidence)
+
+
+def weights(logged: LoggedRows, evaluation: Array) -> Array:
+    """Importance weights π(a|x) / p, [n]."""
+    _check_evaluation(logged, evaluation)
+    w: Array = evaluation[np.arange(len(logged.actions)), logged.actions] / logged.propensities
+    return w
+
+
+def _check_evaluation(logged: LoggedRows, evaluation: Array) -> None:
+    if evaluation.ndim != 2 or len(evaluation) != len(logged.actions):
+        raise SchemaError(
+            f"evaluation probabilities have shape {evaluation.shape}; expected ({len(logged.actions)}, K)"
+        )
+    if not 0 <= int(logged.actions.min()) <= int(logged.actions.max()) < evaluation.shape[1]:
+        span = f"{logged.actions.min()}..{logged.actions.max()}"
+        raise SchemaError(f"logged actions span {span}; the evaluation policy knows 0..{evaluation.shape[1] - 1}")
+    sums = evaluation.sum(axis=1)
+    wrong = (evaluation < 0).any(axis=1) | ~(np.abs(sums - 1) < 1e-6)
+    _refuse_rows(wrong, sums, "sum of evaluation probabilities", "must be 1, none of them negative")
+
+
+def _model_value(evaluation: Array, means: Array) -> Array:
+    if means.shape != evaluation.shape:
+        raise SchemaError(f"model means have shape {means.shape}; expected {evaluation.shape} as the probabilities")
+    _refuse_rows(~np.isfinite(means).all(axis=1), means, "model mean", "must be finite")
+    value: Array = np.einsum("nk,nk->n", evaluation, means)
+    return value
+
+
+def _estimate(estimator: str, terms: Array, effective_sample_size: float, confidence: float) -> Estimate:
+    value, error = float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms)))
+    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    return Estimate(estimator, value, error, value - reach, value + reach, effective_sample_size, terms)
+
+
+def _effective(w: Array) -> float:
+    return float(w.sum() ** 2 / (w @ w)) if w.any() else 0.0
+
+
+def _refuse_rows(wrong: NDArray[np.bool_], values: Array, name: str, rule: str) -> None:
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise SchemaError(f"row {row} ({int(wrong.sum())} of {len(wrong)}): {name} is {values[row]}; it {rule}")
