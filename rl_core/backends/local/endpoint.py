@@ -1,0 +1,119 @@
+"""The local endpoint: a prediction server on this machine, found through `endpoint/endpoint.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rl_core.backends.base import PolicyRegistry
+from rl_core.errors import EndpointError, PolicyError
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """Where a server listens: written once it does, removed when it stops."""
+
+    url: str
+    pid: int
+    started_at: str
+
+    @staticmethod
+    def path(state_dir: Path) -> Path:
+        return state_dir / "endpoint" / "endpoint.json"
+
+    def write(self, state_dir: Path) -> None:
+        path = self.path(state_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(asdict(self)))
+        unfinished.replace(path)
+
+    def remove(self, state_dir: Path) -> None:
+        """Take it away, unless another server's stands there by now."""
+        try:
+            if self.read(state_dir) == self:
+                self.path(state_dir).unlink()
+        except (EndpointError, FileNotFoundError):
+            pass
+
+    @classmethod
+    def read(cls, state_dir: Path) -> Self:
+        """Raises EndpointError where there is none or its process is gone."""
+        path = cls.path(state_dir)
+        try:
+            found = cls(**json.loads(path.read_text()))
+        except FileNotFoundError as error:
+            raise EndpointError(f"no prediction server: {path} is not there; {_start(state_dir)}") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise EndpointError(f"{path}: not a server's announcement ({error}); {_start(state_dir)}") from error
+        if not _alive(found.pid):
+            raise EndpointError(f"{found.url}: its server (pid {found.pid}) is gone; {_start(state_dir)}")
+        return found
+
+
+def _start(state_dir: Path) -> str:
+    return f"start the server that keeps its state in {state_dir} with: python -m rl_core serve <bandit>"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+class LocalEndpoint:
+    """`Endpoint`: hands policies over through the registry's pointers and watches the server take them."""
+
+    def __init__(self, state_dir: Path, registry: PolicyRegistry) -> None:
+        self._state_dir = state_dir
+        self._registry = registry
+
+    def url(self) -> str:
+        """The server's base URL. Raises EndpointError."""
+        return Announcement.read(self._state_dir).url
+
+    def state(self) -> dict[str, Any]:
+        import httpx  # the server, which imports this module, starts without it
+
+        url = self.url()
+        try:
+            response = httpx.get(f"{url}/state", timeout=5.0, trust_env=False)
+            response.raise_for_status()
+            state: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise EndpointError(f"{url}/state: no answer ({error}); {_start(self._state_dir)}") from error
+        return state
+
+    def stage(self, version: str, timeout_s: float = 30.0) -> None:
+        self.state()  # nothing is staged where nobody would load it
+        self._registry.stage(version)
+        self._wait(version, "loaded", lambda state: version in state["loaded"], timeout_s)
+
+    def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
+        self._wait(version, "served as champion", lambda state: state["champion"] == version, timeout_s)
+
+    def _wait(self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            state = self.state()
+            if reached(state):
+                return
+            if (reason := state["refused"].get(version)) is not None:
+                raise PolicyError(f"the endpoint refused {version}: {reason}")
+            if time.monotonic() > deadline:
+                raise EndpointError(
+                    f"{self.url()}: {version} was not {what} within {timeout_s:g} s (champion: {state['champion']}, "
+                    f"loaded: {', '.join(state['loaded']) or 'none'}); look at the server's log"
+                )
+            time.sleep(_POLL_S)

@@ -1,0 +1,139 @@
+"""What the prediction server takes and gives, for OpenAPI. Fields that the log has too are derived from its columns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from rl_core.config import Bandit
+from rl_core.online.requests import EVENT_ID
+from rl_core.schema import DECISION, REWARD, Column, Type
+
+_PYTHON: dict[Type, Any] = {
+    "string": str,
+    "int32": int,
+    "float64": float,
+    "timestamp": datetime,
+    "float32[]": list[float],
+    "int32[]": list[int],
+}
+_FLOAT32_MAX = 3.4028234e38
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, Any]:
+    """A pydantic field for each column named, with the column's type and words and the rules that go beyond it."""
+    by_name = {column.name: column for column in columns}
+    fields: dict[str, Any] = {}
+    for name, rule in rules.items():
+        column = by_name[name]
+        fields[name] = (_PYTHON[column.type], Field(**{"description": column.doc, **rule}))
+    return fields
+
+
+def predict_body(bandit: Bandit) -> type[BaseModel]:
+    """The predict request of this bandit, with its dimension and its actions."""
+    dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
+    numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
+    indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
+    instance = create_model(
+        "Instance",
+        __config__=_STRICT,
+        **_fields(
+            DECISION,
+            observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
+            event_id={"default": None, "pattern": EVENT_ID},
+            eligible_actions={"default": None, "min_length": 1, "json_schema_extra": indices},
+        ),
+    )
+    example = {"instances": [{"observation": [0.0] * dim, "event_id": "order-4711"}]}
+    return create_model(
+        "PredictBody",
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),  # type: ignore[dict-item]
+        instances=(list[instance], Field(min_length=1, max_length=bandit.serving.max_instances)),
+        parameters=(Parameters, Parameters()),
+    )
+
+
+def reward_body(bandit: Bandit) -> Any:
+    """The reward request: one reward, or a list of them."""
+    problem = bandit.problem
+    reward = create_model(
+        "Reward",
+        __config__=_STRICT,
+        **_fields(
+            REWARD,
+            event_id={"pattern": EVENT_ID},
+            reward={"ge": problem.reward_min, "le": problem.reward_max},
+            observed_at={"default": None, "description": "when the world produced it; now, if left out"},
+        ),
+    )
+    rewards = create_model(
+        "Rewards",
+        __config__=_STRICT,
+        rewards=(list[reward], Field(min_length=1, max_length=bandit.serving.max_instances)),
+    )
+    return rewards | reward
+
+
+class Parameters(BaseModel):
+    model_config = _STRICT
+    source: Literal["client", "simulator"] = "client"
+
+
+Prediction: type[BaseModel] = create_model(
+    "Prediction", **_fields(DECISION, event_id={}, action={}, action_id={}, propensity={}, policy_version={})
+)
+
+
+class PredictAnswer(BaseModel):
+    predictions: list[Prediction]
+    durability: Literal["best_effort"] | None = Field(
+        default=None, description="there only where the answer did not wait for the log (serving.durability)"
+    )
+
+
+class RewardAnswer(BaseModel):
+    accepted: int
+    durability: Literal["best_effort"] | None = None
+
+
+class Health(BaseModel):
+    status: Literal["ok", "no policy"]
+    champion: str | None
+    durability: Literal["durable", "best_effort"]
+
+
+class Latency(BaseModel):
+    p50_ms: float
+    p99_ms: float
+
+
+class State(BaseModel):
+    champion: str | None
+    challenger: str | None
+    loaded: list[str]
+    refused: dict[str, str] = Field(description="versions that were not taken, with the reason")
+    requests: int = Field(description="to the predict and reward routes")
+    decisions: int
+    rewards: int
+    repeated: int = Field(description="instances answered again under an event_id seen before")
+    refused_requests: int = Field(description="requests answered 4xx")
+    unavailable: int = Field(description="requests answered 503")
+    durability: Literal["durable", "best_effort"]
+    bus_error: str | None = Field(description="why the last write to the message bus failed, if it did")
+    latency: Latency | None = Field(description="of the last predictions, in the server")
+    pid: int
+    started_at: datetime
+
+
+class Error(BaseModel):
+    error: str = Field(description="what was got, the rule, the next step")
+
+
+REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Error, "description": "the request breaks a rule; nothing of it was logged"},
+    "503": {"model": Error, "description": "no policy yet, or the log did not take it in time; send it again"},
+}

@@ -1,0 +1,158 @@
+"""The prediction server: one process, one event loop, no TensorFlow.
+
+Under Vertex AI's custom-container contract (`AIP_*`, see `ServingContainer`) or on a laptop. Durable by default: an
+answer leaves only when its decision is on the message bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: threads only cost time on matrices this small
+
+import uvicorn
+from fastapi import FastAPI
+
+from rl_core.backends import open_bus, open_registry
+from rl_core.backends.base import MessageBus
+from rl_core.backends.local.endpoint import Announcement
+from rl_core.config import Bandit, ServingContainer, Settings
+from rl_core.errors import ConfigError, PortBusy
+from rl_core.online.app import build_app
+from rl_core.online.policies import OneArtefact, Policies, RegistryWatcher
+from rl_core.online.service import Service
+
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
+_DRAIN_S = 10
+
+
+def main(bandit: Bandit, settings: Settings, port: int) -> int:
+    """Serve until SIGTERM or SIGINT. `AIP_HTTP_PORT` goes before `port`; 0 takes any free port.
+
+    Raises:
+        PortBusy: something else listens there.
+        PolicyError: the artefact of `AIP_STORAGE_URI` is damaged.
+    """
+    container = ServingContainer.from_environment()
+    host = "0.0.0.0" if container.http_port else bandit.serving.host  # noqa: S104  Vertex asks from outside
+    with _listen(host, container.http_port or port) as listener:
+        state_dir = settings.state_dir(bandit)
+        policies: Policies
+        if container.artefact is not None:
+            policies = OneArtefact(container.artefact, bandit.problem)
+        else:
+            policies = RegistryWatcher(open_registry(bandit, settings), bandit.problem)
+        bus = open_bus(bandit, settings)
+        try:
+            app = _application(bandit, container, policies, bus, _salt(state_dir))
+            _serve(app, listener, bandit.name, state_dir)
+        finally:
+            bus.close()
+    return 0
+
+
+def _application(
+    bandit: Bandit, container: ServingContainer, policies: Policies, bus: MessageBus, salt: bytes
+) -> FastAPI:
+    service: Service
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        nonlocal service
+        service = Service(bandit, policies, bus, salt)
+        await asyncio.to_thread(policies.start)
+        yield
+        await asyncio.to_thread(policies.close)
+        await asyncio.to_thread(service.close)
+
+    return build_app(bandit, container, lambda: service, lifespan)
+
+
+def _serve(app: FastAPI, listener: socket.socket, name: str, state_dir: Path) -> None:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    host, port = listener.getsockname()[:2]
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+    server = _Announced(config, Announcement(url, os.getpid(), datetime.now(UTC).isoformat()), state_dir, name)
+    # uvicorn sends itself the signal again when it has stopped; these handlers end that in status 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listener])
+
+
+class _Announced(uvicorn.Server):
+    """Tells the state folder where it listens, from when it does until it begins to stop."""
+
+    def __init__(self, config: uvicorn.Config, announcement: Announcement, state_dir: Path, name: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+        self._state_dir = state_dir
+        self._name = name
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announcement.write(self._state_dir)
+        print(f"{self._name}: serving on {self._announcement.url} (pid {self._announcement.pid})", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._announcement.remove(self._state_dir)
+        await super().shutdown(sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if isinstance(error, PermissionError):
+            raise ConfigError(
+                f"port {port} may not be opened ({error.strerror}); set BANDIT_SERVER_PORT above 1023"
+            ) from error
+        if not isinstance(error, socket.gaierror) and error.errno == errno.EADDRINUSE:
+            raise PortBusy(
+                f"port {port} on {host} is taken by another program; "
+                "stop it, or set BANDIT_SERVER_PORT (or serving.port) to a free one"
+            ) from error
+        raise ConfigError(f"serving.host={host!r}: can't listen there ({error.strerror})") from error
+    return listener
+
+
+def _salt(state_dir: Path) -> bytes:
+    """The endpoint's secret, made once: an event id keeps its draw over restarts."""
+    path = state_dir / "endpoint" / "salt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        unfinished = path.with_name(f".salt.{os.getpid()}")
+        unfinished.touch(mode=0o600)
+        unfinished.write_bytes(secrets.token_bytes(32))
+        try:
+            os.link(unfinished, path)  # of two servers that start together, one makes it
+        except FileExistsError:
+            pass
+        finally:
+            unfinished.unlink()
+    return path.read_bytes()

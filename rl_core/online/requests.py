@@ -1,0 +1,185 @@
+"""Request bodies, read by hand: pydantic costs more than the decision. All or nothing: one bad instance refuses all.
+
+Every refusal is a SchemaError of one line that names the place, what was got, the rule and the next step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from rl_core.config import Problem
+from rl_core.errors import SchemaError
+
+SOURCES = ("client", "simulator")
+EVENT_ID = r"^[^\x00-\x1f\x7f]{1,128}$"
+_EVENT_ID = re.compile(EVENT_ID[1:-1])
+_NUMBERS = {int, float}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """n instances. `observations` is [n, observation_dim], finite; None stands for what the client left open."""
+
+    observations: npt.NDArray[np.float32]
+    event_ids: list[str | None]
+    eligible: list[list[int] | None]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    event_id: str
+    reward: float
+    observed_at: datetime
+
+
+def parse_predict(body: bytes, problem: Problem, max_instances: int) -> PredictRequest:
+    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?}], "parameters"?: {"source"?}}`."""
+    request = _json_object(body, '{"instances": [{"observation": [...]}]}')
+    _only(request, "the body", ("instances", "parameters"))
+    instances = _list(request, "instances", max_instances)
+    event_ids, eligible, rows = [], [], []
+    for i, instance in enumerate(instances):
+        where = f"instances[{i}]"
+        _object(instance, where, '{"observation": [...]}')
+        _only(instance, where, ("observation", "event_id", "eligible_actions"))
+        rows.append(_observation(instance, where, problem))
+        event_ids.append(_event_id(instance["event_id"], where) if "event_id" in instance else None)
+        given = instance.get("eligible_actions")
+        eligible.append(None if given is None else _eligible(given, where, problem))
+    return PredictRequest(_float32(rows), event_ids, eligible, _source(request.get("parameters")))
+
+
+def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
+    """`{"rewards": [{"event_id", "reward", "observed_at"?}]}` or one such object; observed_at is `now` if left out."""
+    request = _json_object(body, '{"rewards": [{"event_id": "…", "reward": 1.0}]}')
+    if "rewards" not in request:
+        return [_reward(request, "the reward", problem, now)]
+    _only(request, "the body", ("rewards",))
+    given = _list(request, "rewards", max_rewards)
+    return [_reward(reward, f"rewards[{i}]", problem, now) for i, reward in enumerate(given)]
+
+
+def _reward(given: object, where: str, problem: Problem, now: datetime) -> Reward:
+    reward = _object(given, where, '{"event_id": "…", "reward": 1.0}')
+    _only(reward, where, ("event_id", "reward", "observed_at"))
+    for field in ("event_id", "reward"):
+        if field not in reward:
+            raise SchemaError(f"{where} has no {field}; a reward names its decision's event_id and a number")
+    value, low, high = reward["reward"], problem.reward_min, problem.reward_max
+    if type(value) not in _NUMBERS or not low <= value <= high:
+        raise SchemaError(f"{where}.reward is {_shown(value)}; a reward is a number within {low:g}..{high:g}")
+    observed_at = reward.get("observed_at")
+    at = now if observed_at is None else _time(observed_at, f"{where}.observed_at")
+    return Reward(_event_id(reward["event_id"], where), float(value), at)
+
+
+def _time(value: object, where: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(value)  # type: ignore[arg-type]  # a TypeError is an answer too
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SchemaError(f"{where} is {_shown(value)}; write ISO 8601 with an offset, like 2026-01-31T12:00:00.123456Z")
+
+
+def _observation(instance: dict[str, Any], where: str, problem: Problem) -> list[float]:
+    dim, version = problem.observation_dim, problem.observation_version
+    got = instance.get("observation")
+    if not isinstance(got, list):
+        what = _shown(got) if "observation" in instance else "missing"
+        raise SchemaError(f"{where}.observation is {what}; send a list of {dim} numbers ({version})")
+    if len(got) != dim:
+        raise SchemaError(f"{where}.observation has {len(got)} numbers; {version} has {dim}: send {dim}")
+    if not _NUMBERS.issuperset(map(type, got)):
+        j = next(j for j, value in enumerate(got) if type(value) not in _NUMBERS)
+        raise SchemaError(f"{where}.observation[{j}] is {_shown(got[j])}; send numbers only")
+    return got
+
+
+def _float32(rows: list[list[float]]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        observations = np.array(rows, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(observations).all():
+        i, j = np.argwhere(~np.isfinite(observations))[0].tolist()
+        raise SchemaError(f"instances[{i}].observation[{j}] is {rows[i][j]!r}; it must fit float32 (below 3.4e38)")
+    return observations
+
+
+def _event_id(value: object, where: str) -> str:
+    if isinstance(value, str) and _EVENT_ID.fullmatch(value):
+        return value
+    got = f"{len(value)} characters long" if isinstance(value, str) and len(value) > 128 else _shown(value)
+    raise SchemaError(f"{where}.event_id is {got}; use a string of 1 to 128 characters, no control characters")
+
+
+def _eligible(value: object, where: str, problem: Problem) -> list[int]:
+    where, last = f"{where}.eligible_actions", problem.num_actions - 1
+    rule = f"list action indices of 0..{last} ({problem.action_set_version}), at least one, each once"
+    if not isinstance(value, list) or not value:
+        raise SchemaError(f"{where} is {_shown(value)}; {rule}, or leave it out for all")
+    for j, action in enumerate(value):
+        if type(action) is not int or not 0 <= action <= last:
+            raise SchemaError(f"{where}[{j}] is {_shown(action)}; {rule}")
+    if len(set(value)) != len(value):
+        twice = next(action for action in value if value.count(action) > 1)
+        raise SchemaError(f"{where} holds {twice} more than once; {rule}")
+    return sorted(value)
+
+
+def _source(parameters: object) -> str:
+    if parameters is None:
+        return SOURCES[0]
+    source = _object(parameters, "parameters", '{"source": "client"}').get("source", SOURCES[0])
+    _only(parameters, "parameters", ("source",))  # type: ignore[arg-type]  # an object, as of the line above
+    if source not in SOURCES:
+        raise SchemaError(f"parameters.source is {_shown(source)}; it is one of {', '.join(SOURCES)}")
+    return str(source)
+
+
+def _json_object(body: bytes, example: str) -> dict[str, Any]:
+    try:
+        loaded = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise SchemaError(f"the body is not JSON ({error}); NaN and Infinity are not JSON. Send {example}") from error
+    return _object(loaded, "the body", example)
+
+
+def _object(value: object, where: str, example: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SchemaError(f"{where} is {_shown(value)}; send an object like {example}")
+    return value
+
+
+def _list(request: dict[str, Any], key: str, most: int) -> list[Any]:
+    got = request.get(key)
+    if not isinstance(got, list) or not got:
+        what = _shown(got) if key in request else "missing"
+        raise SchemaError(f"{key} is {what}; send a list of 1 to {most}")
+    if len(got) > most:
+        raise SchemaError(
+            f"{key} has {len(got)} entries; serving.max_instances is {most}: send them in several requests"
+        )
+    return got
+
+
+def _only(given: Collection[str], where: str, known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            raise SchemaError(f"{where} has {_shown(key)}, which is unknown; the fields are {', '.join(known)}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list) and value:
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 60 else f"{text[:60]}…"
