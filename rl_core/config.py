@@ -139,7 +139,9 @@ class Bandit(_Frozen):
 
     def job_json(self) -> str:
         """Canonical JSON for pipeline steps, without what only the schedule needs: it is part of every cache key."""
-        return self.model_dump_json(exclude={"runner", "startup", "retrain", "simulate"})
+        return self.model_dump_json(
+            exclude={"runner": True, "retrain": True, "simulate": True, "startup": {"rounds", "seed"}}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Bandit:

@@ -1,0 +1,121 @@
+"""The process of a local pipeline run: executes the job that lies in a folder, with kfp.local.
+
+    python -m pipeline_defs.run_local FOLDER --lock DESCRIPTOR
+
+The folder holds `job.json` and the filled-in `spec.yaml`; this process adds `state.json`, `steps.json` and `log.txt`
+(its output). It inherits an exclusive lock on `FOLDER/lock` and has it while it lives: nobody needs to trust a process
+id. `plugins/bandit_ops/runners/local.py` starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kfp import components, local
+
+from pipeline_defs.step_log import StepLog, StepOutput
+from rl_core.backends.local.files import write_atomically
+
+
+def detach(lock: int) -> None:
+    """Leave the submitter's session, and keep the inherited lock from the steps: it tells that this process lives."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.set_inheritable(lock, False)
+
+
+def say(text: str) -> None:
+    stamp = datetime.now().astimezone().strftime("%H:%M:%S")
+    os.write(1, f"{stamp} {text}\n".encode())  # not print: kfp.local replaces it while a step runs
+
+
+def write_state(folder: Path, state: str, message: str = "", outputs: dict[str, Any] | None = None) -> None:
+    content = {"state": state, "message": message, "outputs": outputs or {}, "pid": os.getpid()}
+    write_atomically(folder / "state.json", json.dumps({**content, "at": datetime.now(UTC).isoformat()}).encode())
+
+
+def prepare_steps(folder: Path) -> None:
+    """Let `python3` in a step's shell script be this interpreter, and keep its temporary files in the folder.
+
+    kfp.local replaces the text python3 by `sys.executable` in every argument, unquoted: paths would break.
+    """
+    (folder / "bin").mkdir(exist_ok=True)
+    python3 = folder / "bin" / "python3"
+    python3.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python3.chmod(0o755)
+    (folder / "tmp").mkdir(exist_ok=True)
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    os.environ["TMPDIR"] = str(folder / "tmp")
+    sys.executable = "python3"
+
+
+def execute(folder: Path, job: dict[str, Any], log: StepLog, output: StepOutput) -> dict[str, Any]:
+    """Run the pipeline and return its outputs."""
+    prepare_steps(folder)
+    cache = Path(job["cache_dir"])
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(cache / "artifacts" / job["job_id"]),  # outlives the job: later runs reuse its outputs
+        workspace_root=str(folder / "tmp" / "workspace"),
+        enable_caching=job["caching"],
+        cache_root=str(cache / "entries"),
+    )
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger().addFilter(log)
+    pipeline = components.load_component_from_file(str(folder / "spec.yaml"))
+    with contextlib.redirect_stdout(output):
+        return dict(pipeline(**job["parameters"]).outputs)
+
+
+def run(folder: Path) -> int:
+    """Execute the job and write its verdict; 0 where it succeeded."""
+    began = time.monotonic()
+    if (folder / "cancel").exists():
+        write_state(folder, "CANCELLED", "cancelled before it started")
+        return 1
+    write_state(folder, "RUNNING")
+    job = json.loads((folder / "job.json").read_text())
+    say(f"{job['pipeline_name']}: {job['job_id']}")
+    output = StepOutput(say)
+    log = StepLog(folder / "steps.json", say, output)
+    state, message, outputs = "SUCCEEDED", "", {}
+    try:
+        outputs = execute(folder, job, log, output)
+    except Exception as error:
+        log.end(succeeded=False)
+        state, message = "FAILED", log.failure() or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if log.failure() is None:
+            traceback.print_exc()
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    cached = sum(step["state"] == "SKIPPED" for step in log.steps)
+    say(f"{state} in {time.monotonic() - began:.1f} s: {len(log.steps)} steps, {cached} cached. {message or outputs}")
+    write_state(folder, state, message, outputs)
+    return 0 if state == "SUCCEEDED" else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline_defs.run_local", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lock", type=int, required=True, help="descriptor of the held lock; the process detaches")
+    arguments = parser.parse_args()
+    detach(arguments.lock)
+    return run(arguments.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Pipelines on this machine: each run is `kfp.local` in a detached process that outlives whoever submitted it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bandit_ops.runners import spec as specs
+from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
+from bandit_ops.runners.job_folder import MARK, JobFolder
+from rl_core.backends.local.files import write_atomically
+from rl_core.config import Bandit, Settings
+from rl_core.errors import RunnerError
+
+_JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
+_START_TIMEOUT_S = 60.0
+_CANCEL_GRACE_S = 5.0
+_POLL_S = 0.02
+
+
+class LocalRunner:
+    """A `PipelineRunner`. Runs lie in `$BANDIT_HOME/{prefix}-{pipe_version}/runs/<job_id>/`.
+
+    Every method may be called from any process, at the same time: the folder's lock decides.
+    """
+
+    def __init__(self, bandit: Bandit, settings: Settings, root: Path = specs.ROOT) -> None:
+        self._bandit = bandit
+        self._settings = settings.model_copy(update={"home": Path(os.path.realpath(settings.home))})
+        self._runs = self._settings.state_dir(bandit) / "runs"
+        self._root = root
+
+    def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
+        """Return once the job's process runs, or has run; a second submit of an id joins the first.
+
+        Raises:
+            RunnerError: the parameters don't fit the pipeline, or BANDIT_JOB_PYTHON can't run it; nothing has run.
+        """
+        job = self._folder(job_id)
+        spec = specs.load(self._root, pipeline)
+        specs.check(spec, pipeline, parameters)
+        job.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while job.settle() in (None, JobStatus(JobState.PENDING)):
+            with job.locked() as lock:
+                if lock is not None and job.verdict() is None:
+                    self._prepare(job, pipeline, spec, parameters, enable_caching)
+                    self._spawn(job, lock)
+            if time.monotonic() > deadline:
+                raise RunnerError(f"{job_id}: did not start within {_START_TIMEOUT_S:.0f} s: {job.log_tail()}")
+            time.sleep(_POLL_S)
+
+    def status(self, job_id: str) -> JobStatus | None:
+        """None also where a submitter died before the job began: submit it again.
+
+        A job found dead without a verdict is FAILED, once nothing of it is left alive.
+        """
+        job = self._folder(job_id)
+        return job.settle() if job.path.is_dir() else None
+
+    def cancel(self, job_id: str) -> None:
+        job = self._folder(job_id)
+        if not job.path.is_dir():
+            return
+        status = job.settle()
+        if status is not None and status.state.terminal:
+            return
+        job.ask_cancel()
+        grace = time.monotonic() + _CANCEL_GRACE_S
+        while (status := job.settle()) is None or not status.state.terminal:
+            if time.monotonic() < grace:
+                job.signal_all(signal.SIGTERM)
+            else:
+                job.kill_all()
+            time.sleep(_POLL_S)
+
+    def url(self, job_id: str) -> str:
+        return self._folder(job_id).path.as_uri()
+
+    def active(self) -> list[str]:
+        """The jobs of this bandit that are alive: what a teardown cancels first."""
+        jobs = sorted(path.name for path in self._runs.glob("*/") if _JOB_ID.fullmatch(path.name))
+        return [job for job in jobs if (status := self.status(job)) is not None and not status.state.terminal]
+
+    def _folder(self, job_id: str) -> JobFolder:
+        if not _JOB_ID.fullmatch(job_id):
+            raise RunnerError(f"job id {job_id!r} must match ^{_JOB_ID.pattern}$")
+        return JobFolder(self._runs / job_id)
+
+    def _prepare(
+        self, job: JobFolder, pipeline: Pipeline, spec: dict[str, Any], parameters: Parameters, enable_caching: bool
+    ) -> None:
+        name = self._bandit.pipeline_name(pipeline)
+        image = f"python-banditloop:{self._state_identity()}@sha256:{specs.code_digest(self._root)}"
+        data = self._settings.movielens_dir
+        specs.fill(spec, name, image, {"BANDIT_MOVIELENS_DIR": str(data.absolute())} if data else {})
+        write_atomically(job.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=True).encode())
+        description = {
+            "job_id": job.path.name,
+            "pipeline": pipeline,
+            "pipeline_name": name,
+            "image": image,
+            "parameters": parameters,
+            "caching": enable_caching,
+            "cache_dir": str(self._settings.home / "cache" / name),
+        }
+        write_atomically(job.path / "job.json", json.dumps(description, indent=1).encode())
+
+    def _spawn(self, job: JobFolder, lock: int) -> None:
+        """Start the job's process, which inherits the lock; its first process ends once it has detached."""
+        python = self._settings.job_python
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
+        environment |= self._settings_variables() | {MARK: str(job.path), "PYTHONPATH": str(self._root)}
+        command = [python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
+        try:
+            with (job.path / "log.txt").open("wb") as log:
+                subprocess.run(
+                    command,
+                    cwd=job.path,
+                    env=environment,
+                    pass_fds=[lock],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    check=True,
+                    timeout=_START_TIMEOUT_S,
+                )
+        except (OSError, subprocess.SubprocessError) as error:
+            if job.cancel_asked:
+                return
+            raise RunnerError(
+                f"BANDIT_JOB_PYTHON={python} can't run pipelines ({job.log_tail() or error}); "
+                f"point it at a Python with the packages of requirements/job.txt"
+            ) from error
+
+    def _settings_variables(self) -> dict[str, str]:
+        """The settings as variables, with absolute paths: steps run in another folder."""
+        given = {field: value for field, value in self._settings if value is not None}
+        paths = {field: value.absolute() for field, value in given.items() if isinstance(value, Path)}
+        return {f"BANDIT_{field.upper()}": str(value) for field, value in (given | paths).items()}
+
+    def _state_identity(self) -> str:
+        """Names this incarnation of the bandit's state: outputs cached before a teardown don't count afterwards."""
+        path = self._runs / ".identity"
+        if not path.exists():
+            mine = self._runs / f".identity-{uuid.uuid4().hex}"
+            mine.write_text(uuid.uuid4().hex[:12])
+            try:
+                os.link(mine, path)
+            except FileExistsError:
+                pass
+            finally:
+                mine.unlink()
+        return path.read_text()

@@ -1,0 +1,68 @@
+"""The compiled pipeline, filled in at submit: pipeline name (the scope of the cache), image, and parameters checked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import rl_core
+from bandit_ops.runners.base import Parameters, Pipeline
+from rl_core.errors import RunnerError
+
+ROOT = Path(rl_core.__file__).absolute().parent.parent
+"""Holds rl_core, pipeline_defs and requirements."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "STRING": (str,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": (bool,),
+}
+
+
+def load(root: Path, pipeline: Pipeline) -> dict[str, Any]:
+    path = root / "pipeline_defs" / "compiled" / f"{pipeline}.yaml"
+    try:
+        loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise RunnerError(f"{path}: {error.strerror}; run `python -m pipeline_defs.compile`") from error
+    return loaded
+
+
+def fill(spec: dict[str, Any], pipeline_name: str, image: str, environment: dict[str, str]) -> None:
+    """Set the name, and every step's image and environment, which are part of the cache key."""
+    spec["pipelineInfo"]["name"] = pipeline_name
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = image
+        executor["container"]["env"] = [{"name": key, "value": value} for key, value in sorted(environment.items())]
+
+
+def check(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> None:
+    """Raises RunnerError naming a parameter that is missing, unknown or of another type than the pipeline declares."""
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    unknown = sorted(parameters.keys() - declared.keys())
+    missing = sorted(
+        name for name, rule in declared.items() if name not in parameters and not rule.get("isOptional", False)
+    )
+    if unknown or missing:
+        raise RunnerError(
+            f"pipeline {pipeline} takes the parameters {', '.join(sorted(declared))}; "
+            f"got unknown {unknown or 'none'}, missing {missing or 'none'}"
+        )
+    for name, value in parameters.items():
+        wanted = declared[name]["parameterType"]
+        if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "BOOLEAN"):
+            raise RunnerError(f"pipeline {pipeline}: parameter {name} is a {wanted}, got {value!r}")
+
+
+def code_digest(root: Path) -> str:
+    """sha256 of what a step executes: the code of rl_core and pipeline_defs, and the job's locked dependencies."""
+    digest = hashlib.sha256()
+    sources = [*root.glob("rl_core/**/*.py"), *root.glob("pipeline_defs/**/*.py"), root / "requirements" / "job.txt"]
+    for path in sorted(sources):
+        content = path.read_bytes() if path.exists() else b""
+        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
