@@ -1,4 +1,4 @@
-"""What starts pipelines: `open_runner` gives the runner a bandit names."""
+"""What starts pipelines: `get_runner` gives the runner a bandit names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
 
 
-def open_runner(bandit: Bandit, settings: Settings) -> PipelineRunner:
+def get_runner(bandit: Bandit, settings: Settings) -> PipelineRunner:
     """Raises ConfigError for a runner that does not exist yet."""
     if bandit.runner == "local":
         from bandit_ops.runners.local import LocalRunner
