@@ -16,10 +16,11 @@ from rich.table import Table
 from local_stack.report import build_report, plot
 from local_stack.stack import Stack
 from rl_core.backends import open_registry, open_store
+from rl_core.backends.local.endpoint import Announcement
 from rl_core.bandit.environment import load_environment
 from rl_core.config import Settings
 from rl_core.errors import BanditError
-from rl_core.online.simulator import simulate
+from rl_core.online.traffic import simulate
 
 DECISIONS = 3000
 LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward
@@ -56,7 +57,7 @@ class Demo:
         self.bandit = self.stack.bandit
         self.rounds = rounds
         self.console = console
-        self.acknowledged = 0
+        self.acknowledged: list[str] = []
         self.walls = Walls()
 
     def run(self) -> dict[str, Any]:
@@ -105,19 +106,27 @@ class Demo:
         self.walls.startup = time.monotonic() - begun
 
     def _traffic(self, number: int, decisions: int) -> None:
-        traffic = simulate(
-            self.bandit,
-            self.settings,
-            decisions=decisions,
-            concurrency=self.bandit.simulate.concurrency,
-            seed=number,
-            environment=self.environment,
-        )
-        self.acknowledged += traffic.acknowledged
-        self.console.print(
-            f"  traffic {number}: {traffic.acknowledged:,} decisions acknowledged, "
-            f"mean reward {traffic.mean_reward:.3f}"
-        )
+        state_dir = self.settings.state_dir(self.bandit)
+        with self._step(f"traffic {number}: simulated users") as step:
+            done = 0
+
+            def count(more: int) -> None:
+                nonlocal done
+                done += more
+                step.say(f"{done:,} of {decisions:,} decisions")
+
+            traffic = simulate(
+                self.environment,
+                lambda: Announcement.read(state_dir).url,
+                decisions,
+                concurrency=self.bandit.simulate.concurrency,
+                seed=number,
+                on_decisions=count,
+            )
+            if traffic.ended_early:
+                raise BanditError(f"traffic {number} ended early: {traffic.ended_early}")
+            self.acknowledged += traffic.acknowledged_ids
+            step.say(f"{traffic.acknowledged:,} decisions acknowledged, mean reward {traffic.mean_reward:.3f}")
 
     def _wait_for_retrain(self, number: int) -> None:
         begun = time.monotonic()
@@ -140,7 +149,7 @@ class Demo:
         store = open_store(self.bandit, self.settings)
         with self._step("the event logger carries the last events into the store"):
             deadline = time.monotonic() + 30
-            wanted = self.acknowledged + self.bandit.startup.rounds
+            wanted = len(self.acknowledged) + self.bandit.startup.rounds
             while store.head() < wanted and time.monotonic() < deadline:
                 time.sleep(0.2)
 

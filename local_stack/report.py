@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Round:
 class Log:
     decisions_acknowledged: int
     decisions_in_store: int
+    decisions_lost: int
     duplicates: int
     rewards_in_store: int
     reward_matches_user: float
@@ -46,7 +48,7 @@ def build_report(
     environment: MovieLensEnvironment,
     data: str,
     wall_s: dict[str, Any],
-    decisions_acknowledged: int,
+    acknowledged: Sequence[str],
 ) -> dict[str, Any]:
     """The content of report.json."""
     rounds = [_round(bandit, store, registry, environment, a) for a in registry.attempts() if a.verdict == "promoted"]
@@ -54,7 +56,7 @@ def build_report(
         "data": data,
         "wall_s": wall_s,
         "rounds": [asdict(one) for one in rounds],
-        "log": asdict(_log(store, environment, decisions_acknowledged)),
+        "log": asdict(_log(store, environment, acknowledged)),
     }
 
 
@@ -82,18 +84,19 @@ def _round(
     )
 
 
-def _log(store: EventStore, environment: MovieLensEnvironment, acknowledged: int) -> Log:
+def _log(store: EventStore, environment: MovieLensEnvironment, acknowledged: Sequence[str]) -> Log:
+    stored = store.query("SELECT event_id FROM decisions WHERE source = 'simulator'")["event_id"].to_pylist()
     counts = store.query(
         """
-        SELECT (SELECT count(*) FROM decisions WHERE source = 'simulator') AS in_store,
-               (SELECT count(*) - count(DISTINCT event_id) FROM decisions)
+        SELECT (SELECT count(*) - count(DISTINCT event_id) FROM decisions)
              + (SELECT count(*) - count(DISTINCT event_id) FROM interactions) AS duplicates,
                (SELECT count(*) FROM interactions WHERE closed_by = 'reward' AND source = 'simulator') AS rewards
         """
     ).to_pylist()[0]
     return Log(
-        decisions_acknowledged=acknowledged,
-        decisions_in_store=counts["in_store"],
+        decisions_acknowledged=len(acknowledged),
+        decisions_in_store=len(stored),
+        decisions_lost=len(set(acknowledged) - set(stored)),
         duplicates=counts["duplicates"],
         rewards_in_store=counts["rewards"],
         reward_matches_user=reward_matches_user(store, environment),
@@ -114,7 +117,7 @@ def reward_matches_user(store: EventStore, environment: MovieLensEnvironment) ->
     actions = rows["action"].to_numpy()
     users = environment.users_of(observations)
     expected = environment.rewards(users.clip(0), actions, rows["event_id"].to_pylist())
-    agrees = (users >= 0) & (np.abs(expected - rows["reward"].to_numpy()) < 1e-9)
+    agrees = (users >= 0) & (np.abs(expected - rows["reward"].to_numpy()) < 1e-6)
     return float(agrees.mean())
 
 
