@@ -304,7 +304,7 @@ def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return {name: held[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise PolicyError(f"{path}: not an npz holding {', '.join(names)}: {' '.join(str(error).split())}") from error

@@ -127,14 +127,16 @@ def _check_evaluation(logged: LoggedRows, evaluation: Array) -> None:
         span = f"{logged.actions.min()}..{logged.actions.max()}"
         raise SchemaError(f"logged actions span {span}; the evaluation policy knows 0..{evaluation.shape[1] - 1}")
     sums = evaluation.sum(axis=1)
-    wrong = (evaluation < 0).any(axis=1) | ~(np.abs(sums - 1) < 1e-6)
+    wrong = np.any(evaluation < 0, axis=1) | ~np.isclose(sums, 1, rtol=0, atol=1e-6)
     _refuse_rows(wrong, sums, "sum of evaluation probabilities", "must be 1, none of them negative")
 
 
 def _model_value(evaluation: Array, means: Array) -> Array:
     if means.shape != evaluation.shape:
         raise SchemaError(f"model means have shape {means.shape}; expected {evaluation.shape} as the probabilities")
-    _refuse_rows(~np.isfinite(means).all(axis=1), means, "model mean", "must be finite")
+    infinite = ~np.isfinite(means)
+    first = means[np.arange(len(means)), infinite.argmax(axis=1)]
+    _refuse_rows(np.any(infinite, axis=1), first, "model mean", "must be a finite number")
     value: Array = np.einsum("nk,nk->n", evaluation, means)
     return value
 
