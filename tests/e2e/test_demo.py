@@ -1,0 +1,107 @@
+"""The README's first command, as a newcomer runs it, on synthetic data."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf]
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_closes_the_loop(
+    repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    done = subprocess.run(["make", "demo"], cwd=repo, env=stack_env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "home" / "demo" / "report.json").read_text())
+
+    rounds = report["rounds"]
+    assert report["data"] == "synthetic"
+    assert [one["trigger"] for one in rounds] == ["startup", "sensor", "sensor", "sensor"]
+    assert rounds[0]["window"] == [0, 200]
+    assert all(later["window"][0] == earlier["window"][1] for earlier, later in zip(rounds, rounds[1:], strict=False))
+    assert rounds[-1]["trained_interactions"] == rounds[-1]["window"][1], "every interaction is in the last policy once"
+    assert all(one["decisions_served"] >= 3000 for one in rounds[:-1])
+
+    assert rounds[0]["pct_of_gap_greedy"] < 85
+    assert rounds[-1]["pct_of_gap_greedy"] >= 98
+    assert rounds[-1]["pct_of_gap_served"] >= 90
+    assert rounds[-2]["mean_reward"] > rounds[0]["mean_reward"]
+
+    log = report["log"]
+    assert log["decisions_acknowledged"] == log["decisions_in_store"]
+    assert log["decisions_lost"] == log["duplicates"] == 0
+    assert log["rewards_in_store"] == log["decisions_acknowledged"]
+    assert log["reward_matches_user"] == 1.0
+
+    assert (tmp_path / "home" / "demo" / "report.png").stat().st_size > 10_000
+    assert left_running() == []
+
+
+@pytest.mark.timeout(300)
+def test_after_ctrl_c_no_process_is_left(
+    repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    log = tmp_path / "demo.log"
+    with log.open("w") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "local_stack", "demo"],
+            cwd=repo,
+            env=stack_env | {"PYTHONPATH": f"{repo}:{repo / 'plugins'}"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    runs = tmp_path / "home" / "demo" / "movielens-v1" / "runs"
+    deadline = time.monotonic() + 120
+    while not (runs.exists() and any(runs.iterdir())) and time.monotonic() < deadline and demo.poll() is None:
+        time.sleep(0.2)
+    assert demo.poll() is None, log.read_text()
+    assert len(left_running()) > 5, "a pipeline job, the services and Airflow are alive now"
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(timeout=90) == 130, log.read_text()
+    assert left_running() == []
+
+
+def test_a_busy_port_is_named(repo: Path, stack_env: dict[str, str]) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", int(stack_env["BANDIT_SERVER_PORT"])))
+        busy.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "local_stack", "demo"],
+            cwd=repo,
+            env=stack_env | {"PYTHONPATH": f"{repo}:{repo / 'plugins'}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"port {stack_env['BANDIT_SERVER_PORT']}" in done.stdout
+    assert "BANDIT_SERVER_PORT" in done.stdout
+
+
+def test_a_broken_ratings_file_is_one_line_naming_file_and_line(
+    repo: Path, stack_env: dict[str, str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "u.data"
+    broken.write_text("1\t2\t3\t874724710\n1\tnone\t3\t874724710\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "local_stack", "demo"],
+        cwd=repo,
+        env=stack_env | {"PYTHONPATH": f"{repo}:{repo / 'plugins'}", "BANDIT_MOVIELENS_DIR": str(broken)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    errors = [line for line in done.stdout.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert f"{broken}: line 2: expected" in errors[0]
