@@ -147,14 +147,14 @@ def _expected(line: bytes) -> str:
     if len(fields) != 4:
         return f"4 fields separated by tabs (user, item, rating, timestamp), not {len(fields)}"
     names = (
-        "user id, an integer from 1",
-        "item id, an integer from 1",
-        "rating, an integer 1..5",
-        "timestamp in seconds",
+        "a user id, an integer from 1",
+        "an item id, an integer from 1",
+        "a rating, an integer 1..5",
+        "a timestamp in seconds",
     )
     patterns = (rb"[1-9]\d{0,8}", rb"[1-9]\d{0,8}", rb"[1-5]", rb"\d{1,18}")
     wrong = next(i for i, pattern in enumerate(patterns) if not re.fullmatch(pattern, fields[i]))
-    return f"field {wrong + 1} to be a {names[wrong]}"
+    return f"field {wrong + 1} to be {names[wrong]}"
 
 
 def _shown(line: bytes) -> str:
