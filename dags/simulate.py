@@ -1,0 +1,35 @@
+"""Sends simulated users to the running prediction server; each gets a decision and returns the reward that is theirs.
+
+Off unless the bandit's YAML says `simulate.enabled: true`; by hand it always works.
+
+## When this fails
+- `simulate`: *did not answer* – start the prediction server and the event logger first (`make up` does).
+- `simulate`: *ended with 2* – the line above it says which setting is wrong.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from bandit_ops.bandits import good_bandits
+from bandit_ops.house import house_rules
+from bandit_ops.params import simulate_params
+from bandit_ops.traffic import SimulateTraffic
+
+for bandit in good_bandits(__file__):
+    if bandit.environment is None:
+        continue
+    schedule = bandit.simulate.schedule if bandit.simulate.enabled else None
+    with DAG(
+        **house_rules(bandit, "simulate", __doc__),
+        schedule=schedule,
+        is_paused_upon_creation=True,
+        params=simulate_params(bandit),
+    ):
+        SimulateTraffic(
+            task_id="simulate",
+            bandit_yaml=Path(__file__).resolve().parent / "bandits" / f"{bandit.name}.yaml",
+            execution_timeout=timedelta(hours=1),
+            retries=0,  # a second try would send the same users again
+        )

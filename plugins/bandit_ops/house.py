@@ -1,0 +1,27 @@
+"""What every DAG of the project has in common; `tests/dags` holds the DAGs to it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from rl_core.config import Bandit
+
+TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback"})
+"""The closed set of tags; a bandit's own name is the one tag besides."""
+
+
+def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
+    """Arguments of the DAG `<bandit>_<noun>`. No dagrun_timeout: it would skip the teardowns; tasks have timeouts."""
+    return {
+        "dag_id": f"{bandit.name}_{noun}",
+        "doc_md": doc,
+        "tags": {"banditloop", noun, bandit.name},
+        "catchup": False,
+        "max_active_runs": 1,
+        "default_args": {
+            "retries": 2,
+            "retry_delay": timedelta(seconds=5),
+            "execution_timeout": timedelta(minutes=10),
+        },
+    }

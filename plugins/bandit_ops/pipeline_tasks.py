@@ -1,0 +1,195 @@
+"""A pipeline in a DAG is three tasks: `submit >> wait >> cancel_if_active`.
+
+- `submit` names the job (see job_identity.py), cancels what an older generation left running, and starts it: seconds.
+- `wait` looks at the job every few seconds and holds no worker slot in between.
+- `cancel_if_active` is a teardown: it runs whatever happened, and ends jobs that somebody stopped waiting for.
+
+Retries. A retried `submit` attaches to a job that is active, returns one that succeeded, and starts the next attempt
+after one that failed or was cancelled. A job that fails makes `wait` fail; the retry of `wait` starts the next attempt
+with its first look, so retries of `wait` are retries of the pipeline, while a retry that only replaces a killed worker
+attaches. A cancelled job is a person's will: `wait` fails for good. Clearing any of the tasks clears `submit` with it
+(Airflow clears a setup with what it serves), which begins a new generation.
+
+Stopping. A person can mark a task failed while its worker is between "submit" and "submitted"; the teardown would look
+too early. So whoever starts a job asks Airflow afterwards whether it is still meant to run, and if not cancels the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException
+
+from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of, highest_generation
+from bandit_ops.runners.base import JobState, PipelineRunner
+from rl_core.config import Bandit
+from rl_core.errors import RunnerError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.definitions.xcom_arg import XComArg
+
+    from bandit_ops.plans import Plan
+
+SUBMIT, WAIT, CANCEL = "submit", "wait", "cancel_if_active"
+
+
+class JobReport(TypedDict):
+    """What `submit` and `wait` hand on through XCom."""
+
+    job_id: str
+    state: str
+    outputs: dict[str, Any]
+
+
+class PipelineTasks(NamedTuple):
+    submit: SubmitPipeline
+    wait: WaitForPipeline
+    cancel: CancelIfActive
+
+
+def pipeline(
+    bandit: Bandit, plan: Plan | XComArg, *, group_id: str, setups: Sequence[BaseOperator] = ()
+) -> PipelineTasks:
+    """The three tasks as a group. `setups` are upstream setup tasks; where one of them has run, the teardown runs too,
+    even if `submit` itself died after it started a job."""
+    with TaskGroup(group_id, tooltip="one pipeline job: submit, wait, and cancel what nobody waits for"):
+        submit = SubmitPipeline(task_id=SUBMIT, bandit=bandit, plan=plan)
+        wait = WaitForPipeline(task_id=WAIT, bandit=bandit, plan=plan)
+        cancel = CancelIfActive(task_id=CANCEL, bandit=bandit, submit_retries=submit.retries or 0)
+        submit >> wait >> cancel.as_teardown(setups=[submit, *setups], on_failure_fail_dagrun=True)
+    return PipelineTasks(submit, wait, cancel)
+
+
+class SubmitPipeline(BaseOperator):
+    template_fields = ("plan",)
+
+    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bandit = bandit
+        self.plan = plan
+
+    def execute(self, context: Context) -> JobReport:
+        runner = open_runner(self.bandit)
+        ti = context["ti"]
+        first = identity_of(self.bandit, context).of_generation(generation_of(ti.max_tries, self.retries or 0))
+        for older in active_jobs(runner.status, first, range(first.generation)):
+            self.log.info("cancelling %s, which an earlier generation left active", older.job_id)
+            runner.cancel(older.job_id)
+        job = self._current_job(runner, first)
+        status = runner.status(job.job_id)
+        state = JobState.PENDING if status is None else status.state
+        return {"job_id": job.job_id, "state": state.value, "outputs": {} if status is None else status.outputs}
+
+    def _current_job(self, runner: PipelineRunner, first: JobIdentity) -> JobIdentity:
+        tried = attempts(runner.status, first)
+        if not tried:
+            return start(self, runner, first)
+        last, status = tried[-1]
+        if status.state in (JobState.FAILED, JobState.CANCELLED):
+            self.log.info("%s ended %s; starting the next attempt", last.job_id, status.state)
+            return start(self, runner, last.next_attempt())
+        self.log.info("attached to %s, which is %s", last.job_id, status.state)
+        return last
+
+
+class WaitForPipeline(BaseSensorOperator):
+    """XCom: the JobReport of the job that succeeded."""
+
+    template_fields = ("plan",)
+
+    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
+        kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
+        kwargs.setdefault("timeout", bandit.retrain.run_timeout_s)
+        super().__init__(mode="reschedule", **kwargs)
+        self.bandit = bandit
+        self.plan = plan
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        runner = open_runner(self.bandit)
+        submitted: JobReport = context["ti"].xcom_pull(task_ids=sibling(self, SUBMIT))
+        try:
+            tried = attempts(runner.status, JobIdentity.parse(submitted["job_id"]))
+        except RunnerError as error:
+            self.log.warning("the runner did not answer, asking again: %s", error)
+            return PokeReturnValue(is_done=False)
+        if not tried:
+            raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {SUBMIT} to start anew")
+        job, status = tried[-1]
+        self.log.info("%s is %s", job.job_id, status.state)
+        if status.state is JobState.SUCCEEDED:
+            report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}
+            return PokeReturnValue(is_done=True, xcom_value=report)
+        if status.state is JobState.CANCELLED:
+            raise AirflowFailException(f"{job.job_id} was cancelled; clear {SUBMIT} to run it again")
+        if status.state is JobState.FAILED:
+            if not self._first_look_of_a_retry(context):
+                reason = status.message or "no reason given"
+                raise RunnerError(f"{job.job_id} failed: {reason}; see {runner.url(job.job_id)}")
+            start(self, runner, job.next_attempt())
+        return PokeReturnValue(is_done=False)
+
+    def _first_look_of_a_retry(self, context: Context) -> bool:
+        """A try that begins with a failed job is there to run the pipeline again; reschedules are counted per try."""
+        return context["ti"].try_number > 1 and not context["task_reschedule_count"]
+
+
+class CancelIfActive(BaseOperator):
+    """XCom: the job ids it cancelled."""
+
+    def __init__(self, *, bandit: Bandit, submit_retries: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bandit = bandit
+        self.submit_retries = submit_retries
+
+    def execute(self, context: Context) -> list[str]:
+        runner = open_runner(self.bandit)
+        last = highest_generation(context["dag_run"].clear_number or 0, self.submit_retries)
+        active = active_jobs(runner.status, identity_of(self.bandit, context), range(last + 1))
+        for job in active:
+            self.log.warning("cancelling %s: nobody waits for it any more", job.job_id)
+            runner.cancel(job.job_id)
+        return [job.job_id for job in active]
+
+
+def start(task: SubmitPipeline | WaitForPipeline, runner: PipelineRunner, job: JobIdentity) -> JobIdentity:
+    """Submit the job, then make sure that the task is still meant to run; cancel the job if it is not."""
+    plan: Plan = task.plan  # type: ignore[assignment]  # rendered by now
+    parameters = {**plan["parameters"], "bandit": task.bandit.job_json(), "job_id": job.job_id}
+    runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
+    task.log.info("submitted %s: %s", job.job_id, runner.url(job.job_id))
+    if not meant_to_run(task):
+        runner.cancel(job.job_id)
+        raise AirflowFailException(f"{job.job_id} was cancelled: the task was stopped while it started the job")
+    return job
+
+
+def meant_to_run(task: BaseOperator) -> bool:
+    """Whether Airflow still counts the calling task as running; false once a person marked or cleared it."""
+    from airflow.sdk import get_current_context
+
+    ti = get_current_context()["ti"]
+    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
+    return "running" in states.get(ti.run_id, {}).values()
+
+
+def identity_of(bandit: Bandit, context: Context) -> JobIdentity:
+    ti = context["ti"]
+    group_id = ti.task_id.rpartition(".")[0]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return JobIdentity.of(bandit.artefact_name, ti.dag_id, ti.run_id, group_id, map_index)
+
+
+def sibling(task: BaseOperator, name: str) -> str:
+    """The id of another task of the same group."""
+    group, dot, _ = task.task_id.rpartition(".")
+    return f"{group}{dot}{name}"
+
+
+def open_runner(bandit: Bandit) -> PipelineRunner:
+    from bandit_ops.runners import get_runner
+    from rl_core.config import Settings
+
+    return get_runner(bandit, Settings.from_environment())

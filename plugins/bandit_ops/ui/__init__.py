@@ -1,0 +1,1 @@
+"""The pages that banditloop adds to Airflow's UI."""
