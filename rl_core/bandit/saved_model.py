@@ -1,8 +1,9 @@
 """The policy for TensorFlow: a stock TF-Agents LinUCB policy, filled from our statistics and saved with `PolicySaver`.
 
-It loads with plain `tf.saved_model.load` and answers `action(time_step)`, without `distribution`. The agent is TF-Agents' `LinearUCBAgent` with
-`dtype=float64` and `use_eigendecomp=True`: its default, conjugate gradients in float32 cut off after d steps, chose
-another action than the exact solution for 1 of 737 MovieLens users, with scores more than 1e-3 apart.
+It loads with plain `tf.saved_model.load` and answers `action(time_step)`, but not `distribution`. The agent is
+TF-Agents' `LinearUCBAgent` with `dtype=float64` and `use_eigendecomp=True`: its default, conjugate gradients in float32
+cut off after d steps, chose another action than the exact solution for 1 of 737 MovieLens users, with scores more than
+1e-3 apart.
 """
 
 from __future__ import annotations

@@ -1,0 +1,145 @@
+"""One interaction as one TFRecord, laid out as TF-Agents' `example_encoding` reads the trajectory of a LinUCB agent.
+
+A record is a `tf.train.Example` with one feature per leaf of the `Trajectory`: float32 leaves as float lists, int32
+leaves as raw little-endian bytes; seq, propensity and eligible are ours, and the stock parser passes over them. Every
+leaf has a fixed size, so every record of a problem has the same bytes but for its values: a NumPy structured dtype
+writes and reads them without TensorFlow. The framing of a record is length, crc of length, data, crc of data.
+Sources: tensorflow/core/example/example.proto, tensorflow/core/lib/io/record_writer.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+FIRST, LAST = 0, 2  # step types: a bandit's episode has one step
+_PIECE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """n interactions: observation [n, d] float32, eligible [n, K] bool, all others [n]."""
+
+    seq: NDArray[np.int64]
+    observation: NDArray[np.float32]
+    action: NDArray[np.int32]
+    reward: NDArray[np.float32]
+    propensity: NDArray[np.float64]
+    eligible: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+    def take(self, index: NDArray[Any]) -> Rows:
+        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @classmethod
+    def concatenated(cls, parts: Iterable[Rows]) -> Rows:
+        columns = zip(*([getattr(part, field.name) for field in fields(cls)] for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+class Layout:
+    """The bytes of a record for d observed numbers and K actions."""
+
+    def __init__(self, observation_dim: int, num_actions: int) -> None:
+        self.num_actions = num_actions
+        leaves = {  # by name, as deterministic protobuf serialisation orders a map
+            "action": np.dtype("<i4"),
+            "discount": np.dtype("<f4"),
+            "eligible": np.dtype(("u1", (-(-num_actions // 8),))),
+            "next_step_type": np.dtype("<i4"),
+            "observation": np.dtype(("<f4", (observation_dim,))),
+            "propensity": np.dtype("<f8"),
+            "reward": np.dtype("<f4"),
+            "seq": np.dtype("<i8"),
+            "step_type": np.dtype("<i4"),
+        }
+        entries, ends = b"", {}
+        for name, leaf in leaves.items():
+            entries += _feature(name, leaf)
+            ends[name] = len(entries)  # the value is the last thing in its entry
+        data = _field(1, entries)
+        length = len(data).to_bytes(8, "little")
+        before = 12 + len(data) - len(entries)
+        offsets = [before + ends[name] - leaf.itemsize for name, leaf in leaves.items()]
+        self.dtype = np.dtype(
+            {
+                "names": [*leaves, "data", "crc"],
+                "formats": [*leaves.values(), f"V{len(data)}", "<u4"],
+                "offsets": [*offsets, 12, 12 + len(data)],
+                "itemsize": 16 + len(data),
+            }
+        )
+        record = bytearray(length + int(_masked(_crcs([length]))[0]).to_bytes(4, "little") + data + bytes(4))
+        values = np.frombuffer(record, self.dtype)
+        values["step_type"], values["next_step_type"] = FIRST, LAST
+        self.template = bytes(record)
+
+    def encode(self, rows: Rows) -> Iterator[bytes]:
+        """The bytes of a TFRecord file with these rows, in pieces that fit the processor's cache."""
+        buffer = bytearray(self.template * min(len(rows), _PIECE))
+        records = np.frombuffer(buffer, self.dtype)
+        eligible = np.packbits(rows.eligible, axis=1, bitorder="little")
+        for low in range(0, len(rows), _PIECE):
+            piece = records[: len(rows) - low]
+            for name in ("seq", "observation", "action", "reward", "propensity"):
+                piece[name] = getattr(rows, name)[low : low + _PIECE]
+            piece["eligible"] = eligible[low : low + _PIECE]
+            piece["crc"] = _masked(_crcs(piece["data"].tolist()))
+            yield bytes(memoryview(buffer)[: len(piece) * self.dtype.itemsize])
+
+    def decode(self, content: bytes) -> Rows:
+        """The rows that `encode` wrote, as views of `content`. Raises ValueError where the layout is another."""
+        records = np.frombuffer(content, self.dtype)
+        if len(records):
+            first = bytearray(content[: self.dtype.itemsize])
+            values = np.frombuffer(first, self.dtype)
+            for name in (*(field.name for field in fields(Rows)), "crc"):
+                values[name] = 0
+            if first != self.template:
+                raise ValueError("its records have another layout")
+        eligible = np.unpackbits(records["eligible"], axis=1, count=self.num_actions, bitorder="little").view(np.bool_)
+        return Rows(
+            records["seq"],
+            records["observation"],
+            records["action"],
+            records["reward"],
+            records["propensity"],
+            eligible,
+        )
+
+
+def _feature(name: str, leaf: np.dtype[Any]) -> bytes:
+    """The map entry of a feature: a packed FloatList for float32, else a BytesList with one value of raw bytes."""
+    values = _field(1, bytes(leaf.itemsize))
+    kind = _field(2 if leaf.base == np.dtype("<f4") else 1, values)
+    return _field(1, _field(1, name.encode()) + _field(2, kind))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    head = b""
+    while value > 0x7F:
+        head += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return head + bytes([value])
+
+
+def _crcs(values: Iterable[bytes]) -> NDArray[np.uint32]:
+    return np.fromiter(map(google_crc32c.value, values), np.uint32)
+
+
+def _masked(crc: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """TFRecord's mask: rotated right by 15 bits, plus a constant."""
+    rotated: NDArray[np.uint32] = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
+    return rotated
