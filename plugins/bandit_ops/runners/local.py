@@ -46,15 +46,21 @@ class LocalRunner:
             RunnerError: the parameters don't fit the pipeline, or BANDIT_JOB_PYTHON can't run it; nothing has run.
         """
         job = self._folder(job_id)
+        if job.verdict() is not None:
+            return
         spec = specs.load(self._root, pipeline)
-        specs.check(spec, pipeline, parameters)
+        parameters = specs.checked(spec, pipeline, parameters)
         job.path.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while job.settle() in (None, JobStatus(JobState.PENDING)):
+            started = False
             with job.locked() as lock:
                 if lock is not None and job.verdict() is None:
                     self._prepare(job, pipeline, spec, parameters, enable_caching)
                     self._spawn(job, lock)
+                    started = True
+            if started and job.settle() is None:
+                raise self._unfit(job, "it ended at once")
             if time.monotonic() > deadline:
                 raise RunnerError(f"{job_id}: did not start within {_START_TIMEOUT_S:.0f} s: {job.log_tail()}")
             time.sleep(_POLL_S)
@@ -117,10 +123,9 @@ class LocalRunner:
 
     def _spawn(self, job: JobFolder, lock: int) -> None:
         """Start the job's process, which inherits the lock; its first process ends once it has detached."""
-        python = self._settings.job_python
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
         environment |= self._settings_variables() | {MARK: str(job.path), "PYTHONPATH": str(self._root)}
-        command = [python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
+        command = [self._settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
         try:
             with (job.path / "log.txt").open("wb") as log:
                 subprocess.run(
@@ -137,10 +142,13 @@ class LocalRunner:
         except (OSError, subprocess.SubprocessError) as error:
             if job.cancel_asked:
                 return
-            raise RunnerError(
-                f"BANDIT_JOB_PYTHON={python} can't run pipelines ({job.log_tail() or error}); "
-                f"point it at a Python with the packages of requirements/job.txt"
-            ) from error
+            raise self._unfit(job, error) from error
+
+    def _unfit(self, job: JobFolder, reason: object) -> RunnerError:
+        return RunnerError(
+            f"BANDIT_JOB_PYTHON={self._settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
+            f"point it at a Python with the packages of requirements/job.txt"
+        )
 
     def _settings_variables(self) -> dict[str, str]:
         """The settings as variables, with absolute paths: steps run in another folder."""
@@ -150,9 +158,9 @@ class LocalRunner:
 
     def _state_identity(self) -> str:
         """Names this incarnation of the bandit's state: outputs cached before a teardown don't count afterwards."""
-        path = self._runs / ".identity"
+        path = self._runs.parent / ".identity"
         if not path.exists():
-            mine = self._runs / f".identity-{uuid.uuid4().hex}"
+            mine = self._runs.parent / f".identity-{uuid.uuid4().hex}"
             mine.write_text(uuid.uuid4().hex[:12])
             try:
                 os.link(mine, path)

@@ -40,8 +40,12 @@ def fill(spec: dict[str, Any], pipeline_name: str, image: str, environment: dict
         executor["container"]["env"] = [{"name": key, "value": value} for key, value in sorted(environment.items())]
 
 
-def check(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> None:
-    """Raises RunnerError naming a parameter that is missing, unknown or of another type than the pipeline declares."""
+def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> Parameters:
+    """The parameters in the types that the pipeline declares: 1 is 1.0 to a step that takes a float, and to the cache.
+
+    Raises:
+        RunnerError: names a parameter that is missing, unknown or of another type.
+    """
     declared = spec["root"]["inputDefinitions"]["parameters"]
     unknown = sorted(parameters.keys() - declared.keys())
     missing = sorted(
@@ -56,6 +60,8 @@ def check(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> N
         wanted = declared[name]["parameterType"]
         if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "BOOLEAN"):
             raise RunnerError(f"pipeline {pipeline}: parameter {name} is a {wanted}, got {value!r}")
+    doubles = {name for name in parameters if declared[name]["parameterType"] == "NUMBER_DOUBLE"}
+    return {name: float(value) if name in doubles else value for name, value in parameters.items()}
 
 
 def code_digest(root: Path) -> str:

@@ -1,0 +1,117 @@
+"""A step runs again where something it depends on has changed, and only there; and the run says which."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bandit_ops.runners.base import JobState
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import World
+
+ALL_CACHED = {"ingester": "SKIPPED", "trainer": "SKIPPED", "evaluator": "SKIPPED", "deployer": "SUCCEEDED"}
+ALL_RAN = dict.fromkeys(ALL_CACHED, "SUCCEEDED")
+
+
+class TestAnIdenticalSecondRun:
+    def test_skips_every_cached_step_and_says_so(self, warm: World) -> None:
+        before = warm.calls()
+        status = warm.run("identical")
+        assert warm.calls() == [*before, "deployer"]
+        assert warm.steps("identical") == ALL_CACHED
+        assert "trainer: cached" in warm.log("identical")
+        assert "4 steps, 3 cached" in warm.log("identical")
+        assert status.outputs == {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
+
+    def test_of_startup_skips_the_generator_too(self, warm: World) -> None:
+        startup = replace(warm, pipeline="startup")
+        assert startup.run("born").state is JobState.SUCCEEDED
+        assert startup.steps("born") == {"generator": "SUCCEEDED", **ALL_RAN}
+        startup.run("born-again")
+        assert startup.steps("born-again") == {"generator": "SKIPPED", **ALL_CACHED}
+
+    def test_under_another_trigger_is_still_identical(self, warm: World) -> None:
+        warm.run("by-hand", trigger="manual")
+        assert warm.steps("by-hand") == ALL_CACHED
+
+    def test_runs_everything_where_caching_is_off(self, warm: World) -> None:
+        warm.run("uncached", enable_caching=False)
+        assert warm.steps("uncached") == ALL_RAN
+
+
+class TestRunsAgain:
+    def test_with_another_window(self, warm: World) -> None:
+        warm.run("window", windows="[[200, 400]]")
+        assert warm.steps("window") == ALL_RAN
+
+    def test_with_another_parameter_from_the_step_that_takes_it(self, warm: World) -> None:
+        warm.run("alpha", agent_alpha=1.0)
+        assert warm.steps("alpha") == {**ALL_RAN, "ingester": "SKIPPED"}
+
+    def test_with_another_champion(self, warm: World) -> None:
+        warm.run("champion", champion="toy-v1-0001")
+        assert warm.steps("champion") == {**ALL_RAN, "ingester": "SKIPPED"}
+
+    @pytest.mark.parametrize("changed", [{"prefix": "toy2"}, {"pipe_version": "v2"}], ids=["prefix", "pipe_version"])
+    def test_under_another_pipeline_name_although_every_input_is_equal(
+        self, warm: World, changed: dict[str, str]
+    ) -> None:
+        other = replace(warm, bandit=warm.bandit.model_copy(update=changed))
+        other.run("name", bandit=warm.bandit.job_json())
+        assert other.steps("name") == ALL_RAN
+
+    @pytest.mark.parametrize(
+        "file", ["rl_core/stages/trainer.py", "rl_core/backends/base.py", "pipeline_defs/learning.py"]
+    )
+    def test_after_a_change_of_code(self, warm: World, tmp_path: Path, file: str) -> None:
+        root = tmp_path / "changed"
+        shutil.copytree(warm.root, root)
+        (root / file).write_text((root / file).read_text() + "\n")
+        replace(warm, root=root).run(f"code-{Path(file).stem}")
+        assert warm.steps(f"code-{Path(file).stem}") == ALL_RAN
+
+    def test_after_a_change_of_the_locked_dependencies(self, warm: World, tmp_path: Path) -> None:
+        root = tmp_path / "changed"
+        shutil.copytree(warm.root, root)
+        (root / "requirements" / "job.txt").write_text("kfp==2.18.0\n")
+        replace(warm, root=root).run("lock")
+        assert warm.steps("lock") == ALL_RAN
+
+    def test_on_another_data_set(self, warm: World, tmp_path: Path) -> None:
+        settings = warm.settings.model_copy(update={"movielens_dir": tmp_path})
+        replace(warm, settings=settings).run("data")
+        assert warm.steps("data") == ALL_RAN
+
+
+class TestAStaleHitIsImpossible:
+    def test_after_the_state_of_the_bandit_was_removed(self, world: World) -> None:
+        world.run("before")
+        shutil.rmtree(world.settings.state_dir(world.bandit))
+        world.run("after")
+        assert world.steps("after") == ALL_RAN
+
+    def test_where_the_cached_output_was_deleted(self, world: World) -> None:
+        world.run("before")
+        shutil.rmtree(world.settings.home / "cache" / "toy-retrain-v1" / "artifacts" / "before")
+        world.run("after")
+        assert world.steps("after") == ALL_RAN
+
+    def test_where_the_step_failed(self, world: World) -> None:
+        world.behave(trainer="fail")
+        world.run("a0")
+        world.behave()
+        assert world.run("a1").state is JobState.SUCCEEDED
+        assert world.steps("a1") == {**ALL_RAN, "ingester": "SKIPPED"}
+
+
+def test_two_runs_at_once_fill_one_cache_without_harm(world: World, each_at_once: Callable[..., None]) -> None:
+    each_at_once(world.submit, "one", "two")
+    assert {world.wait("one").state, world.wait("two").state} == {JobState.SUCCEEDED}
+    world.run("three")
+    assert world.steps("three") == ALL_CACHED

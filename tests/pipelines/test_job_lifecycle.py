@@ -1,0 +1,190 @@
+"""A job lives once, ends with one verdict, and leaves no process: whatever is killed, and whenever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bandit_ops.runners.base import JobState, JobStatus
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import World
+
+
+def until_running(world: World, job_id: str, step: str) -> None:
+    assert world.until(lambda: world.steps(job_id).get(step) == "RUNNING"), world.log(job_id)
+
+
+def until_the_sleeper_sleeps(world: World) -> None:
+    """The step hangs: leader, sh, python and a grandchild are there."""
+    assert world.until(lambda: any(process.name() == "sleep" for process in world.processes()))
+
+
+class TestAFailingStep:
+    def test_is_a_failed_job_with_the_line_of_its_error(self, world: World) -> None:
+        world.behave(trainer="fail")
+        message = "trainer: StoreError: seq 5 is missing (gap); run the joiner first"
+        assert world.run("a0") == JobStatus(JobState.FAILED, message)
+        assert world.steps("a0") == {"ingester": "SUCCEEDED", "trainer": "FAILED"}
+        assert message in world.log("a0").splitlines()[-1]
+
+    def test_that_raises_nothing_is_told_by_its_last_words(self, world: World) -> None:
+        world.behave(ingester="fail oddly")
+        assert world.run("a0") == JobStatus(JobState.FAILED, "ingester: last words of a library")
+
+    def test_leaves_the_next_attempt_free(self, world: World) -> None:
+        world.behave(deployer="fail")
+        assert world.run("a0").state is JobState.FAILED
+        world.behave()
+        assert world.run("a1").state is JobState.SUCCEEDED
+
+
+class TestAKilledJob:
+    def test_is_failed_once_its_process_is_killed_and_its_steps_are_gone(self, world: World) -> None:
+        world.behave(trainer="hang")
+        world.submit("a0")
+        until_the_sleeper_sleeps(world)
+        world.leader("a0").kill()
+        assert world.wait("a0") == JobStatus(JobState.FAILED, "died without a verdict (killed?)")
+        assert world.processes() == []
+        assert world.steps("a0") == {"ingester": "SUCCEEDED", "trainer": "FAILED"}
+
+    def test_with_its_whole_group_is_failed_and_the_next_attempt_runs(self, world: World) -> None:
+        world.behave(trainer="hang")
+        world.submit("a0")
+        until_the_sleeper_sleeps(world)
+        os.killpg(world.leader("a0").pid, signal.SIGKILL)
+        assert world.wait("a0").state is JobState.FAILED
+        world.behave()
+        assert world.run("a1").state is JobState.SUCCEEDED
+        assert world.steps("a1")["ingester"] == "SKIPPED"
+
+    def test_stays_failed_and_is_not_started_again_under_its_id(self, world: World) -> None:
+        world.behave(ingester="hang")
+        world.submit("a0")
+        until_the_sleeper_sleeps(world)
+        world.leader("a0").kill()
+        world.wait("a0")
+        world.behave()
+        world.submit("a0")
+        assert world.runner.status("a0") == JobStatus(JobState.FAILED, "died without a verdict (killed?)")
+        assert world.calls() == ["ingester"]
+
+
+class TestCancel:
+    @pytest.mark.parametrize("behaviour", ["hang", "hang deaf"])
+    def test_ends_every_process_before_it_returns(self, world: World, behaviour: str) -> None:
+        world.behave(trainer=behaviour)
+        world.submit("a0")
+        until_running(world, "a0", "trainer")
+        assert world.until(lambda: len(world.processes()) >= 4)
+        world.runner.cancel("a0")
+        assert world.processes() == []
+        assert world.runner.status("a0") == JobStatus(JobState.CANCELLED, "cancelled")
+        assert world.steps("a0") == {"ingester": "SUCCEEDED", "trainer": "CANCELLED"}
+
+    def test_leaves_a_job_that_has_ended_as_it_is(self, world: World) -> None:
+        ended = world.run("a0")
+        world.runner.cancel("a0")
+        assert world.runner.status("a0") == ended
+
+    def test_of_an_unknown_job_does_nothing(self, world: World) -> None:
+        world.runner.cancel("never-heard-of")
+        assert world.runner.status("never-heard-of") is None
+
+    def test_from_two_sides_at_once_is_one_cancel(self, world: World, each_at_once: Callable[..., None]) -> None:
+        world.behave(ingester="hang")
+        world.submit("a0")
+        until_running(world, "a0", "ingester")
+        each_at_once(world.runner.cancel, "a0", "a0")
+        assert world.runner.status("a0") == JobStatus(JobState.CANCELLED, "cancelled")
+
+    def test_while_it_is_being_submitted_wins(self, world: World) -> None:
+        submitter = world.submitter("a0")
+        assert world.until(lambda: (world.folder("a0") / "job.json").exists())
+        world.runner.cancel("a0")
+        submitter.wait(30)
+        status = world.runner.status("a0")
+        assert status is not None
+        assert status.state is JobState.CANCELLED
+        assert world.until(lambda: not world.processes())
+
+
+class TestSubmit:
+    def test_again_joins_the_job_that_runs(self, world: World) -> None:
+        world.behave(ingester="slow")
+        world.submit("a0")
+        world.submit("a0")
+        assert world.wait("a0").state is JobState.SUCCEEDED
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+
+    def test_from_several_processes_at_once_starts_one_job(self, world: World) -> None:
+        world.behave(ingester="slow")
+        submitters = [world.submitter("a0") for _ in range(4)]
+        assert [submitter.wait(60) for submitter in submitters] == [0, 0, 0, 0]
+        assert world.wait("a0").state is JobState.SUCCEEDED
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+
+    def test_returns_while_the_job_runs_and_the_job_outlives_the_submitter(self, world: World) -> None:
+        world.behave(ingester="slow")
+        submitter = world.submitter("a0")
+        assert submitter.wait(30) == 0
+        assert world.wait("a0").state is JobState.SUCCEEDED
+
+    def test_killed_before_it_started_anything_leaves_an_unknown_job_that_can_be_submitted(self, world: World) -> None:
+        die = "runner._spawn = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        assert world.submitter("a0", die).wait(30) == -signal.SIGKILL
+        assert (world.folder("a0") / "job.json").exists()
+        assert world.runner.status("a0") is None
+        assert world.run("a0").state is JobState.SUCCEEDED
+
+    def test_killed_right_after_the_start_leaves_a_running_job(self, world: World) -> None:
+        world.behave(ingester="slow")
+        die = "spawn = runner._spawn; runner._spawn = lambda *a: (spawn(*a), os.kill(os.getpid(), signal.SIGKILL))"
+        assert world.submitter("a0", die).wait(30) == -signal.SIGKILL
+        world.submit("a0")
+        assert world.wait("a0").state is JobState.SUCCEEDED
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+
+    def test_waiting_behind_a_submitter_that_dies_starts_the_job_itself(self, world: World) -> None:
+        linger = "runner._spawn = lambda *_: (time.sleep(1), os.kill(os.getpid(), signal.SIGKILL))"
+        first = world.submitter("a0", linger)
+        assert world.until(lambda: (world.folder("a0") / "job.json").exists())
+        assert world.runner.status("a0") == JobStatus(JobState.PENDING)
+        world.submit("a0")
+        assert first.wait(10) == -signal.SIGKILL
+        assert world.wait("a0").state is JobState.SUCCEEDED
+
+    def test_lists_the_jobs_that_live(self, world: World) -> None:
+        world.run("ended")
+        world.behave(trainer="hang")
+        world.submit("alive", agent_alpha=2.0)
+        assert world.runner.active() == ["alive"]
+        world.runner.cancel("alive")
+        assert world.runner.active() == []
+
+
+def test_a_home_with_a_space_and_the_word_python3_in_its_path_works(world: World, tmp_path: Path) -> None:
+    home = tmp_path / "my python3 projects"
+    home.mkdir()
+    elsewhere = replace(world, settings=world.settings.model_copy(update={"home": home}))
+    assert elsewhere.run("a0").state is JobState.SUCCEEDED
+
+
+def test_steps_leave_no_temporary_files(world: World) -> None:
+    world.run("a0")
+    assert not (world.folder("a0") / "tmp").exists()
+
+
+def test_the_overhead_of_a_run_is_small(world: World) -> None:
+    """Everything but the stages: submit, kfp, four interpreters. 1.6 s on an idle machine; ten times that is wrong."""
+    began = time.monotonic()
+    world.run("a0")
+    assert time.monotonic() - began < 16
