@@ -28,7 +28,7 @@ from rl_core.errors import PolicyError
 Array = NDArray[np.float64]
 
 NUM_FOLDS = 5
-_CHUNK = 16_384  # rows sorted and multiplied at a time: they stay in the second-level cache
+_CHUNK = 32_768  # rows sorted and multiplied at a time: they stay in the second-level cache
 _FORMAT = 1
 
 
@@ -89,14 +89,18 @@ def accumulate(
     total = len(actions)
     if not total == len(observations) == len(rewards) == (total if weights is None else len(weights)):
         raise PolicyError(f"{len(observations)} observations, {total} actions, {len(rewards)} rewards: lengths differ")
-    if total and not 0 <= int(actions.min()) <= int(actions.max()) < num_actions:
-        raise PolicyError(f"actions span {actions.min()}..{actions.max()}; they must lie in 0..{num_actions - 1}")
+    _check_range("actions", actions, num_actions)
     sums = Statistics.zeros(num_actions, observations.shape[1])
     narrow = actions.astype(np.min_scalar_type(num_actions))  # NumPy sorts 8- and 16-bit integers by radix
     for low in range(0, total, _CHUNK):
         rows = slice(low, low + _CHUNK)
         _add_rows(sums, observations[rows], narrow[rows], rewards[rows], None if weights is None else weights[rows])
     return sums
+
+
+def _check_range(name: str, indices: NDArray[np.integer[Any]], count: int) -> None:
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < count:
+        raise PolicyError(f"{name} span {indices.min()}..{indices.max()}; they must lie in 0..{count - 1}")
 
 
 def _add_rows(
@@ -205,13 +209,13 @@ def make_block(
     if len(seqs) and not low < int(seqs.min()) <= int(seqs.max()) <= high:
         raise PolicyError(f"rows have seq {seqs.min()}..{seqs.max()}; the window ({low}, {high}] holds others")
     weights = np.exp2(-(high - seqs) / half_life) if half_life else None
-    rewards = np.asarray(rewards, dtype=np.float64)
-    parts = []
-    for fold in range(NUM_FOLDS):
-        own = np.flatnonzero(folds == fold)
-        own_weights = None if weights is None else weights[own]
-        parts.append(accumulate(observations[own], actions[own], rewards[own], num_actions, own_weights))
-    return Block(low, high, half_life, observation_version, action_set_version, tuple(parts))
+    _check_range("actions", actions, num_actions)
+    _check_range("folds", folds, NUM_FOLDS)
+    arms = folds.astype(np.int64) * num_actions + actions  # one pass over the rows for all folds
+    sums = accumulate(observations, arms, rewards, NUM_FOLDS * num_actions, weights)
+    ranges = (slice(fold * num_actions, (fold + 1) * num_actions) for fold in range(NUM_FOLDS))
+    parts = tuple(Statistics(sums.a[own], sums.b[own], sums.n[own]) for own in ranges)
+    return Block(low, high, half_life, observation_version, action_set_version, parts)
 
 
 def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = None) -> Statistics:

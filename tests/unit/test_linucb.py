@@ -175,6 +175,12 @@ class TestWhatCantBeAdded:
                 **rows, window=(0, 10), half_life=0.0, num_actions=K, observation_version="o", action_set_version="a"
             )
 
+    @pytest.mark.parametrize(("column", "value"), [("actions", K), ("event_ids_or_folds", NUM_FOLDS)])
+    def test_rows_of_an_unknown_action_or_fold(self, rows: dict[str, Any], column: str, value: int) -> None:
+        wrong = {**rows, "event_ids_or_folds": np.zeros(ROWS, dtype=np.int8), column: np.full(ROWS, value)}
+        with pytest.raises(PolicyError, match="must lie in 0"):
+            block(wrong, 0, ROWS)
+
     def test_blocks_of_different_versions(self, rows: dict[str, Any]) -> None:
         with pytest.raises(PolicyError, match="observation_version 'o1' and 'o2' can't be added; do a full retrain"):
             combine([block(rows, 0, 200), block(rows, 200, ROWS, observation_version="o2")], ROWS)
