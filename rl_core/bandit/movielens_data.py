@@ -10,8 +10,10 @@ import hashlib
 import io
 import logging
 import os
+import queue
 import re
 import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -31,7 +33,7 @@ MD5 = "6e47046882bad158b0efbb84cd5cb987"  # of u.data inside it
 _log = logging.getLogger(__name__)
 _LINE = re.compile(rb"^([1-9]\d{0,8})\t([1-9]\d{0,8})\t([1-5])\t(\d{1,18})$", re.MULTILINE)
 _MAX_CELLS = 100_000_000  # a dense float64 matrix of 0.8 GB
-_CONNECT_S, _DOWNLOAD_S = 3.0, 60.0
+_FIRST_BYTE_S, _DOWNLOAD_S = 4.0, 60.0
 
 
 def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
@@ -88,16 +90,34 @@ def download(path: Path, url: str = URL) -> None:
 
 
 def _fetch(url: str) -> bytes:
-    import urllib.request  # 50 ms that servers with data at hand don't pay
-
-    deadline = time.monotonic() + _DOWNLOAD_S
-    content = bytearray()
-    with urllib.request.urlopen(url, timeout=_CONNECT_S) as answer:  # noqa: S310 - URL is the constant above
-        while part := answer.read(1 << 16):
+    """In a thread of its own: looking up a name can't be timed out, and offline it may take half a minute."""
+    parts: queue.Queue[bytes | OSError] = queue.Queue()
+    threading.Thread(target=_read_parts, args=(url, parts), daemon=True).start()
+    content, wait, deadline = bytearray(), _FIRST_BYTE_S, time.monotonic() + _DOWNLOAD_S
+    try:
+        while part := parts.get(timeout=wait):
+            if isinstance(part, OSError):
+                raise part
             content += part
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not complete after {_DOWNLOAD_S:.0f} s")
+            wait = max(0.0, deadline - time.monotonic())
+    except queue.Empty:
+        raise TimeoutError(f"nothing came for {wait:.1f} s") from None
     return bytes(content)
+
+
+def _read_parts(url: str, parts: queue.Queue[bytes | OSError]) -> None:
+    import urllib.request  # 50 ms that those with data at hand don't pay
+    from http.client import HTTPException
+
+    try:
+        with urllib.request.urlopen(url, timeout=_FIRST_BYTE_S) as answer:  # noqa: S310 - http(s), from the constant above
+            while part := answer.read(1 << 16):
+                parts.put(part)
+        parts.put(b"")
+    except OSError as error:
+        parts.put(error)
+    except HTTPException as error:
+        parts.put(OSError(repr(error)))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -148,6 +149,15 @@ class TestDownload:
         with pytest.raises(DataError, match="could not be downloaded") as error:
             download(tmp_path / "u.data", grouplens + url if url else NOWHERE)
         assert "\n" not in str(error.value)
+
+    def test_from_a_server_that_never_answers_is_given_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(movielens_data, "_FIRST_BYTE_S", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+            with pytest.raises(DataError, match="could not be downloaded"):
+                download(tmp_path / "u.data", url)
 
 
 class TestOffline:
