@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import socket
@@ -28,7 +29,7 @@ def test_the_demo_closes_the_loop(
     assert report["data"] == "synthetic"
     assert [one["trigger"] for one in rounds] == ["startup", "sensor", "sensor", "sensor"]
     assert rounds[0]["window"] == [0, 200]
-    assert all(later["window"][0] == earlier["window"][1] for earlier, later in zip(rounds, rounds[1:], strict=False))
+    assert all(later["window"][0] == earlier["window"][1] for earlier, later in itertools.pairwise(rounds))
     assert rounds[-1]["trained_interactions"] == rounds[-1]["window"][1], "every interaction is in the last policy once"
     assert all(one["decisions_served"] >= 3000 for one in rounds[:-1])
 
