@@ -27,8 +27,9 @@ def champion_asset(bandit: Bandit) -> Asset:
 
 
 def _asset(bandit: Bandit, what: str) -> Asset:
+    """The scheme begins with x-: for any other, Airflow imports every provider's URI handlers, Google's for 1 s."""
     name = f"{bandit.artefact_name}-{what}"
-    return Asset(name=name, uri=f"banditloop://{bandit.artefact_name}/{what}", group="banditloop")
+    return Asset(name=name, uri=f"x-banditloop://{bandit.artefact_name}/{what}", group="banditloop")
 
 
 class AnnounceChampion(BaseOperator):
