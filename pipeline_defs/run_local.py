@@ -99,6 +99,8 @@ def run(folder: Path) -> int:
         state, message = "FAILED", log.failure() or f"{type(error).__name__}: {' '.join(str(error).split())}"
         if log.failure() is None:
             traceback.print_exc()
+    if state == "FAILED" and (folder / "cancel").exists():
+        state, message = "CANCELLED", "cancelled"  # whoever cancels may reach the step before this process
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     cached = sum(step["state"] == "SKIPPED" for step in log.steps)
     say(f"{state} in {time.monotonic() - began:.1f} s: {len(log.steps)} steps, {cached} cached. {message or outputs}")

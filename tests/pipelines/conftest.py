@@ -104,14 +104,14 @@ class World:
         return psutil.Process(json.loads((self.folder(job_id) / "state.json").read_text())["pid"])
 
     def submitter(self, job_id: str, before: str = "") -> subprocess.Popen[bytes]:
-        """Another process that submits this job; `before` is code that it executes first, with `runner` at hand."""
+        """Another process that submits this job; `before` is code that it executes first, knowing `local`."""
         program = f"""
 from pathlib import Path
 import os, signal, time
-from bandit_ops.runners.local import LocalRunner
+from bandit_ops.runners import local
 from rl_core.config import Bandit, Settings
 bandit = Bandit.model_validate_json({self.bandit.model_dump_json()!r})
-runner = LocalRunner(bandit, Settings(home={str(self.settings.home)!r}), Path({str(self.root)!r}))
+runner = local.LocalRunner(bandit, Settings(home={str(self.settings.home)!r}), Path({str(self.root)!r}))
 {before}
 runner.submit({job_id!r}, {self.pipeline!r}, {self.parameters(job_id)!r})
 """

@@ -95,6 +95,14 @@ class TestCancel:
         world.runner.cancel("a0")
         assert world.runner.status("a0") == ended
 
+    def test_that_reaches_the_step_before_the_job_is_no_failure(self, world: World) -> None:
+        world.behave(trainer="hang")
+        world.submit("a0")
+        until_the_sleeper_sleeps(world)
+        (world.folder("a0") / "cancel").touch()
+        next(process for process in world.processes() if process.name() == "sleep").terminate()
+        assert world.wait("a0") == JobStatus(JobState.CANCELLED, "cancelled")
+
     def test_of_an_unknown_job_does_nothing(self, world: World) -> None:
         world.runner.cancel("never-heard-of")
         assert world.runner.status("never-heard-of") is None
@@ -139,7 +147,7 @@ class TestSubmit:
         assert world.wait("a0").state is JobState.SUCCEEDED
 
     def test_killed_before_it_started_anything_leaves_an_unknown_job_that_can_be_submitted(self, world: World) -> None:
-        die = "runner._spawn = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        die = "local.launch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
         assert world.submitter("a0", die).wait(30) == -signal.SIGKILL
         assert (world.folder("a0") / "job.json").exists()
         assert world.runner.status("a0") is None
@@ -147,14 +155,14 @@ class TestSubmit:
 
     def test_killed_right_after_the_start_leaves_a_running_job(self, world: World) -> None:
         world.behave(ingester="slow")
-        die = "spawn = runner._spawn; runner._spawn = lambda *a: (spawn(*a), os.kill(os.getpid(), signal.SIGKILL))"
+        die = "launch = local.launch; local.launch = lambda *a: (launch(*a), os.kill(os.getpid(), signal.SIGKILL))"
         assert world.submitter("a0", die).wait(30) == -signal.SIGKILL
         world.submit("a0")
         assert world.wait("a0").state is JobState.SUCCEEDED
         assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
 
     def test_waiting_behind_a_submitter_that_dies_starts_the_job_itself(self, world: World) -> None:
-        linger = "runner._spawn = lambda *_: (time.sleep(1), os.kill(os.getpid(), signal.SIGKILL))"
+        linger = "local.launch = lambda *_: (time.sleep(1), os.kill(os.getpid(), signal.SIGKILL))"
         first = world.submitter("a0", linger)
         assert world.until(lambda: (world.folder("a0") / "job.json").exists())
         assert world.runner.status("a0") == JobStatus(JobState.PENDING)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 import uuid
 from pathlib import Path
@@ -16,13 +15,13 @@ import yaml
 
 from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
-from bandit_ops.runners.job_folder import MARK, JobFolder
+from bandit_ops.runners.job_folder import JobFolder
+from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.backends.local.files import write_atomically
 from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
-_START_TIMEOUT_S = 60.0
 _CANCEL_GRACE_S = 5.0
 _POLL_S = 0.02
 
@@ -51,18 +50,18 @@ class LocalRunner:
         spec = specs.load(self._root, pipeline)
         parameters = specs.checked(spec, pipeline, parameters)
         job.path.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while job.settle() in (None, JobStatus(JobState.PENDING)):
             started = False
             with job.locked() as lock:
                 if lock is not None and job.verdict() is None:
                     self._prepare(job, pipeline, spec, parameters, enable_caching)
-                    self._spawn(job, lock)
+                    launch(job, lock, self._settings, self._root)
                     started = True
             if started and job.settle() is None:
-                raise self._unfit(job, "it ended at once")
+                raise unfit(job, self._settings, "it ended at once")
             if time.monotonic() > deadline:
-                raise RunnerError(f"{job_id}: did not start within {_START_TIMEOUT_S:.0f} s: {job.log_tail()}")
+                raise RunnerError(f"{job_id}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}")
             time.sleep(_POLL_S)
 
     def status(self, job_id: str) -> JobStatus | None:
@@ -120,41 +119,6 @@ class LocalRunner:
             "cache_dir": str(self._settings.home / "cache" / name),
         }
         write_atomically(job.path / "job.json", json.dumps(description, indent=1).encode())
-
-    def _spawn(self, job: JobFolder, lock: int) -> None:
-        """Start the job's process, which inherits the lock; its first process ends once it has detached."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
-        environment |= self._settings_variables() | {MARK: str(job.path), "PYTHONPATH": str(self._root)}
-        command = [self._settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
-        try:
-            with (job.path / "log.txt").open("wb") as log:
-                subprocess.run(
-                    command,
-                    cwd=job.path,
-                    env=environment,
-                    pass_fds=[lock],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    check=True,
-                    timeout=_START_TIMEOUT_S,
-                )
-        except (OSError, subprocess.SubprocessError) as error:
-            if job.cancel_asked:
-                return
-            raise self._unfit(job, error) from error
-
-    def _unfit(self, job: JobFolder, reason: object) -> RunnerError:
-        return RunnerError(
-            f"BANDIT_JOB_PYTHON={self._settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
-            f"point it at a Python with the packages of requirements/job.txt"
-        )
-
-    def _settings_variables(self) -> dict[str, str]:
-        """The settings as variables, with absolute paths: steps run in another folder."""
-        given = {field: value for field, value in self._settings if value is not None}
-        paths = {field: value.absolute() for field, value in given.items() if isinstance(value, Path)}
-        return {f"BANDIT_{field.upper()}": str(value) for field, value in (given | paths).items()}
 
     def _state_identity(self) -> str:
         """Names this incarnation of the bandit's state: outputs cached before a teardown don't count afterwards."""

@@ -1,0 +1,54 @@
+"""Starts the process of a local job: detached, marked, and holding the folder's lock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from bandit_ops.runners.job_folder import MARK, JobFolder
+from rl_core.config import Settings
+from rl_core.errors import RunnerError
+
+START_TIMEOUT_S = 60.0
+
+
+def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
+    """Return once the job's process has detached; it has inherited the lock.
+
+    Raises:
+        RunnerError: BANDIT_JOB_PYTHON can't be executed or lacks packages; nothing runs.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
+    environment |= _variables(settings) | {MARK: str(job.path), "PYTHONPATH": str(root)}
+    command = [settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
+    try:
+        with (job.path / "log.txt").open("wb") as log:
+            subprocess.run(
+                command,
+                cwd=job.path,
+                env=environment,
+                pass_fds=[lock],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=True,
+                timeout=START_TIMEOUT_S,
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        if not job.cancel_asked:  # a cancel ends the process before it can detach
+            raise unfit(job, settings, error) from error
+
+
+def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
+    return RunnerError(
+        f"BANDIT_JOB_PYTHON={settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
+        f"point it at a Python with the packages of requirements/job.txt"
+    )
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """The settings as variables, with absolute paths: the job runs in another folder."""
+    given = {field: value for field, value in settings if value is not None}
+    paths = {field: value.absolute() for field, value in given.items() if isinstance(value, Path)}
+    return {f"BANDIT_{field.upper()}": str(value) for field, value in (given | paths).items()}
