@@ -6,34 +6,24 @@ offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import os
-import queue
 import re
-import tempfile
-import threading
-import time
-import zipfile
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_core.bandit.movielens_download import URL, download, is_movielens_100k
+from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Settings
 from rl_core.errors import DataError
 
 Data = Literal["movielens-100k", "synthetic", "file"]
 
-URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-MD5 = "6e47046882bad158b0efbb84cd5cb987"  # of u.data inside it
-
 _log = logging.getLogger(__name__)
 _LINE = re.compile(rb"^([1-9]\d{0,8})\t([1-9]\d{0,8})\t([1-5])\t(\d{1,18})$", re.MULTILINE)
 _MAX_CELLS = 100_000_000  # a dense float64 matrix of 0.8 GB
-_FIRST_BYTE_S, _DOWNLOAD_S = 4.0, 60.0
 
 
 def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
@@ -47,7 +37,7 @@ def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
         path = path / "u.data" if path.is_dir() else path
         if not path.is_file():
             raise DataError(f"{path}: no such file; BANDIT_MOVIELENS_DIR must be a folder holding u.data, or the file")
-        return path, "movielens-100k" if _md5(path.read_bytes()) == MD5 else "file"
+        return path, "movielens-100k" if is_movielens_100k(_read(path)) else "file"
     real, synthetic = settings.home / "data/ml-100k/u.data", synthetic_path(settings.home)
     if real.is_file():
         return real, "movielens-100k"
@@ -57,8 +47,6 @@ def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
         download(real, url)
     except DataError as error:
         _log.warning("%s; using synthetic ratings (delete %s to try again)", error, synthetic.parent)
-        from rl_core.bandit.movielens_synthetic import write_synthetic
-
         write_synthetic(synthetic)
         return synthetic, "synthetic"
     return real, "movielens-100k"
@@ -69,76 +57,13 @@ def synthetic_path(home: Path) -> Path:
     return home / "data/synthetic/u.data"
 
 
-def download(path: Path, url: str = URL) -> None:
-    """Fetch MovieLens 100K and put its u.data at `path`, atomically.
-
-    Raises:
-        DataError: no answer within seconds, or the file that came is not MovieLens 100K.
-    """
-    try:
-        content = zipfile.ZipFile(io.BytesIO(_fetch(url))).read("ml-100k/u.data")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{url}: MovieLens 100K could not be downloaded ({error})") from error
-    if _md5(content) != MD5:
-        raise DataError(f"{url}: u.data has md5 {_md5(content)}, MovieLens 100K has {MD5}")
-    write_atomically(path, content)
-    _log.warning(
-        "MovieLens 100K was downloaded from GroupLens to %s. Its terms: for research, no redistribution, no commercial "
-        "use without permission; cite Harper and Konstan (2015), https://doi.org/10.1145/2827872",
-        path,
-    )
-
-
-def _fetch(url: str) -> bytes:
-    """In a thread of its own: looking up a name can't be timed out, and offline it may take half a minute."""
-    parts: queue.Queue[bytes | OSError] = queue.Queue()
-    threading.Thread(target=_read_parts, args=(url, parts), daemon=True).start()
-    content, wait, deadline = bytearray(), _FIRST_BYTE_S, time.monotonic() + _DOWNLOAD_S
-    try:
-        while part := parts.get(timeout=wait):
-            if isinstance(part, OSError):
-                raise part
-            content += part
-            wait = max(0.0, deadline - time.monotonic())
-    except queue.Empty:
-        raise TimeoutError(f"nothing came for {wait:.1f} s") from None
-    return bytes(content)
-
-
-def _read_parts(url: str, parts: queue.Queue[bytes | OSError]) -> None:
-    import urllib.request  # 50 ms that those with data at hand don't pay
-    from http.client import HTTPException
-
-    try:
-        with urllib.request.urlopen(url, timeout=_FIRST_BYTE_S) as answer:  # noqa: S310 - http(s), from the constant above
-            while part := answer.read(1 << 16):
-                parts.put(part)
-        parts.put(b"")
-    except OSError as error:
-        parts.put(error)
-    except HTTPException as error:
-        parts.put(OSError(repr(error)))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Two processes may arrive here together: each writes its own file, and the last rename stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(partial, path)
-
-
 def load_ratings(path: Path) -> NDArray[np.float64]:
     """The matrix [highest user id, highest item id] of a file in u.data format; 0 where unrated, the last of repeats.
 
     Raises:
         DataError: the file can't be read, or a line is not `user<TAB>item<TAB>rating 1..5<TAB>timestamp`.
     """
-    try:
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from error
+    content = _read(path).replace(b"\r\n", b"\n")
     if not content:
         raise DataError(f"{path}: is empty; expected lines of user, item, rating and timestamp, separated by tabs")
     rows = _LINE.findall(content)
@@ -154,6 +79,13 @@ def load_ratings(path: Path) -> NDArray[np.float64]:
     ratings = np.zeros(shape)
     ratings[users - 1, items - 1] = stars
     return ratings
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from error
 
 
 def _name_first_fault(path: Path, content: bytes) -> NoReturn:
@@ -180,7 +112,3 @@ def _expected(line: bytes) -> str:
 def _shown(line: bytes) -> str:
     text = repr(line[:60].decode("utf-8", "backslashreplace"))
     return f"{text} and {len(line) - 60} bytes more" if len(line) > 60 else text
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

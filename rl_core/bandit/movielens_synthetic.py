@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_core.bandit.movielens_data import write_atomically
+from rl_core.bandit.movielens_download import write_atomically
 
 USERS, ITEMS, RATINGS, LEAST = 943, 1682, 100_000, 20
 _FACTORS = 8

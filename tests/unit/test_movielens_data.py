@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.bandit import movielens_data
-from rl_core.bandit.movielens_data import download, find_ratings, load_ratings, synthetic_path
+from rl_core.bandit import movielens_download
+from rl_core.bandit.movielens_data import find_ratings, load_ratings, synthetic_path
+from rl_core.bandit.movielens_download import download
 from rl_core.bandit.movielens_synthetic import synthetic_ratings, write_synthetic
 from rl_core.config import Settings
 from rl_core.errors import DataError
@@ -82,6 +83,10 @@ class TestLoadRatings:
         with pytest.raises(DataError, match=r"u\.data: is empty; expected lines of user"):
             load_ratings(u_data)
 
+    def test_a_file_that_cant_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"none\.data: can't be read: No such file"):
+            load_ratings(tmp_path / "none.data")
+
     def test_ids_that_no_matrix_holds(self, u_data: Path) -> None:
         u_data.write_bytes(b"999999999\t999999999\t5\t1\n")
         with pytest.raises(DataError, match="renumber the ids"):
@@ -94,7 +99,7 @@ class TestGivenData:
             assert find_ratings(Settings(movielens_dir=given), NOWHERE) == (u_data, "file")
 
     def test_the_real_thing_is_known_by_its_md5(self, u_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(movielens_data, "MD5", hashlib.md5(U_DATA, usedforsecurity=False).hexdigest())
+        monkeypatch.setattr(movielens_download, "MD5", hashlib.md5(U_DATA, usedforsecurity=False).hexdigest())
         assert find_ratings(Settings(movielens_dir=u_data), NOWHERE)[1] == "movielens-100k"
 
     @pytest.mark.parametrize("name", ["", "nowhere"])
@@ -106,7 +111,7 @@ class TestGivenData:
 @pytest.fixture
 def grouplens(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server of a small MovieLens whose md5 counts as the right one; `/broken` gives another file."""
-    monkeypatch.setattr(movielens_data, "MD5", hashlib.md5(U_DATA, usedforsecurity=False).hexdigest())
+    monkeypatch.setattr(movielens_download, "MD5", hashlib.md5(U_DATA, usedforsecurity=False).hexdigest())
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -153,7 +158,7 @@ class TestDownload:
     def test_from_a_server_that_never_answers_is_given_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(movielens_data, "_FIRST_BYTE_S", 0.2)
+        monkeypatch.setattr(movielens_download, "_FIRST_BYTE_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
             with pytest.raises(DataError, match="could not be downloaded"):
