@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,11 +49,15 @@ class Delivery:
     received_at: datetime
 
 
+BUS_PREFIX = "bus-"
+
+
 class MessageBus(Protocol):
     """A durable, ordered log per topic. Offsets are gap-free from 1 within (producer, topic)."""
 
     @property
-    def producer(self) -> str: ...
+    def producer(self) -> str:
+        """Begins with BUS_PREFIX: the joiner times such decisions out by the bus's watermark, a job's never."""
 
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
         """Safe on disk when it returns: one transaction for all. Raises BusError."""
@@ -97,6 +101,12 @@ class EventStore(Protocol):
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         """The window's rows ordered by seq. Raises StoreError where the window reaches past head."""
+
+    def since(self, table: Literal["decisions", "rewards"], offsets: Mapping[str, int]) -> pa.Table:
+        """Every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
+
+    def closed(self, event_ids: Sequence[str]) -> pa.Table:
+        """event_id, decided_at, closed_by of those of the decisions that are closed."""
 
     def query(self, sql: str) -> pa.Table:
         """Read-only SQL over the tables by name (local: DuckDB)."""

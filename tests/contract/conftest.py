@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import pyarrow as pa
 import pytest
 
 from rl_core.backends.base import EventStore, MessageBus, PolicyRegistry
+from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
 
 class Backend(Protocol):
@@ -67,3 +70,50 @@ def store(backend: Backend) -> EventStore:
 @pytest.fixture
 def registry(backend: Backend) -> PolicyRegistry:
     return backend.open_registry()
+
+
+class Rows:
+    """Rows that satisfy the log's schema; every value differs from row to row where it may."""
+
+    START = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def decisions(self, count: int, producer: str = "bus-1", after: int = 0) -> pa.Table:
+        return self._table(DECISION_SCHEMA, count, producer, after)
+
+    def rewards(self, count: int, producer: str = "bus-1", after: int = 0) -> pa.Table:
+        return self._table(REWARD_SCHEMA, count, producer, after)
+
+    def apart(self, count: int, producer: str = "bus-1", after: int = 0) -> pa.Table:
+        return self._table(REWARD_APART_SCHEMA, count, producer, after)
+
+    def interactions(self, count: int, after: int = 0) -> pa.Table:
+        return self._table(INTERACTION_SCHEMA, count, "bus-1", after)
+
+    def _table(self, schema: pa.Schema, count: int, producer: str, after: int) -> pa.Table:
+        numbers = range(after + 1, after + count + 1)
+        return pa.table([[self._value(f, producer, n) for n in numbers] for f in schema], schema=schema)
+
+    def _value(self, field: pa.Field, producer: str, n: int) -> Any:
+        if field.name in ("offset", "seq"):
+            return n
+        if field.name == "producer":
+            return producer
+        if field.nullable and n % 2 == 0:
+            return None
+        if field.type == pa.timestamp("us", tz="UTC"):
+            return self.START + timedelta(microseconds=1_000_003 * n)
+        values = {
+            pa.string(): f"{field.name}-{n:04d} é'\"",
+            pa.int32(): n % 7,
+            pa.float64(): n / 3,
+            pa.bool_(): n % 3 > 0,
+            pa.list_(pa.float32()): [n / 3, -0.0, 1e-30],
+            pa.list_(pa.int32()): list(range(n % 4)),
+            pa.map_(pa.string(), pa.string()): [("why", f"{n}")],
+        }
+        return values[field.type]
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()

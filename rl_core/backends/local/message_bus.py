@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rl_core.backends.base import Delivery, Message, Receipt, Topic
+from rl_core.backends.base import BUS_PREFIX, Delivery, Message, Receipt, Topic
 from rl_core.backends.local.files import locked
 from rl_core.backends.local.sqlite_errors import explain
 from rl_core.errors import BusError
@@ -164,7 +164,12 @@ class SqliteBus:
                 with self._begun(db):
                     for statement in _CREATE.strip().split(";\n"):
                         db.execute(statement)
-                    meta = {"producer": f"bus-{uuid.uuid4()}", "last_stamp": 0, "decisions_head": 0, "rewards_head": 0}
+                    meta = {
+                        "producer": f"{BUS_PREFIX}{uuid.uuid4()}",
+                        "last_stamp": 0,
+                        "decisions_head": 0,
+                        "rewards_head": 0,
+                    }
                     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
                     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute("PRAGMA busy_timeout = 0")  # from here on _begun waits, in its own way

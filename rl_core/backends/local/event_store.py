@@ -1,0 +1,176 @@
+"""The local event store: four Delta Lake tables in a folder, queried with DuckDB."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rl_core.backends.base import Window
+from rl_core.backends.local.delta_table import DeltaTable, conform
+from rl_core.backends.local.files import locked
+from rl_core.errors import SchemaError, StoreError
+from rl_core.schema import INTERACTION_SCHEMA, TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
+
+Log = Literal["decisions", "rewards"]
+_JOINER = "joiner"  # the application whose transaction version is the head
+
+
+class DeltaEventStore:
+    """`EventStore` in the folder `path`, which need not exist before the first append."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._locks = path / ".locks"
+        self._tables = {name: DeltaTable(path / name, arrow_schema(columns)) for name, columns in TABLES.items()}
+        if path.exists():
+            foreign = {f.name for f in path.iterdir()} - {*TABLES, ".locks"} if path.is_dir() else {path.name}
+            if foreign:
+                raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
+
+    def append(self, table: Log, rows: pa.Table) -> int:
+        rows = conform(rows, arrow_schema(TABLES[table]))
+        if not rows.num_rows:
+            return 0
+        producer, first, last = _span(table, rows)
+        with self._writing(table) as delta:
+            known = delta.version_of(producer)
+            if first > known + 1:
+                raise StoreError(
+                    f"{table} of {producer!r}: offset {known} is followed by {first}; "
+                    f"append {known + 1}..{first - 1} first"
+                )
+            fresh = rows.slice(max(0, known + 1 - first))
+            if fresh.num_rows:
+                delta.append(fresh, producer, last)
+        return int(fresh.num_rows)
+
+    def last_offset(self, table: Log, producer: str) -> int:
+        return self._tables[table].version_of(producer)
+
+    def append_interactions(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        rows = conform(rows, INTERACTION_SCHEMA)
+        seqs = rows["seq"].to_numpy()
+        with self._writing("interactions") as delta:
+            head = delta.version_of(_JOINER)
+            if seqs[0] != head + 1 or (seqs[1:] - seqs[:-1] != 1).any():
+                raise StoreError(
+                    f"interactions end at seq {head}; got seq {seqs[0]}..{seqs[-1]}: read head() and join again"
+                )
+            delta.append(rows, _JOINER, int(seqs[-1]))
+
+    def append_apart(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        with self._writing("rewards_apart") as delta:
+            offsets = rows["offset"]
+            low, high = pc.min(offsets).as_py(), pc.max(offsets).as_py()
+            there = delta.dataset(f'"offset" >= {low} AND "offset" <= {high}').to_table(columns=["producer", "offset"])
+            known = set(zip(there["producer"].to_pylist(), there["offset"].to_pylist(), strict=True))
+            pairs = zip(rows["producer"].to_pylist(), offsets.to_pylist(), strict=True)
+            fresh = rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
+            if fresh.num_rows:
+                delta.append(fresh)
+
+    def head(self) -> int:
+        return self._tables["interactions"].version_of(_JOINER)
+
+    def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
+        low, high = window
+        if not 0 <= low <= high:
+            raise StoreError(f"window ({low}, {high}] is none; give 0 <= seq_low <= seq_high")
+        head = self.head()
+        if high > head:
+            raise StoreError(f"window ({low}, {high}] reaches past head {head}; wait for more interactions")
+        wanted = list(columns) if columns is not None else INTERACTION_SCHEMA.names
+        if unknown := set(wanted) - set(INTERACTION_SCHEMA.names):
+            raise StoreError(f"interactions have no column {min(unknown)!r}; see rl_core/schema.py")
+        files = self._tables["interactions"].dataset(f"seq > {low} AND seq <= {high}")
+        inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
+        rows = _read(files, inside, list(dict.fromkeys(["seq", *wanted]))).sort_by("seq")
+        if rows.num_rows != high - low:
+            raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
+        return rows.select(wanted)
+
+    def since(self, table: Log, offsets: Mapping[str, int]) -> pa.Table:
+        producer, offset = pc.field("producer"), pc.field("offset")
+        rest, sql = ~producer.isin(pa.array(offsets, pa.string())), [f"producer <> {_quoted(name)}" for name in offsets]
+        beyond, files = rest, [" AND ".join(sql) or "true"]
+        for name, last in offsets.items():
+            beyond |= (producer == name) & (offset > last)
+            files.append(f'producer = {_quoted(name)} AND "offset" > {last}')
+        predicate = " OR ".join(f"({part})" for part in files) if offsets else None
+        return _read(self._tables[table].dataset(predicate), beyond).sort_by(
+            [("producer", "ascending"), ("offset", "ascending")]
+        )
+
+    def closed(self, event_ids: Sequence[str]) -> pa.Table:
+        if not event_ids:
+            return INTERACTION_SCHEMA.empty_table().select(["event_id", "decided_at", "closed_by"])
+        # UUIDv7 ids ascend with time: old files hold none of them and are not opened.
+        files = f"event_id >= {_quoted(min(event_ids))} AND event_id <= {_quoted(max(event_ids))}"
+        asked = pc.field("event_id").isin(pa.array(event_ids, pa.string()))
+        return _read(self._tables["interactions"].dataset(files), asked, ["event_id", "decided_at", "closed_by"])
+
+    def query(self, sql: str) -> pa.Table:
+        import duckdb
+
+        with ExitStack() as stack:
+            connection = stack.enter_context(duckdb.connect())
+            connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET threads = 2")
+            for name, table in self._tables.items():
+                if re.search(rf"\b{name}\b", sql):
+                    connection.register(name, table.dataset())
+            try:
+                result: Any = connection.sql(sql)
+                if result is None:
+                    raise StoreError(f"not a query: {sql[:80]!r}; the store is read with SELECT")
+                return result.to_arrow_table()
+            except duckdb.Error as error:
+                raise StoreError(f"{' '.join(str(error).split())} (in {sql[:80]!r})") from error
+
+    @contextmanager
+    def joiner_lock(self) -> Iterator[None]:
+        with locked(self._locks / "joiner.lock", "the joiner's turn"):
+            yield
+
+    @contextmanager
+    def _writing(self, table: str) -> Iterator[DeltaTable]:
+        with locked(self._locks / f"{table}.lock", f"an append to {table}"):
+            yield self._tables[table]
+
+
+def _span(table: str, rows: pa.Table) -> tuple[str, int, int]:
+    """Producer, first and last offset of rows that one producer stamped in a row."""
+    producers = pc.unique(rows["producer"]).to_pylist()
+    if len(producers) != 1:
+        raise SchemaError(
+            f"{table}: rows of {len(producers)} producers ({', '.join(producers[:3])}); append one at a time"
+        )
+    offsets = rows["offset"].to_numpy()
+    if offsets[0] < 1 or (offsets[1:] - offsets[:-1] != 1).any():
+        raise StoreError(
+            f"{table} of {producers[0]!r}: offsets must ascend by one from 1 or more; sort them, close the gap"
+        )
+    return producers[0], int(offsets[0]), int(offsets[-1])
+
+
+def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return files.to_table(filter=condition, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
