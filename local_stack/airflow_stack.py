@@ -39,16 +39,26 @@ class AirflowStack:
     """An Airflow under `settings.home / "airflow"`, listening on 127.0.0.1:`settings.airflow_port`."""
 
     def __init__(
-        self, settings: Settings, *, dags: Path | None = None, options: Mapping[str, str] | None = None
+        self,
+        settings: Settings,
+        *,
+        dags: Path | None = None,
+        root: Path = REPO,
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """`dags` replaces the repository's folder; `options` are further `AIRFLOW__SECTION__KEY` variables."""
+        """`dags` replaces the repository's folder, `root` the place rl_core and pipeline_defs are imported from.
+
+        `options` are further `AIRFLOW__SECTION__KEY` variables.
+        """
         self.settings = settings
         self.home = settings.home / "airflow"
         self.url = f"http://127.0.0.1:{settings.airflow_port}"
         self.api = AirflowApi(self.url)
         self._dags = dags or REPO / "dags"
+        self._root = root
         self._options = dict(options or {})
         self._pids = self.home / "stack.json"
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, timeout_s: float = 180, progress: Callable[[str], None] | None = None) -> None:
         """Return once all four components are healthy. Raises PortBusy, or BanditError with the reason."""
@@ -61,6 +71,7 @@ class AirflowStack:
         self._prepare_database()
         tell("starting scheduler, dag-processor, triggerer and api-server")
         leaders = {name: self._spawn(name) for name in COMPONENTS}
+        self._children = list(leaders.values())
         self._pids.write_text(json.dumps({n: [p.pid, psutil.Process(p.pid).create_time()] for n, p in leaders.items()}))
         wait_for(lambda: self._healthy(leaders), timeout_s, f"Airflow to be healthy; see {self.home}/logs/components")
         tell(f"Airflow is ready at {self.url}")
@@ -92,6 +103,8 @@ class AirflowStack:
             return not _members(sessions)
 
         wait_for(gone, 20, f"the processes of sessions {sorted(sessions)} to be gone", poll_s=0.1)
+        for child in self._children:
+            child.wait()
         self._pids.unlink(missing_ok=True)
 
     def running(self) -> bool:
@@ -117,7 +130,7 @@ class AirflowStack:
         port = str(self.settings.airflow_port)
         return {
             "AIRFLOW_HOME": str(self.home),
-            "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'plugins'}",
+            "PYTHONPATH": f"{self._root}{os.pathsep}{REPO / 'plugins'}",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
