@@ -22,7 +22,6 @@ from rl_core.config import Settings
 from rl_core.errors import BanditError
 from rl_core.online.traffic import simulate
 
-DECISIONS = 3000
 LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward
 SOURCES = {
     "movielens-100k": "real MovieLens 100K",
@@ -75,7 +74,7 @@ class Demo:
             self._startup()
             self.stack.airflow.api.unpause(f"{self.bandit.name}_retrain")
             for number in range(1, self.rounds + 1):
-                self._traffic(number, DECISIONS)
+                self._traffic(number, self.bandit.retrain.min_new_interactions)
                 self._wait_for_retrain(number)
             self._traffic(self.rounds + 1, LAST_WORDS)
             self._drain()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,22 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+@pytest.fixture(scope="session")
+def synthetic_ratings_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a synthetic u.data: tests have data without a network."""
+    from rl_core.bandit.movielens_synthetic import write_synthetic
+
+    folder = tmp_path_factory.mktemp("ratings")
+    write_synthetic(folder / "u.data")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synthetic_ratings_dir: Path) -> None:
     for name in [name for name in os.environ if name.startswith(("BANDIT_", "AIP_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BANDIT_HOME", str(tmp_path / "home"))
-    yield
+    monkeypatch.setenv("BANDIT_MOVIELENS_DIR", str(synthetic_ratings_dir))
 
 
 @pytest.fixture

@@ -27,6 +27,12 @@ NOWHERE = "http://127.0.0.1:9/ml-100k.zip"  # the discard port: refused at once
 
 
 @pytest.fixture
+def settings() -> Settings:
+    """Of a machine where no ratings were given."""
+    return Settings.from_environment().model_copy(update={"movielens_dir": None})
+
+
+@pytest.fixture
 def u_data(tmp_path: Path) -> Path:
     path = tmp_path / "u.data"
     path.write_bytes(U_DATA)
