@@ -122,6 +122,8 @@ class State(BaseModel):
     repeated: int = Field(description="instances answered again under an event_id seen before")
     refused_requests: int = Field(description="requests answered 4xx")
     unavailable: int = Field(description="requests answered 503")
+    defects: int = Field(description="requests answered 500")
+    lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
     durability: Literal["durable", "best_effort"]
     bus_error: str | None = Field(description="why the last write to the message bus failed, if it did")
     latency: Latency | None = Field(description="of the last predictions, in the server")

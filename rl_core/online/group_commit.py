@@ -28,7 +28,8 @@ class GroupCommit:
 
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Entry] | None] = SimpleQueue()
+        self._gathered: list[_Entry] = []
         self._loop = asyncio.get_running_loop()
         self._waiting = 0
         self.last_error: str | None = None
@@ -39,11 +40,19 @@ class GroupCommit:
         """The receipts, or BusError. Cancelling the future withdraws what has not reached a transaction yet."""
         future: asyncio.Future[list[Receipt]] = self._loop.create_future()
         if self._waiting + len(messages) > MESSAGES_WAITING:
-            future.set_exception(BusError(f"{self._waiting} events wait for the message bus already; try again later"))
+            self.last_error = f"{self._waiting} events wait for the message bus already; try again later"
+            future.set_exception(BusError(self.last_error))
             return future
         self._waiting += len(messages)
-        self._queue.put(_Entry(messages, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Entry(messages, future))
         return future
+
+    def _hand_over(self) -> None:
+        """Once per turn of the event loop: the writer is woken for all of it, and finds larger groups."""
+        self._queue.put(self._gathered)
+        self._gathered = []
 
     def close(self) -> None:
         """Write what was submitted, then end. Blocks; not for the event loop's thread while it serves."""
@@ -69,15 +78,13 @@ class GroupCommit:
     def _next_group(self) -> list[_Entry]:
         """At least one entry and what else is there; empty at the end."""
         group: list[_Entry] = []
-        size = 0
         try:
-            entry = self._queue.get()
-            while entry is not None:
-                group.append(entry)
-                size += len(entry.messages)
-                if size >= MESSAGES_PER_TRANSACTION:
+            gathered = self._queue.get()
+            while gathered is not None:
+                group += gathered
+                if sum(len(entry.messages) for entry in group) >= MESSAGES_PER_TRANSACTION:
                     return group
-                entry = self._queue.get_nowait()
+                gathered = self._queue.get_nowait()
             if group:
                 self._queue.put(None)
         except Empty:

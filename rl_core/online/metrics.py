@@ -11,6 +11,8 @@ _COUNTERS = {
     "rewards": "rewards taken",
     "refused_requests": "requests answered 4xx",
     "unavailable": "requests answered 503",
+    "defects": "requests answered 500",
+    "lost": "events answered for in best-effort mode that the message bus did not take",
 }
 
 

@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: threads only
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from rl_core.backends import open_bus, open_registry
 from rl_core.backends.base import MessageBus
@@ -62,7 +63,7 @@ def main(bandit: Bandit, settings: Settings, port: int) -> int:
 
 def _application(
     bandit: Bandit, container: ServingContainer, policies: Policies, bus: MessageBus, salt: bytes
-) -> FastAPI:
+) -> ASGIApp:
     service: Service
 
     @asynccontextmanager
@@ -77,7 +78,7 @@ def _application(
     return build_app(bandit, container, lambda: service, lifespan)
 
 
-def _serve(app: FastAPI, listener: socket.socket, name: str, state_dir: Path) -> None:
+def _serve(app: ASGIApp, listener: socket.socket, name: str, state_dir: Path) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",

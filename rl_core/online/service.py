@@ -19,7 +19,7 @@ from rl_core.online.group_commit import GroupCommit
 from rl_core.online.policies import Policies
 from rl_core.online.requests import Reward, parse_predict, parse_rewards
 
-COUNTERS = ("requests", "decisions", "rewards", "repeated", "refused_requests", "unavailable")
+COUNTERS = ("requests", "decisions", "rewards", "repeated", "refused_requests", "unavailable", "defects", "lost")
 ANSWERS_REMEMBERED = 10_000
 LATENCIES_REMEMBERED = 4096
 
@@ -86,7 +86,7 @@ class Service:
         """The receipts; all None in best-effort mode, which doesn't wait for them."""
         future = self._commit.submit(messages)
         if not self._durable:
-            future.add_done_callback(lambda done: done.exception())  # it is in `GroupCommit.last_error`
+            future.add_done_callback(lambda done: self._count_lost(done, len(messages)))
             return [None] * len(messages)
         deadline = self._serving.publish_deadline_s
         try:
@@ -99,6 +99,10 @@ class Service:
             ) from error
         except BusError as error:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
+
+    def _count_lost(self, done: asyncio.Future[list[Receipt]], messages: int) -> None:
+        if done.exception() is not None:
+            self.counts["lost"] += messages
 
     def _recall(self, event_ids: list[str]) -> None:
         """Best effort answers before the bus does, so what an earlier process answered has to be looked up first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rl_core.backends.base import PolicyRegistry
-from rl_core.errors import EndpointError, PolicyError
+from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
 
 _POLL_S = 0.05
 
@@ -50,7 +50,7 @@ class Announcement:
         try:
             found = cls(**json.loads(path.read_text()))
         except FileNotFoundError as error:
-            raise EndpointError(f"no prediction server: {path} is not there; {_start(state_dir)}") from error
+            raise EndpointAbsent(f"no prediction server: {path} is not there; {_start(state_dir)}") from error
         except (OSError, ValueError, TypeError) as error:
             raise EndpointError(f"{path}: not a server's announcement ({error}); {_start(state_dir)}") from error
         if not _alive(found.pid):
