@@ -57,3 +57,9 @@ def read_bytes(file: Path) -> bytes:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def code_digest() -> str:
+    """sha256 of the source of `rl_core`: which code trained a policy."""
+    root = Path(__file__).resolve().parents[1]
+    return sha256(b"".join(f"{f.relative_to(root)}\0".encode() + f.read_bytes() for f in sorted(root.rglob("*.py"))))

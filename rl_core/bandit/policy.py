@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from rl_core.backends.base import WindowRef
+from rl_core.backends.base import Window, WindowRef
 from rl_core.bandit.linucb import Block, LinUCB, Statistics
 from rl_core.bandit.manifest import MANIFEST, Manifest, read_bytes, read_manifest, sha256
 from rl_core.bandit.probes import check_probes, make_probes
@@ -30,7 +30,17 @@ from rl_core.errors import PolicyError
 STATISTICS = "statistics.npz"
 SAVED_MODEL = "saved_model"
 
-__all__ = ["MANIFEST", "SAVED_MODEL", "STATISTICS", "Manifest", "Policy", "read_manifest", "write_artefact"]
+__all__ = [
+    "MANIFEST",
+    "SAVED_MODEL",
+    "STATISTICS",
+    "Manifest",
+    "Policy",
+    "block_name",
+    "misfit",
+    "read_manifest",
+    "write_artefact",
+]
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,8 @@ class Policy:
             PolicyError: names the file and what differs.
         """
         manifest = read_manifest(path)
-        if problem is not None:
-            _check_fits(path, manifest, problem)
+        if problem is not None and (difference := misfit(manifest, problem)) is not None:
+            raise PolicyError(f"{path / MANIFEST}: {difference}; do a full retrain")
         for name, digest in manifest.files.items():
             _verify(path / name, digest)
         agent = manifest.hyperparameters
@@ -89,7 +99,7 @@ def write_artefact(
     statistics.save(out / STATISTICS)
     trained = []
     for block in blocks:
-        name = f"block-{block.seq_low}-{block.seq_high}.npz"
+        name = block_name((block.seq_low, block.seq_high))
         block.save(out / name)
         trained.append(WindowRef(block.seq_low, block.seq_high, sha256((out / name).read_bytes())))
     files = sorted(f for f in out.rglob("*") if f.is_file() and f != out / MANIFEST)
@@ -121,19 +131,20 @@ def _verify(file: Path, expected: str) -> None:
         )
 
 
-def _check_fits(path: Path, manifest: Manifest, problem: Problem) -> None:
+def block_name(window: Window) -> str:
+    return f"block-{window[0]}-{window[1]}.npz"
+
+
+def misfit(manifest: Manifest, problem: Problem) -> str | None:
+    """In what the policy's problem differs from this one, if it does."""
     for field in ("observation_dim", "observation_version", "action_set_version"):
         of_policy, of_problem = getattr(manifest, field), getattr(problem, field)
         if of_policy != of_problem:
-            raise PolicyError(
-                f"{path / MANIFEST}: {field} is {of_policy!r} but the bandit's is {of_problem!r}; do a full retrain"
-            )
+            return f"{field} is {of_policy!r} but the bandit's is {of_problem!r}"
     for index, (of_policy, of_problem) in enumerate(zip_longest(manifest.actions, problem.actions)):
         if of_policy != of_problem:
-            raise PolicyError(
-                f"{path / MANIFEST}: action {index} is {of_policy!r} but the bandit's is {of_problem!r}, both in "
-                f"{problem.action_set_version!r}; give the new action set a version of its own"
-            )
+            return f"action {index} is {of_policy!r} but the bandit's is {of_problem!r} in the same action_set_version"
+    return None
 
 
 def _statistics(path: Path, manifest: Manifest) -> Statistics:

@@ -39,6 +39,10 @@ class Rows:
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
+    def empty(cls, observation_dim: int, num_actions: int) -> Rows:
+        return Layout(observation_dim, num_actions).decode(b"")
+
+    @classmethod
     def concatenated(cls, parts: Iterable[Rows]) -> Rows:
         columns = zip(*([getattr(part, field.name) for field in fields(cls)] for part in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))

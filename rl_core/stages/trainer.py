@@ -1,0 +1,62 @@
+"""LinUCB in closed form: one block per window of the dataset, added to the blocks of the champion's lineage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from rl_core.backends import open_registry
+from rl_core.bandit import saved_model
+from rl_core.bandit.lineage import load_blocks, make_blocks
+from rl_core.bandit.linucb import LinUCB, combine
+from rl_core.bandit.manifest import code_digest
+from rl_core.bandit.policy import SAVED_MODEL, Manifest, write_artefact
+from rl_core.bandit.trajectories import Dataset
+from rl_core.config import Agent, Bandit, Settings
+
+
+def run(
+    bandit: Bandit,
+    settings: Settings,
+    dataset: Path,
+    champion: str | None,
+    full_retrain: bool,
+    agent: Agent,
+    out: Path,
+) -> Manifest:
+    """Write the policy artefact into `out`. Every row counts once: a second epoch would count it twice.
+
+    Without `full_retrain` the policy also holds the champion's windows; with it, the dataset's alone.
+
+    Raises:
+        DataError: the dataset is missing or damaged.
+        PolicyError: blocks can't be added (versions, half-life, overlapping windows), or nothing was learnt.
+        RegistryError: the champion is unknown.
+    """
+    started = time.perf_counter()
+    rows = Dataset.open(dataset)
+    trained = make_blocks(rows, agent.half_life)
+    registry = open_registry(bandit, settings)
+    inherited = registry.lineage(champion).windows if champion and not full_retrain else ()
+    blocks = [*load_blocks(registry, inherited), *trained]
+    statistics = combine(blocks, head=max(block.seq_high for block in blocks))
+    summed = time.perf_counter()
+    shutil.rmtree(out, ignore_errors=True)
+    saved_model.export(LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight), out / SAVED_MODEL)
+    manifest = write_artefact(
+        out,
+        bandit.problem,
+        agent,
+        statistics,
+        trained,
+        parent=champion,
+        inherited=inherited,
+        code_digest=code_digest(),
+    )
+    print(
+        f"trainer: {rows.count()} interactions in {summed - started:.2f} s, {len(blocks)} blocks "
+        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s",
+        flush=True,
+    )
+    return manifest
