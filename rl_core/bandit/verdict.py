@@ -1,0 +1,38 @@
+"""The evaluator's verdict, as it travels to the deployer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rl_core.errors import DataError
+
+VERDICT = "verdict.json"
+
+
+class Verdict(BaseModel):
+    """Whether to promote, one sentence why, and the numbers it stands on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    promote: bool
+    reason: str
+    champion: str | None
+    rows: int
+    metrics: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{VERDICT}.partial"
+        partial.write_text(self.model_dump_json(indent=1))
+        partial.replace(folder / VERDICT)
+
+    @classmethod
+    def load(cls, folder: Path) -> Verdict:
+        """Raises DataError where the folder holds no verdict."""
+        file = folder / VERDICT
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+            raise DataError(f"{file}: not a verdict ({reason}); run the evaluator again") from error

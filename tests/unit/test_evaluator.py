@@ -1,0 +1,208 @@
+"""The evaluator: the better policy is recognised from the logged rows, on rows that did not teach it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rl_core.backends import open_registry
+from rl_core.backends.base import Lineage, Window, WindowRef
+from rl_core.bandit import trajectories
+from rl_core.bandit.exploration import probabilities
+from rl_core.bandit.lineage import load_blocks, make_blocks, statistics_without
+from rl_core.bandit.linucb import LinUCB, accumulate, combine
+from rl_core.bandit.policy import block_name, write_artefact
+from rl_core.bandit.trajectories import Dataset, Part, Rows
+from rl_core.bandit.verdict import Verdict
+from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.errors import DataError
+from rl_core.stages import evaluator
+
+K, DIM = 4, 3
+AGENT = Agent(agent_alpha=0.1, tikhonov_weight=0.01)
+TRUTH = np.random.default_rng(3).standard_normal((K, DIM))
+"""Expected reward of action k for observation x: TRUTH[k] · x."""
+
+
+@pytest.fixture
+def bandit(movielens: Bandit) -> Bandit:
+    problem = Problem(
+        observation_dim=DIM,
+        observation_version="users-v1",
+        actions=("a", "b", "c", "d"),
+        action_set_version="letters-v1",
+        reward_min=-50,
+        reward_max=50,
+        reward_default=0,
+    )
+    return movielens.model_copy(update={"problem": problem})
+
+
+def _rows(window: Window, sign: float = 1.0, restricted: bool = False) -> Rows:
+    """A uniform log in which actions earn `sign` times the truth, with noise of sd 1."""
+    low, high = window
+    n = high - low
+    rng = np.random.default_rng([5, low])
+    observation = rng.standard_normal((n, DIM)).astype(np.float32)
+    eligible = rng.random((n, K)) < 0.6 if restricted else np.ones((n, K), bool)
+    eligible[~eligible.any(axis=1)] = True
+    action = np.array([rng.choice(np.flatnonzero(row)) for row in eligible], dtype=np.int32)
+    reward = sign * np.einsum("nd,nd->n", observation, TRUTH[action]) + rng.standard_normal(n)
+    propensity = 1.0 / eligible.sum(axis=1)
+    return Rows(np.arange(low + 1, high + 1), observation, action, reward.astype(np.float32), propensity, eligible)
+
+
+def _dataset(bandit: Bandit, out: Path, rows: Rows, *windows: Window) -> Path:
+    parts = []
+    for low, high in windows:
+        own = rows.take(np.flatnonzero((rows.seq > low) & (rows.seq <= high)))
+        parts.append(Part((low, high), own, (own.seq % 5).astype(np.int8)))
+    trajectories.write(out, bandit.problem, windows, parts)
+    return out
+
+
+def _train(bandit: Bandit, settings: Settings, dataset: Path, champion: str | None, out: Path) -> Path:
+    """What the trainer writes, without the SavedModel."""
+    registry = open_registry(bandit, settings)
+    inherited = registry.lineage(champion).windows if champion else ()
+    blocks = make_blocks(Dataset.open(dataset), AGENT.half_life)
+    every = [*load_blocks(registry, inherited), *blocks]
+    statistics = combine(every, max(block.seq_high for block in every))
+    write_artefact(out, bandit.problem, AGENT, statistics, blocks, parent=champion, inherited=inherited)
+    return out
+
+
+def _crown(bandit: Bandit, settings: Settings, artefact: Path, window: Window) -> str:
+    registry = open_registry(bandit, settings)
+    ref = WindowRef(*window, registry.put_block(artefact / block_name(window)))
+    return registry.register(artefact, Lineage(None, (ref,)))
+
+
+def _truth_of(policy: LinUCB, bandit: Bandit) -> float:
+    """The value of serving this policy, over 200,000 new observations of the same world."""
+    observation = np.random.default_rng(8).standard_normal((200_000, DIM))
+    served = probabilities(policy.scores(observation), None, bandit.serving.epsilon)
+    return float(np.einsum("nk,nk->n", served, observation @ TRUTH.T).mean())
+
+
+class TestWithoutAChampion:
+    def test_the_challenger_is_promoted_with_an_estimate_that_holds_its_true_value(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        dataset = _dataset(bandit, tmp_path / "data", _rows((0, 4000)), (0, 4000))
+        policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
+        verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
+        rows = _rows((0, 4000))
+        true = _truth_of(LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01), bandit)
+        assert verdict.promote
+        assert "no champion yet" in verdict.reason
+        assert verdict.metrics["challenger_dr_low"] < true < verdict.metrics["challenger_dr_high"]
+        assert verdict.metrics["behaviour_mean"] == pytest.approx(rows.reward.mean(), abs=1e-6)
+        assert Verdict.load(tmp_path / "verdict") == verdict
+
+
+class TestAgainstAChampion:
+    def test_a_challenger_with_far_more_data_is_promoted(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        small = _dataset(bandit, tmp_path / "small", _rows((0, 20)), (0, 20))
+        champion = _crown(bandit, settings, _train(bandit, settings, small, None, tmp_path / "old"), (0, 20))
+        large = _dataset(bandit, tmp_path / "large", _rows((20, 4020)), (20, 4020))
+        policy = _train(bandit, settings, large, champion, tmp_path / "new")
+        verdict = evaluator.run(bandit, settings, large, policy, champion, False, tmp_path / "verdict")
+        assert verdict.promote
+        assert verdict.metrics["difference_dr_low"] > 0
+        assert verdict.champion == champion
+
+    def test_a_challenger_taught_the_opposite_is_rejected_with_numbers(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        good = _dataset(bandit, tmp_path / "good", _rows((0, 1000)), (0, 1000))
+        champion = _crown(bandit, settings, _train(bandit, settings, good, None, tmp_path / "old"), (0, 1000))
+        wrong = _dataset(bandit, tmp_path / "wrong", _rows((1000, 5000), sign=-1.0), (1000, 5000))
+        policy = _train(bandit, settings, wrong, None, tmp_path / "new")
+        judged = _dataset(bandit, tmp_path / "judged", _rows((5000, 7000)), (5000, 7000))
+        verdict = evaluator.run(bandit, settings, judged, policy, champion, False, tmp_path / "verdict")
+        assert not verdict.promote
+        assert verdict.metrics["difference_dr_high"] < 0
+        assert "clearly worse" in verdict.reason
+        assert "\n" not in verdict.reason
+
+    def test_an_equal_challenger_of_a_full_retrain_is_promoted(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        dataset = _dataset(bandit, tmp_path / "data", _rows((0, 1000)), (0, 1000))
+        champion = _crown(bandit, settings, _train(bandit, settings, dataset, None, tmp_path / "old"), (0, 1000))
+        policy = _train(bandit, settings, dataset, None, tmp_path / "new")
+        verdict = evaluator.run(bandit, settings, dataset, policy, champion, True, tmp_path / "verdict")
+        assert verdict.promote
+        assert verdict.metrics["difference_dr"] == 0.0
+
+    def test_a_champion_of_another_action_set_is_no_hurdle(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        dataset = _dataset(bandit, tmp_path / "data", _rows((0, 200)), (0, 200))
+        champion = _crown(bandit, settings, _train(bandit, settings, dataset, None, tmp_path / "old"), (0, 200))
+        problem = bandit.problem.model_copy(update={"action_set_version": "letters-v2"})
+        changed = bandit.model_copy(update={"problem": problem})
+        again = _dataset(changed, tmp_path / "again", _rows((0, 200)), (0, 200))
+        policy = _train(changed, settings, again, None, tmp_path / "new")
+        verdict = evaluator.run(changed, settings, again, policy, champion, True, tmp_path / "verdict")
+        assert verdict.promote
+        assert "answers another problem: its action_set_version is 'letters-v1'" in verdict.reason
+
+
+class TestTheEstimate:
+    def test_is_not_flattered_by_rewards_that_are_pure_noise(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        """Judged on its own training rows, a policy of 60 noisy rows would seem to earn far more than the true 0."""
+        values = []
+        for low in range(0, 6000, 60):
+            window = (low, low + 60)
+            dataset = _dataset(bandit, tmp_path / f"data-{low}", _rows(window, sign=0.0), window)
+            policy = _train(bandit, settings, dataset, None, tmp_path / f"policy-{low}")
+            verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / f"verdict-{low}")
+            values.append(verdict.metrics["challenger_dr"])
+        assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+
+    def test_respects_the_eligible_actions_of_each_row(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        rows = _rows((0, 4000), restricted=True)
+        dataset = _dataset(bandit, tmp_path / "data", rows, (0, 4000))
+        policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
+        verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
+        learnt = LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01)
+        served = probabilities(learnt.scores(rows.observation), rows.eligible, bandit.serving.epsilon)
+        true = float((served * (rows.observation @ TRUTH.T)).sum(axis=1).mean())
+        assert verdict.metrics["challenger_dr_low"] < true < verdict.metrics["challenger_dr_high"]
+
+    def test_uses_statistics_without_the_fold_it_judges(self, bandit: Bandit, tmp_path: Path) -> None:
+        rows = _rows((0, 500))
+        dataset = Dataset.open(_dataset(bandit, tmp_path, rows, (0, 200), (200, 500)))
+        blocks = make_blocks(dataset, 0.0)
+        left: NDArray[np.intp] = np.flatnonzero((rows.seq % 5 != 2) | (rows.seq > 200))
+        expected = accumulate(rows.observation[left], rows.action[left], rows.reward[left], K)
+        got = statistics_without(blocks, [(0, 200)], 2)
+        assert np.abs(got.a - expected.a).max() < 1e-9
+        assert np.array_equal(got.n, expected.n)
+
+
+def test_one_row_is_too_few_to_judge(bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
+    dataset = _dataset(bandit, tmp_path / "data", _rows((0, 1)), (0, 1))
+    policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
+    verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
+    assert verdict.promote
+    assert verdict.reason == "1 row is too few to judge"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"promote": "perhaps"}'])
+def test_what_is_not_a_verdict_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "verdict.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"verdict\.json: not a verdict"):
+        Verdict.load(tmp_path)
