@@ -79,6 +79,16 @@ class MessageBus(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Pending:
+    """Served decisions without interaction, and rewards neither used nor set apart, up to these offsets by producer."""
+
+    decisions: pa.Table
+    rewards: pa.Table
+    decision_offsets: Mapping[str, int]
+    reward_offsets: Mapping[str, int]
+
+
 class EventStore(Protocol):
     """decisions, rewards, interactions, rewards_apart. Only the joiner writes the last two."""
 
@@ -107,6 +117,9 @@ class EventStore(Protocol):
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
         """event_id, decided_at, closed_by of those of the decisions that are closed."""
+
+    def pending(self) -> Pending:
+        """What the joiner has not dealt with yet."""
 
     def query(self, sql: str) -> pa.Table:
         """Read-only SQL over the tables by name (local: DuckDB)."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.base import Window
+from rl_core.backends.base import Pending, Window
+from rl_core.backends.local import pending_sql
 from rl_core.backends.local.delta_table import DeltaTable, conform
 from rl_core.backends.local.files import locked
 from rl_core.errors import SchemaError, StoreError
@@ -122,22 +123,38 @@ class DeltaEventStore:
         asked = pc.field("event_id").isin(pa.array(event_ids, pa.string()))
         return _read(self._tables["interactions"].dataset(files), asked, ["event_id", "decided_at", "closed_by"])
 
+    def pending(self) -> Pending:
+        answers = self._answers(pending_sql.DECISIONS, pending_sql.REWARDS, *pending_sql.OFFSETS)
+        decisions, rewards, decision_offsets, reward_offsets = answers
+        return Pending(
+            conform(decisions.cast(arrow_schema(TABLES["decisions"])), arrow_schema(TABLES["decisions"])),
+            conform(rewards.cast(arrow_schema(TABLES["rewards"])), arrow_schema(TABLES["rewards"])),
+            dict(zip(*(column.to_pylist() for column in decision_offsets.columns), strict=True)),
+            dict(zip(*(column.to_pylist() for column in reward_offsets.columns), strict=True)),
+        )
+
     def query(self, sql: str) -> pa.Table:
+        return self._answers(sql)[0]
+
+    def _answers(self, *queries: str) -> list[pa.Table]:
+        """All from the same version of each table."""
         import duckdb
 
-        with ExitStack() as stack:
-            connection = stack.enter_context(duckdb.connect())
+        with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET threads = 2")
             for name, table in self._tables.items():
-                if re.search(rf"\b{name}\b", sql):
+                if any(re.search(rf"\b{name}\b", sql) for sql in queries):
                     connection.register(name, table.dataset())
-            try:
-                result: Any = connection.sql(sql)
-                if result is None:
-                    raise StoreError(f"not a query: {sql[:80]!r}; the store is read with SELECT")
-                return result.to_arrow_table()
-            except duckdb.Error as error:
-                raise StoreError(f"{' '.join(str(error).split())} (in {sql[:80]!r})") from error
+            answers = []
+            for sql in queries:
+                try:
+                    result: Any = connection.sql(sql)
+                    if result is None:
+                        raise StoreError(f"not a query: {sql[:80]!r}; the store is read with SELECT")
+                    answers.append(result.to_arrow_table())
+                except duckdb.Error as error:
+                    raise StoreError(f"{' '.join(str(error).split())} (in {sql[:80]!r})") from error
+        return answers
 
     @contextmanager
     def joiner_lock(self) -> Iterator[None]:

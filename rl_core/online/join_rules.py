@@ -1,0 +1,188 @@
+"""The joiner's rules, without input or output.
+
+a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
+a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
+the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision
+close_early closes at the first reward on time
+a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+speaks for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from rl_core.backends.base import BUS_PREFIX
+from rl_core.config import Join
+from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+
+_TIME = pa.timestamp("us", tz="UTC")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = -(2**63)
+
+
+class _Reward(NamedTuple):
+    """Times in microseconds since 1970."""
+
+    event_id: str
+    reward: float
+    observed_at: int
+    received_at: int
+    producer: str
+    offset: int
+
+
+@dataclass(slots=True)
+class _Open:
+    rows: pa.Table
+    row: int
+    deadline: int
+    by_job: bool
+    rewards: list[_Reward] = field(default_factory=list)
+
+
+class Closed(NamedTuple):
+    """What the lookup knows of a closed decision; decided_at in microseconds since 1970."""
+
+    decided_at: int
+    closed_by: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """`interactions` lack their seq; both have their table's schema otherwise."""
+
+    interactions: pa.Table
+    apart: pa.Table
+
+
+class Joiner:
+    """Memory is bounded by the open decisions and the rewards that wait for one."""
+
+    def __init__(self, join: Join, reward_default: float) -> None:
+        self._wait = int(join.reward_wait_s * 1_000_000)
+        self._early = join.close_early
+        self._default = reward_default
+        self._open: dict[str, _Open] = {}
+        self._waiting: dict[str, list[_Reward]] = {}
+
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
+    def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
+        """The event ids among these rows that may belong to a closed decision."""
+        return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
+
+    def step(
+        self,
+        decisions: pa.Table,
+        rewards: pa.Table,
+        closed: Mapping[str, Closed],
+        watermark: datetime | None,
+        now: datetime,
+    ) -> Joined:
+        """Take new rows in and give out what they and the watermark close. `closed`: what `to_look_up` found."""
+        passed = _micros(watermark) if watermark is not None else _NEVER
+        apart: list[tuple[_Reward, str]] = []
+        self._open_new(decisions, closed)
+        for reward in _rewards_of(rewards):
+            if reward.event_id in self._open:
+                self._open[reward.event_id].rewards.append(reward)
+            elif reward.event_id in closed:
+                apart.append((reward, self._too_late(reward, closed[reward.event_id])))
+            else:
+                self._waiting.setdefault(reward.event_id, []).append(reward)
+        closing = [
+            (key, one)
+            for key, one in self._open.items()
+            if (one.deadline < passed and not one.by_job) or self._now(one)
+        ]
+        won: list[tuple[_Open, _Reward | None]] = []
+        for key, one in closing:
+            del self._open[key]
+            in_time = [reward for reward in one.rewards if reward.received_at <= one.deadline]
+            winner = min(in_time, key=lambda reward: (reward.producer, reward.offset), default=None)
+            won.append((one, winner))
+            apart += [
+                (reward, "duplicate" if reward.received_at <= one.deadline else "late")
+                for reward in one.rewards
+                if reward is not winner
+            ]
+        apart += [(reward, "unknown") for reward in self._given_up(passed)]
+        return Joined(self._interactions(won, now), _apart(apart))
+
+    def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
+        columns = (decisions["decided_at"].cast(pa.int64()), decisions["producer"], decisions["served"])
+        known = zip(decisions["event_id"].to_pylist(), *(column.to_pylist() for column in columns), strict=True)
+        for row, (event_id, decided_at, producer, served) in enumerate(known):
+            if served and event_id not in self._open and event_id not in closed:
+                by_job = not producer.startswith(BUS_PREFIX)
+                rewards = self._waiting.pop(event_id, [])
+                self._open[event_id] = _Open(decisions, row, decided_at + self._wait, by_job, rewards)
+
+    def _now(self, one: _Open) -> bool:
+        """Whether its rewards alone close it."""
+        if one.by_job:
+            return bool(one.rewards)
+        return self._early and any(reward.received_at <= one.deadline for reward in one.rewards)
+
+    def _too_late(self, reward: _Reward, closed: Closed) -> str:
+        on_time = reward.received_at <= closed.decided_at + self._wait
+        return "duplicate" if on_time and closed.closed_by == "reward" else "late"
+
+    def _given_up(self, passed: int) -> list[_Reward]:
+        over = [
+            key
+            for key, rewards in self._waiting.items()
+            if all(r.producer.startswith(BUS_PREFIX) and r.received_at + self._wait < passed for r in rewards)
+        ]
+        return [reward for key in over for reward in self._waiting.pop(key)]
+
+    def _interactions(self, won: list[tuple[_Open, _Reward | None]], now: datetime) -> pa.Table:
+        parts = []
+        groups: dict[int, list[tuple[_Open, _Reward | None]]] = {}
+        for pair in won:
+            groups.setdefault(id(pair[0].rows), []).append(pair)
+        for group in groups.values():
+            rewards = [reward for _, reward in group]
+            parts.append(
+                group[0][0]
+                .rows.take([one.row for one, _ in group])
+                .append_column("reward", pa.array([r.reward if r else self._default for r in rewards], pa.float64()))
+                .append_column("reward_observed_at", pa.array([r and r.observed_at for r in rewards], _TIME))
+                .append_column("reward_received_at", pa.array([r and r.received_at for r in rewards], _TIME))
+                .append_column("closed_by", pa.array(["reward" if r else "timeout" for r in rewards], pa.string()))
+                .append_column("closed_at", pa.array([now] * len(rewards), _TIME))
+            )
+        if not parts:
+            return INTERACTION_SCHEMA.remove(0).empty_table()
+        order = [("received_at", "ascending"), ("producer", "ascending"), ("offset", "ascending")]
+        return pa.concat_tables(parts).sort_by(order)
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _rewards_of(rows: pa.Table) -> list[_Reward]:
+    times = pa.int64()
+    columns = (
+        rows["event_id"],
+        rows["reward"],
+        rows["observed_at"].cast(times),
+        rows["received_at"].cast(times),
+        rows["producer"],
+        rows["offset"],
+    )
+    return [_Reward(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def _apart(rewards: Sequence[tuple[_Reward, str]]) -> pa.Table:
+    rows = [reward._asdict() | {"reason": reason} for reward, reason in rewards]
+    return pa.Table.from_pylist(rows, schema=REWARD_APART_SCHEMA)
