@@ -10,6 +10,7 @@
     ├── RegistryError           the registry doesn't know the version, or breaks a rule of lineage
     │   └── PromotionConflict   the champion is no longer the one the caller expected
     ├── EndpointError           the endpoint did not answer or refused the policy
+    │   └── EndpointAbsent      none was started for this bandit
     ├── RunnerError             a pipeline run could not be submitted, read or cancelled
     ├── LeaseHeld               another training holds the lease
     └── PortBusy                something else listens on the port
@@ -55,6 +56,10 @@ class PromotionConflict(RegistryError):
 
 
 class EndpointError(BanditError):
+    pass
+
+
+class EndpointAbsent(EndpointError):
     pass
 
 
