@@ -163,7 +163,7 @@ class Joiner:
         if not parts:
             return INTERACTION_SCHEMA.remove(0).empty_table()
         order = [("received_at", "ascending"), ("producer", "ascending"), ("offset", "ascending")]
-        return pa.concat_tables(parts).sort_by(order)
+        return pa.concat_tables(parts).sort_by(order).cast(INTERACTION_SCHEMA.remove(0))
 
 
 def _micros(at: datetime) -> int:
