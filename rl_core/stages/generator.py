@@ -1,0 +1,163 @@
+"""The uniform random policy on the bandit's environment, into the log: what the first policy learns from.
+
+The producer is named by everything that shapes its rows, so that the same call finds its own rows and adds none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rl_core.backends import open_store
+from rl_core.backends.base import EventStore, Window
+from rl_core.bandit.environment import MovieLensEnvironment, load_environment
+from rl_core.config import Bandit, Settings
+from rl_core.errors import StoreError
+from rl_core.online.joiner import join_pending
+from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
+
+PART_ROWS = 100_000
+
+
+def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Window]:
+    """Log `rounds` interactions, joined with their rewards; returns the windows that hold them and nothing else.
+
+    Raises:
+        ConfigError: the bandit has no environment, or it doesn't fit the problem.
+        StoreError: the log can't be written, or the joiner left rows open or without their reward.
+    """
+    started = time.perf_counter()
+    environment, data = load_environment(bandit, settings)
+    store = open_store(bandit, settings)
+    producer = _producer(bandit, environment, rounds, seed)
+    known = _closed(store, producer)
+    if len(known) < rounds:
+        generated = _Generated(
+            bandit, environment, producer, rounds, seed, _first_decision(store, producer, bandit, rounds)
+        )
+        for low in range(0, rounds, PART_ROWS):
+            decisions, rewards = generated.part(low, min(low + PART_ROWS, rounds))
+            store.append("decisions", decisions)
+            store.append("rewards", rewards)
+            if rounds > PART_ROWS:
+                print(f"generator: {low + len(decisions)} of {rounds} interactions logged", flush=True)
+        join_pending(bandit, store)
+        known = _closed(store, producer)
+    if len(known) < rounds:
+        raise StoreError(
+            f"{len(known)} of {rounds} generated decisions were joined with their reward; run the generator again"
+        )
+    windows = _runs(known)
+    print(
+        f"generator: {rounds} uniform random interactions on {data} data, seq "
+        f"{', '.join(f'({low}, {high}]' for low, high in windows)}, {time.perf_counter() - started:.2f} s",
+        flush=True,
+    )
+    return windows
+
+
+def _producer(bandit: Bandit, environment: MovieLensEnvironment, rounds: int, seed: int) -> str:
+    """Named after the bandit, its problem and world, and the call; rounded, since a factorisation's last bits vary."""
+    said = f"{bandit.artefact_name}\0{bandit.problem.model_dump_json()}\0{bandit.environment}\0{rounds}\0{seed}\0"
+    world = np.round(environment.expected, 6) + 0.0  # no -0.0
+    return f"generator-{hashlib.sha256(said.encode() + world.tobytes()).hexdigest()[:24]}"
+
+
+def _closed(store: EventStore, producer: str) -> list[int]:
+    """The seqs of the producer's interactions that closed with their reward, ascending."""
+    found = store.query(
+        f"SELECT seq FROM interactions WHERE producer = '{producer}' AND closed_by = 'reward' ORDER BY seq"  # noqa: S608
+    )
+    seqs: list[int] = found["seq"].to_pylist()
+    return seqs
+
+
+def _first_decision(store: EventStore, producer: str, bandit: Bandit, rounds: int) -> datetime:
+    """When the first decision was made: as logged by a run that was cut short, else so that no reward is waited for."""
+    if store.last_offset("decisions", producer):
+        found = store.query(f"SELECT min(decided_at) AS first FROM decisions WHERE producer = '{producer}'")  # noqa: S608
+        first: datetime = found["first"][0].as_py()
+        return first
+    return datetime.now(UTC) - timedelta(seconds=bandit.join.reward_wait_s + 1, microseconds=rounds)
+
+
+def _runs(seqs: Sequence[int]) -> list[Window]:
+    ascending = np.asarray(seqs)
+    runs = np.split(ascending, np.flatnonzero(np.diff(ascending) != 1) + 1)
+    return [(int(run[0]) - 1, int(run[-1])) for run in runs]
+
+
+@dataclass(frozen=True, eq=False)
+class _Generated:
+    """All rows of a call; any part of them is the same whenever it is made."""
+
+    bandit: Bandit
+    environment: MovieLensEnvironment
+    producer: str
+    rounds: int
+    seed: int
+    first: datetime
+
+    def part(self, low: int, high: int) -> tuple[pa.Table, pa.Table]:
+        """Decisions and rewards of rounds low..high-1; `low` is a multiple of PART_ROWS."""
+        environment, n = self.environment, high - low
+        rng = np.random.default_rng([self.seed, low // PART_ROWS])
+        users = rng.integers(0, len(environment.user_ids), n)
+        actions = rng.integers(0, len(environment.action_ids), n, dtype=np.int32)
+        event_ids = self._event_ids(low, high)
+        microseconds = int(self.first.timestamp()) * 1_000_000 + self.first.microsecond + np.arange(low, high)
+        stamps = {
+            "event_id": pa.array(event_ids),
+            "received_at": pa.array(microseconds).cast(pa.timestamp("us", tz="UTC")),
+            "producer": pa.repeat(self.producer, n),
+            "offset": pa.array(np.arange(low + 1, high + 1)),
+        }
+        rewards = environment.rewards(users, actions, event_ids)
+        decisions = (
+            stamps | self._choices(environment.observations_f32[users], actions) | {"decided_at": stamps["received_at"]}
+        )
+        observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
+        return _table(decisions, DECISION_SCHEMA), _table(observed, REWARD_SCHEMA)
+
+    def _event_ids(self, low: int, high: int) -> list[str]:
+        """UUIDs of version 8: 72 bits name the producer, the last 48 count."""
+        name = self.producer.removeprefix("generator-")
+        head = f"{name[:8]}-{name[8:12]}-8{name[12:15]}-a{name[15:18]}-"
+        return [f"{head}{index:012x}" for index in range(low, high)]
+
+    def _choices(self, observations: Any, actions: Any) -> dict[str, pa.Array]:
+        problem, (n, dim) = self.bandit.problem, observations.shape
+        num_actions = problem.num_actions
+        everything = np.tile(np.arange(num_actions, dtype=np.int32), n)
+        return {
+            "policy_version": pa.repeat("uniform", n),
+            "observation": _lists(observations.ravel(), dim),
+            "observation_version": pa.repeat(problem.observation_version, n),
+            "action_id": pa.array(problem.actions).take(pa.array(actions)),
+            "action": pa.array(actions),
+            "action_set_version": pa.repeat(problem.action_set_version, n),
+            "eligible_actions": _lists(everything, num_actions),
+            "propensity": pa.repeat(1.0 / num_actions, n),
+            "epsilon": pa.repeat(1.0, n),
+            "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
+            "source": pa.repeat("generator", n),
+            "served": pa.repeat(True, n),
+            "rollout_stage": pa.nulls(n, pa.string()),
+            "schema_version": pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), n),
+            "policy_info": pa.nulls(n, DECISION_SCHEMA.field("policy_info").type),
+        }
+
+
+def _lists(values: Any, width: int) -> pa.ListArray:
+    return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, width, dtype=np.int32), values)
+
+
+def _table(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
+    return pa.table([columns[name] for name in schema.names], schema=schema)
