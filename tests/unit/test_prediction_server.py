@@ -1,0 +1,358 @@
+"""The server's application over a real bus and registry: answers, the log, idempotency, and what it does in trouble."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from starlette.testclient import TestClient
+
+from rl_core.backends.base import Lineage, Message, Receipt
+from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.bandit.exploration import choose, draw_uniform
+from rl_core.bandit.linucb import accumulate
+from rl_core.bandit.policy import Policy, write_artefact
+from rl_core.config import Bandit, ServingContainer
+from rl_core.errors import BusError
+from rl_core.online.policies import RegistryWatcher
+from rl_core.online.prediction_server import _application
+from rl_core.schema import DECISION, REWARD
+
+SALT = b"salt of the test"
+OBSERVATION = [0.5, -1.0, 2.0]
+STAMPED = {"received_at", "producer", "offset"}
+
+
+class TroubledBus(SqliteBus):
+    """A bus whose disk can be slow or full for a while."""
+
+    delay_s = 0.0
+    full = False
+
+    def publish(self, messages: Sequence[Message]) -> list[Receipt]:
+        time.sleep(self.delay_s)
+        if self.full:
+            raise BusError("the disk is full; free some space")
+        return super().publish(messages)
+
+
+class World:
+    """A bandit's registry and bus, and clients of applications over them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self.registry = FolderRegistry(folder / "registry", "test-v1")
+        self.bus = TroubledBus(folder / "bus.sqlite")
+        stack.callback(self.bus.close)
+
+    def bandit(self, **serving: Any) -> Bandit:
+        problem = {
+            "observation_dim": 3,
+            "observation_version": "test-k3",
+            "actions": ["a", "b", "c", "d"],
+            "action_set_version": "test-4",
+            "reward_min": 0,
+            "reward_max": 5,
+            "reward_default": 0,
+        }
+        startup = {"source": "log"}
+        fields = {"name": "test", "prefix": "test", "pipe_version": "v1", "problem": problem, "startup": startup}
+        return Bandit.model_validate({**fields, "serving": {"epsilon": 0.2, "max_body_bytes": 4096, **serving}})
+
+    def register(self, seed: int = 1) -> str:
+        rng, bandit = np.random.default_rng(seed), self.bandit()
+        observations = rng.standard_normal((200, 3)).astype(np.float32)
+        statistics = accumulate(observations, rng.integers(4, size=200), rng.standard_normal(200), 4)
+        artefact = self._folder / f"artefact-{seed}"
+        write_artefact(artefact, bandit.problem, bandit.agent, statistics)
+        return self.registry.register(artefact, Lineage(None, ()))
+
+    def promote(self, seed: int = 1) -> str:
+        version = self.register(seed)
+        self.registry.promote(version, self.registry.alias("champion"))
+        return version
+
+    def client(self, container: ServingContainer | None = None, **serving: Any) -> TestClient:
+        bandit = self.bandit(**serving)
+        watcher = RegistryWatcher(self.registry, bandit.problem)
+        app = _application(bandit, container or ServingContainer(), watcher, self.bus, SALT)
+        return self._stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+    def logged(self, topic: Any = "decisions") -> list[dict[str, Any]]:
+        return [orjson.loads(delivery.payload) for delivery in self.bus.read(topic, 0)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(tmp_path, stack)
+
+
+def ask(client: TestClient, *event_ids: str | None, **fields: Any) -> list[dict[str, Any]]:
+    instances = [{"observation": OBSERVATION, **({"event_id": e} if e else {}), **fields} for e in event_ids or (None,)]
+    response = client.post("/predict", json={"instances": instances})
+    assert response.status_code == 200, response.text
+    predictions: list[dict[str, Any]] = response.json()["predictions"]
+    return predictions
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestAnAnswer:
+    def test_is_the_policys_choice_with_the_exact_propensity(self, world: World) -> None:
+        version = world.promote()
+        [answer] = ask(world.client(), "order-1")
+        scores = Policy.load(world.registry.path(version)).scores(np.array([OBSERVATION], dtype=np.float32))[0]
+        action, propensity = choose(scores, None, 0.2, draw_uniform(SALT, "order-1"))
+        assert answer == {
+            "event_id": "order-1",
+            "action": action,
+            "action_id": "abcd"[action],
+            "propensity": propensity,
+            "policy_version": version,
+        }
+
+    def test_is_on_the_bus_with_every_column_that_the_log_wants(self, world: World) -> None:
+        world.promote()
+        [answer] = ask(world.client())
+        [row] = world.logged()
+        assert set(row) == {column.name for column in DECISION} - STAMPED
+        assert {name: row[name] for name in answer} == answer
+        assert (row["observation"], row["eligible_actions"]) == (OBSERVATION, [0, 1, 2, 3])
+        assert (row["epsilon"], row["source"], row["served"]) == (0.2, "client", True)
+
+    def test_is_among_the_eligible_actions_with_their_share_of_epsilon(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        answers = ask(client, *(f"e{i}" for i in range(40)), eligible_actions=[3, 1])
+        assert {answer["action"] for answer in answers} == {1, 3}
+        assert {round(answer["propensity"], 12) for answer in answers} == {0.9, 0.1}
+        assert world.logged()[0]["eligible_actions"] == [1, 3]
+
+    def test_carries_the_source_into_the_log(self, world: World) -> None:
+        world.promote()
+        content = {"instances": [{"observation": OBSERVATION}], "parameters": {"source": "simulator"}}
+        assert world.client().post("/predict", json=content).status_code == 200
+        assert world.logged()[0]["source"] == "simulator"
+
+
+class TestTheSameEventIdAgain:
+    def test_gets_the_same_answer_whatever_is_asked(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        first = ask(client, "x")
+        again = client.post(
+            "/predict", json={"instances": [{"observation": [9, 9, 9], "event_id": "x", "eligible_actions": [2]}]}
+        )
+        assert again.json()["predictions"] == first
+        assert len(world.logged()) == 1
+
+    @pytest.mark.parametrize("durability", ["durable", "best_effort"])
+    def test_gets_it_from_a_new_server_with_another_policy(self, world: World, durability: str) -> None:
+        world.promote(1)
+        first = ask(world.client(durability=durability), "x")
+        eventually(lambda: len(world.logged()) == 1)
+        world.promote(2)
+        assert ask(world.client(durability=durability), "x") == first
+
+    @pytest.mark.parametrize("durability", ["durable", "best_effort"])
+    def test_gets_it_within_one_request(self, world: World, durability: str) -> None:
+        world.promote()
+        answers = ask(world.client(durability=durability), "x", "y", "x")
+        assert answers[0] == answers[2] != answers[1]
+        eventually(lambda: len(world.logged()) == 2)
+
+    def test_gets_it_when_both_arrive_at_once(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        world.bus.delay_s = 0.05
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: ask(client, "x"), range(8)))
+        assert all(answer == answers[0] for answer in answers)
+        assert len(world.logged()) == 1
+
+
+class TestABadRequest:
+    @pytest.mark.parametrize("route", ["/predict", "/reward"])
+    def test_is_refused_as_a_whole_and_nothing_of_it_is_logged(self, world: World, route: str) -> None:
+        world.promote()
+        good, bad = {"observation": OBSERVATION}, {"observation": [1]}
+        content = (
+            {"instances": [good, bad], "rewards": []}
+            if route == "/predict"
+            else {"rewards": [{"event_id": "a", "reward": 9}]}
+        )
+        response = world.client().post(route, json=content)
+        assert response.status_code == 400
+        assert list(response.json()) == ["error"]
+        assert world.logged() == world.logged("rewards") == []
+
+    def test_with_too_long_a_body_is_413(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        for size in (4097, 8193, 10_000_000):
+            response = client.post("/predict", content=b" " * size)
+            assert response.status_code == 413
+            assert "serving.max_body_bytes is 4096" in response.json()["error"]
+        assert client.post("/predict", content=b" " * 4096).status_code == 400
+
+    def test_with_another_method_or_route_gets_an_error_of_the_same_form(self, world: World) -> None:
+        client = world.client()
+        assert client.get("/predict").status_code == 405
+        assert client.get("/predict").json() == {"error": "/predict does not take GET; it takes POST"}
+        assert client.get("/nowhere").status_code == 404
+        assert client.get("/nowhere").json() == {"error": "no route /nowhere; GET / lists the routes"}
+
+
+class TestRewards:
+    def test_are_on_the_bus_when_they_are_acknowledged(self, world: World) -> None:
+        response = world.client().post(
+            "/reward", json={"rewards": [{"event_id": "a", "reward": 1}, {"event_id": "b", "reward": 5}]}
+        )
+        assert (response.status_code, response.json()) == (200, {"accepted": 2})
+        rows = world.logged("rewards")
+        assert [(row["event_id"], row["reward"]) for row in rows] == [("a", 1.0), ("b", 5.0)]
+        assert set(rows[0]) == {column.name for column in REWARD} - STAMPED
+
+
+class TestWithoutAPolicy:
+    def test_predictions_and_health_are_503_and_state_is_200(self, world: World) -> None:
+        client = world.client()
+        response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
+        assert response.status_code == 503
+        assert "no policy yet" in response.json()["error"]
+        assert response.headers["retry-after"] == "1"
+        assert client.get("/health").status_code == 503
+        assert client.get("/state").json()["champion"] is None
+        assert world.logged() == []
+
+    def test_the_first_champion_is_taken_without_a_restart(self, world: World) -> None:
+        client = world.client()
+        version = world.promote()
+        eventually(lambda: client.get("/health").status_code == 200)
+        assert client.get("/health").json() == {"status": "ok", "champion": version, "durability": "durable"}
+
+
+class TestPolicies:
+    def test_a_new_champion_is_swapped_in_and_its_predecessor_kept(self, world: World) -> None:
+        first = world.promote(1)
+        client = world.client()
+        second = world.register(2)
+        world.registry.stage(second)
+        eventually(lambda: client.get("/state").json()["challenger"] == second)
+        assert ask(client)[0]["policy_version"] == first, "a challenger does not serve"
+        world.registry.promote(second, first)
+        eventually(lambda: ask(client)[0]["policy_version"] == second)
+        assert client.get("/state").json()["loaded"] == [first, second]
+
+    def test_a_damaged_one_is_refused_with_its_reason_and_the_champion_serves_on(self, world: World) -> None:
+        first = world.promote(1)
+        client = world.client()
+        second = world.register(2)
+        statistics = world.registry.path(second) / "statistics.npz"
+        statistics.write_bytes(statistics.read_bytes()[:-1] + b"x")
+        world.registry.promote(second, first)
+        eventually(lambda: second in client.get("/state").json()["refused"])
+        state = client.get("/state").json()
+        assert "sha256" in state["refused"][second]
+        assert state["champion"] == ask(client)[0]["policy_version"] == first
+
+
+class TestWhenTheBusIsInTrouble:
+    def test_a_slow_one_gives_503_in_time_and_the_retry_is_answered(self, world: World) -> None:
+        world.promote()
+        client = world.client(publish_deadline_s=0.1)
+        world.bus.delay_s = 0.5
+        started = time.monotonic()
+        response = client.post("/predict", json={"instances": [{"observation": OBSERVATION, "event_id": "x"}]})
+        assert response.status_code == 503
+        assert "publish_deadline_s=0.1" in response.json()["error"]
+        assert time.monotonic() - started < 0.45
+        world.bus.delay_s = 0.0
+        eventually(lambda: len(world.logged()) == 1)
+        ask(client, "x")
+        assert len(world.logged()) == 1
+
+    def test_what_gave_up_before_its_transaction_began_is_withdrawn(self, world: World) -> None:
+        world.promote()
+        client = world.client(publish_deadline_s=0.1)
+        world.bus.delay_s = 0.4
+
+        def post(event_id: str) -> int:
+            return client.post(
+                "/predict", json={"instances": [{"observation": OBSERVATION, "event_id": event_id}]}
+            ).status_code
+
+        holding = threading.Thread(target=post, args=("in the transaction",))
+        holding.start()
+        time.sleep(0.05)
+        assert post("waiting") == 503
+        holding.join()
+        eventually(lambda: len(world.logged()) == 1)
+        time.sleep(0.5)
+        assert [row["event_id"] for row in world.logged()] == ["in the transaction"]
+
+    def test_a_full_disk_gives_503_and_shows_in_the_state(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        world.bus.full = True
+        response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
+        assert response.status_code == 503
+        assert "disk is full" in response.json()["error"]
+        assert "disk is full" in client.get("/state").json()["bus_error"]
+        world.bus.full = False
+        ask(client)
+        assert client.get("/state").json()["bus_error"] is None
+
+    def test_best_effort_answers_all_the_same_and_says_so(self, world: World) -> None:
+        world.promote()
+        client = world.client(durability="best_effort")
+        world.bus.full = True
+        response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
+        assert (response.status_code, response.json()["durability"]) == (200, "best_effort")
+        eventually(lambda: client.get("/state").json()["lost"] == 1)
+
+
+class TestViews:
+    def test_vertex_names_the_routes(self, world: World) -> None:
+        version = world.promote()
+        client = world.client(ServingContainer(health_route="/alive", predict_route="/v1/endpoints/1:predict"))
+        assert client.get("/alive").json()["champion"] == version
+        response = client.post("/v1/endpoints/1:predict", json={"instances": [{"observation": OBSERVATION}]})
+        assert response.status_code == 200
+        assert client.get("/").json()["routes"]["predict"] == "POST /v1/endpoints/1:predict"
+
+    def test_openapi_describes_requests_answers_and_refusals(self, world: World) -> None:
+        paths = world.client().get("/openapi.json").json()["paths"]
+        predict = paths["/predict"]["post"]
+        assert predict["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/PredictBody")
+        assert set(predict["responses"]) == {"200", "4XX", "503"}
+        assert set(paths) == {"/", "/predict", "/reward", "/health", "/state", "/metrics"}
+
+    def test_state_and_metrics_count(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        ask(client, "x", "y")
+        ask(client, "x")
+        client.post("/predict", content=b"no")
+        client.post("/reward", json={"event_id": "x", "reward": 1})
+        state = client.get("/state").json()
+        counted = {name: state[name] for name in ("requests", "decisions", "repeated", "rewards", "refused_requests")}
+        assert counted == {"requests": 4, "decisions": 2, "repeated": 1, "rewards": 1, "refused_requests": 1}
+        assert state["latency"]["p50_ms"] > 0
+        assert "banditloop_decisions_total 2\n" in client.get("/metrics").text
