@@ -1,0 +1,350 @@
+"""Real server processes under load: swapped, restarted, stopped and killed, without a lost or doubled decision."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from rl_core.backends import open_bus, open_endpoint, open_registry
+from rl_core.backends.base import Lineage
+from rl_core.backends.local.endpoint import Announcement
+from rl_core.bandit.environment import MovieLensEnvironment
+from rl_core.bandit.linucb import accumulate
+from rl_core.bandit.policy import write_artefact
+from rl_core.config import Bandit, Settings
+from rl_core.errors import EndpointError, PolicyError
+from rl_core.online.traffic import Traffic, simulate
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Site:
+    """The shipped bandit, its state in a folder of the test, and server processes for it."""
+
+    def __init__(self, repo: Path, bandit: Bandit, settings: Settings, stack: ExitStack) -> None:
+        self.bandit, self.settings, self.state_dir = bandit, settings, settings.state_dir(bandit)
+        self.registry = open_registry(bandit, settings)
+        self.port = free_port()
+        self._repo, self._stack = repo, stack
+        rng = np.random.default_rng(3)
+        ratings = rng.integers(1, 6, size=(40, bandit.problem.num_actions)).astype(float)
+        self.environment = MovieLensEnvironment(ratings, 20, bandit.problem.num_actions, noise_sd=1.0, seed=7)
+
+    def register(self, seed: int) -> str:
+        rng, problem = np.random.default_rng(seed), self.bandit.problem
+        observations = rng.standard_normal((2000, problem.observation_dim)).astype(np.float32)
+        actions = rng.integers(problem.num_actions, size=2000)
+        statistics = accumulate(observations, actions, rng.standard_normal(2000), problem.num_actions)
+        artefact = self.settings.home / f"artefact-{seed}"
+        write_artefact(artefact, problem, self.bandit.agent, statistics)
+        return self.registry.register(artefact, Lineage(None, ()))
+
+    def promote(self, seed: int) -> str:
+        version = self.register(seed)
+        self.registry.promote(version, self.registry.alias("champion"))
+        return version
+
+    def run(self, command: str, *arguments: str, **more_environment: str) -> subprocess.Popen[str]:
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rl_core", command, self.bandit.name, *arguments],
+            cwd=self._repo,
+            env={**kept, "BANDIT_HOME": str(self.settings.home), **more_environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._stack.callback(_end, process)
+        return process
+
+    def serve(self, **more_environment: str) -> subprocess.Popen[str]:
+        """A server process that listens."""
+        process = self.run("serve", "--port", str(self.port), **more_environment)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if Announcement.read(self.state_dir).pid == process.pid:
+                    return process
+            except EndpointError:
+                pass
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.02)
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(self, path: str, content: Any) -> httpx.Response:
+        return httpx.post(self.url() + path, json=content, timeout=10, trust_env=False)
+
+    def ask(self, event_id: str) -> dict[str, Any]:
+        observation = self.environment.observations_f32[0].tolist()
+        response = self.post("/predict", {"instances": [{"observation": observation, "event_id": event_id}]})
+        assert response.status_code == 200, response.text
+        prediction: dict[str, Any] = response.json()["predictions"][0]
+        return prediction
+
+    def on_the_bus(self, topic: Any = "decisions") -> list[dict[str, Any]]:
+        bus = open_bus(self.bandit, self.settings)
+        try:
+            return [orjson.loads(delivery.payload) for delivery in bus.read(topic, 0, 1_000_000)]
+        finally:
+            bus.close()
+
+    def traffic_beside(self, decisions: int, during: Callable[[], None]) -> Traffic:
+        """Traffic of 8 users at a time, with `during` going on beside it."""
+        beside = threading.Thread(target=during)
+        beside.start()
+        traffic = simulate(self.environment, self.url, decisions, concurrency=8, seed=1)
+        beside.join()
+        return traffic
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def site(repo: Path, movielens: Bandit, settings: Settings) -> Iterator[Site]:
+    with ExitStack() as stack:
+        yield Site(repo, movielens, settings, stack)
+
+
+def everything_once(site: Site, traffic: Traffic) -> None:
+    decided = Counter(row["event_id"] for row in site.on_the_bus())
+    assert set(decided.values()) == {1}
+    assert set(traffic.acknowledged_ids) <= decided.keys()
+    rewarded = {row["event_id"] for row in site.on_the_bus("rewards")}
+    assert set(traffic.acknowledged_ids) == rewarded
+
+
+class TestUnderLoad:
+    def test_policies_are_swapped_without_a_failed_request(self, site: Site) -> None:
+        versions = [site.promote(1)]
+        site.serve()
+        endpoint = open_endpoint(site.bandit, site.settings)
+
+        def promote_three() -> None:
+            for seed in (2, 3, 4):
+                version = site.register(seed)
+                endpoint.stage(version)
+                site.registry.promote(version, versions[-1])
+                endpoint.wait_serving(version)
+                versions.append(version)
+
+        traffic = site.traffic_beside(2000, promote_three)
+        assert (traffic.acknowledged, traffic.retries) == (2000, 0)
+        everything_once(site, traffic)
+        assert len(versions) == 4
+        assert set(traffic.policy_versions) <= set(versions)
+        assert len(traffic.policy_versions) > 1
+
+    def test_a_killed_server_has_every_acknowledged_decision_on_the_bus_exactly_once(self, site: Site) -> None:
+        site.promote(1)
+        server = site.serve()
+
+        def kill_and_start_again() -> None:
+            time.sleep(0.3)
+            server.kill()
+            server.wait()
+            site.serve()
+
+        traffic = site.traffic_beside(1500, kill_and_start_again)
+        assert traffic.acknowledged == 1500
+        assert traffic.retries > 0
+        everything_once(site, traffic)
+        assert len(site.on_the_bus()) == 1500, "a retry is answered by what was logged before"
+
+    def test_sigterm_lets_requests_in_flight_finish(self, site: Site) -> None:
+        site.promote(1)
+        server = site.serve()
+
+        def stop_and_start_again() -> None:
+            time.sleep(0.3)
+            server.terminate()
+            assert server.wait(timeout=10) == 0
+            assert not Announcement.path(site.state_dir).exists()
+            site.serve()
+
+        traffic = site.traffic_beside(1500, stop_and_start_again)
+        assert traffic.acknowledged == 1500
+        everything_once(site, traffic)
+
+
+class TestRestart:
+    def test_the_same_event_id_gets_the_same_answer_and_unseen_ones_the_same_draw(self, site: Site) -> None:
+        site.promote(1)
+        server = site.serve()
+        before = [site.ask(f"e{i}") for i in range(20)]
+        server.terminate()
+        server.wait()
+        site.promote(2)
+        site.serve()
+        assert [site.ask(f"e{i}") for i in range(20)] == before
+        assert len(site.on_the_bus()) == 20
+        assert (site.state_dir / "endpoint" / "salt").stat().st_mode & 0o777 == 0o600
+
+
+class TestStart:
+    def test_listens_within_seconds_and_without_tensorflow(self, site: Site) -> None:
+        site.promote(1)
+        started = time.monotonic()
+        server = site.serve()
+        assert time.monotonic() - started < 10, "under 1 s on an idle machine"
+        mapped = Path(f"/proc/{server.pid}/maps").read_text()
+        assert "tensorflow" not in mapped
+        assert httpx.get(site.url() + "/health", trust_env=False).json()["status"] == "ok"
+
+    def test_a_busy_port_is_one_line_that_names_the_port_and_the_setting(self, site: Site) -> None:
+        site.serve()
+        second = site.run("serve", "--port", str(site.port))
+        output, _ = second.communicate(timeout=30)
+        assert second.returncode == 2
+        assert f"error: port {site.port} on 127.0.0.1 is taken" in output
+        assert "BANDIT_SERVER_PORT" in output
+        assert "serving.port" in output
+        assert output.count("\n") == 1
+
+    def test_ctrl_c_ends_it_with_status_0(self, site: Site) -> None:
+        server = site.serve()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=10) == 0
+
+
+class TestVertexContainer:
+    def test_serves_the_artefact_of_the_storage_uri_on_the_given_port_and_routes(self, site: Site) -> None:
+        version = site.register(1)
+        given_port = site.port
+        site.port = free_port()
+        site.serve(
+            AIP_HTTP_PORT=str(given_port),
+            AIP_HEALTH_ROUTE="/alive",
+            AIP_PREDICT_ROUTE="/v1/endpoints/7:predict",
+            AIP_STORAGE_URI=f"file://{site.registry.path(version)}",
+        )
+        site.port = given_port
+        assert httpx.get(site.url() + "/alive", trust_env=False).json()["champion"] == version
+        observation = site.environment.observations_f32[0].tolist()
+        response = site.post("/v1/endpoints/7:predict", {"instances": [{"observation": observation}]})
+        assert response.json()["predictions"][0]["policy_version"] == version
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("AIP_STORAGE_URI", "gs://bucket/policy", "only a local path or file:// can be served so far"),
+            ("AIP_STORAGE_URI", "/no/such/folder", "can't be read"),
+            ("AIP_HTTP_PORT", "http", "AIP_HTTP_PORT='http'"),
+            ("AIP_PREDICT_ROUTE", "predict", "AIP_PREDICT_ROUTE='predict'"),
+        ],
+    )
+    def test_a_variable_that_breaks_its_rule_is_one_line(self, site: Site, name: str, value: str, message: str) -> None:
+        server = site.run("serve", "--port", str(site.port), **{name: value})
+        output, _ = server.communicate(timeout=30)
+        assert server.returncode == 2
+        assert output.startswith("error: ")
+        assert message in output
+        assert output.count("\n") == 1
+
+
+class TestEndpoint:
+    def test_a_damaged_policy_is_refused_with_the_servers_reason(self, site: Site) -> None:
+        champion = site.promote(1)
+        site.serve()
+        damaged = site.register(2)
+        manifest = site.registry.path(damaged) / "manifest.json"
+        content = json.loads(manifest.read_text())
+        content["probes"]["scores"][0][0] += 1.0
+        manifest.write_text(json.dumps(content))
+        endpoint = open_endpoint(site.bandit, site.settings)
+        with pytest.raises(PolicyError, match=rf"refused {damaged}: .*probe 0"):
+            endpoint.stage(damaged)
+        assert site.ask("x")["policy_version"] == champion
+
+
+class TestWire:
+    def test_a_chunked_body_without_end_is_refused_and_the_connection_closed(self, site: Site) -> None:
+        site.promote(1)
+        site.serve()
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        sent = 0
+        with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            try:
+                while sent < 100_000_000:
+                    connection.sendall(chunk)
+                    sent += len(chunk)
+            except OSError:
+                pass
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert sent < 4 * site.bandit.serving.max_body_bytes + 10_000_000, "the rest was not read"
+
+    def test_a_client_that_hangs_up_in_the_middle_harms_nobody(self, site: Site) -> None:
+        site.promote(1)
+        server = site.serve()
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+                connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        site.ask("x")
+        server.terminate()
+        output, _ = server.communicate(timeout=20)
+        assert server.returncode == 0
+        assert "Traceback" not in output
+
+    def test_one_connection_carries_good_and_bad_requests(self, site: Site) -> None:
+        site.promote(1)
+        site.serve()
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        for body, status in ((b"no", 400), (b"{}", 400), (b'{"instances": []}', 400)):
+            connection.request("POST", "/predict", body)
+            response = connection.getresponse()
+            assert response.status == status
+            assert list(json.loads(response.read())) == ["error"]
+        connection.close()
+
+
+class TestSimulatorProgram:
+    def test_sends_its_users_and_reports(self, site: Site, settings: Settings) -> None:
+        from rl_core.bandit.movielens_data import synthetic_path
+        from rl_core.bandit.movielens_synthetic import write_synthetic
+
+        write_synthetic(synthetic_path(settings.home))
+        folder = synthetic_path(settings.home).parent
+        site.promote(1)
+        site.serve()
+        program = site.run("simulate", "--decisions", "200", BANDIT_MOVIELENS_DIR=str(folder))
+        output, _ = program.communicate(timeout=60)
+        assert program.returncode == 0, output
+        assert "200 of 200 users served" in output
+        assert "acknowledged 200 of 200 decisions and 200 rewards" in output
+        assert len(site.on_the_bus()) == len(site.on_the_bus("rewards")) == 200
+
+    def test_without_a_server_says_how_to_start_one(self, site: Site) -> None:
+        program = site.run("simulate")
+        output, _ = program.communicate(timeout=60)
+        assert program.returncode == 2
+        assert "error: no prediction server" in output
+        assert "python -m rl_core serve" in output
