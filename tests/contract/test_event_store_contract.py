@@ -161,6 +161,34 @@ class TestInteractions:
         assert store.closed([]).num_rows == 0
 
 
+class TestPending:
+    def test_is_what_is_neither_joined_nor_set_apart(self, store: EventStore, rows: Rows) -> None:
+        made, joined = rows.decisions(9), rows.interactions(4)
+        store.append("decisions", made)
+        store.append("rewards", rows.rewards(5))
+        store.append_interactions(joined)
+        store.append_apart(rows.apart(1, after=2))
+        pending = store.pending()
+        assert pending.decisions.equals(made.slice(4).filter(made.slice(4)["served"]))
+        assert (pending.decision_offsets, pending.reward_offsets) == ({"bus-1": 9}, {"bus-1": 5})
+        # 1 closed an interaction that says so, 3 is set apart; the interactions of even numbers name no reward
+        assert pending.rewards["offset"].to_pylist() == [2, 4, 5]
+
+    def test_spares_one_reward_for_each_interaction_it_closed(self, store: EventStore, rows: Rows) -> None:
+        earned = rows.rewards(1)
+        again = earned.set_column(earned.column_names.index("offset"), "offset", pa.array([2]))
+        store.append("rewards", earned)
+        store.append("rewards", again)
+        closed = rows.interactions(1)
+        for name, value in (
+            ("reward_observed_at", earned["observed_at"]),
+            ("reward_received_at", earned["received_at"]),
+        ):
+            closed = closed.set_column(closed.column_names.index(name), name, value)
+        store.append_interactions(closed)
+        assert store.pending().rewards["offset"].to_pylist() == [2]
+
+
 class TestRewardsApart:
     def test_are_kept_once(self, store: EventStore, rows: Rows) -> None:
         store.append_apart(rows.apart(3))

@@ -1,0 +1,277 @@
+"""The event logger: everything acknowledged gets into the store, once, whatever happens to the logger."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from rl_core.backends import open_bus, open_store
+from rl_core.backends.base import EventStore, Message, MessageBus
+from rl_core.config import Bandit, Join, Settings
+from rl_core.errors import SchemaError, StoreError
+from rl_core.online.event_logger import EventLogger, drain
+from rl_core.schema import DECISION
+
+REPOSITORY = Path(__file__).parents[2]
+RUN = """
+import logging, sys
+from rl_core.config import Bandit, Settings
+from rl_core.online import event_logger
+logging.basicConfig(level=logging.INFO)
+sys.exit(event_logger.main(Bandit.from_json(sys.argv[1]), Settings.from_environment()))
+"""
+
+
+@pytest.fixture
+def bandit(movielens: Bandit) -> Bandit:
+    return movielens.model_copy(update={"join": Join(reward_wait_s=60, close_early=True)})
+
+
+@pytest.fixture
+def bus(bandit: Bandit, settings: Settings) -> Iterator[MessageBus]:
+    bus = open_bus(bandit, settings)
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+def store(bandit: Bandit, settings: Settings) -> EventStore:
+    return open_store(bandit, settings)
+
+
+@pytest.fixture
+def logger(bandit: Bandit, bus: MessageBus, store: EventStore) -> EventLogger:
+    return EventLogger(bandit, bus, store)
+
+
+@pytest.fixture
+def start(bandit: Bandit) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a real logger; all of them are gone afterwards."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", RUN, bandit.model_dump_json()]
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.kill()
+        program.wait()
+        if program.stderr is not None:
+            program.stderr.close()
+
+
+def payload(event_id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "decided_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "policy_version": "movielens-v1-0001",
+        "observation": [0.5, -1.25, 0.0],
+        "observation_version": "o1",
+        "action_id": "movie-3",
+        "action": 2,
+        "action_set_version": "a1",
+        "eligible_actions": [0, 1, 2],
+        "propensity": 0.9666666666666667,
+        "epsilon": 0.05,
+        "seed_stream": None,
+        "source": "client",
+        "served": True,
+        "rollout_stage": None,
+        "schema_version": 1,
+        "policy_info": {"why": "é"},
+        **changes,
+    }
+
+
+def decision(event_id: str, **changes: Any) -> Message:
+    return Message("decisions", event_id, orjson.dumps(payload(event_id, **changes)))
+
+
+def reward(event_id: str, value: float = 4.5) -> Message:
+    observed_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return Message(
+        "rewards", event_id, orjson.dumps({"event_id": event_id, "reward": value, "observed_at": observed_at})
+    )
+
+
+class TestOneCycle:
+    def test_carries_every_value_and_the_buss_stamps(
+        self, bus: MessageBus, store: EventStore, logger: EventLogger
+    ) -> None:
+        sent = decision("a")
+        (receipt,) = bus.publish([sent])
+        logger.run_once()
+        (row,) = store.since("decisions", {}).to_pylist()
+        known = orjson.loads(sent.payload)
+        expected = {
+            **known,
+            "decided_at": datetime.fromisoformat(known["decided_at"]),
+            "policy_info": [("why", "é")],
+            "received_at": receipt.received_at,
+            "producer": bus.producer,
+            "offset": 1,
+        }
+        assert row == expected
+        assert list(row) == [column.name for column in DECISION]
+
+    def test_joins_what_it_carried(self, bus: MessageBus, store: EventStore, logger: EventLogger) -> None:
+        bus.publish([decision("a"), reward("a"), decision("b")])
+        cycle = logger.run_once()
+        assert str(cycle) == "+2 decisions, +1 rewards; 1 joined, 0 rewards set apart; head 1, 1 open"
+        assert store.interactions((0, 1), ["event_id", "reward"]).to_pylist() == [{"event_id": "a", "reward": 4.5}]
+        assert not logger.run_once()
+
+    def test_leaves_nothing_behind_that_was_acknowledged_before_it(
+        self, bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore
+    ) -> None:
+        for start in range(0, 12_000, 4_000):
+            bus.publish([decision(str(n)) for n in range(start, start + 4_000)])
+        assert drain(bandit, settings).decisions == 12_000
+        assert store.last_offset("decisions", bus.producer) == 12_000
+
+    def test_timed_out_decisions_earn_the_default(self, bandit: Bandit, bus: MessageBus, store: EventStore) -> None:
+        quick = bandit.model_copy(update={"join": Join(reward_wait_s=0.05)})
+        logger = EventLogger(quick, bus, store)
+        bus.publish([decision("a")])
+        logger.run_once()
+        time.sleep(0.06)
+        assert logger.run_once().interactions == 1
+        assert store.interactions((0, 1), ["closed_by"])["closed_by"].to_pylist() == ["timeout"]
+
+
+class TestWhatDoesNotFitTheLog:
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"action": None}, "action is missing"),
+            ({"action": "two"}, "action: "),
+            ({"observation": [1.0, "x"]}, "observation: "),
+            ({"decided_at": "yesterday"}, "Invalid isoformat"),
+            ({"decided_at": "2026-01-01T00:00:00"}, "decided_at has no offset from UTC"),
+        ],
+    )
+    def test_is_named_by_its_offset_and_nothing_after_it_is_lost(
+        self, bus: MessageBus, store: EventStore, logger: EventLogger, changes: dict[str, Any], says: str
+    ) -> None:
+        bus.publish([decision("a"), decision("b", **changes), decision("c")])
+        with pytest.raises(SchemaError, match=rf"decisions offset 2 on the bus \(event_id 'b'\) doesn't fit.*{says}"):
+            logger.run_once()
+        assert store.last_offset("decisions", bus.producer) == 0
+
+    def test_no_json_at_all(self, bus: MessageBus, logger: EventLogger) -> None:
+        bus.publish([Message("rewards", "a", b"\xff")])
+        with pytest.raises(SchemaError, match="rewards offset 1 on the bus"):
+            logger.run_once()
+
+
+class TestTheBusAndTheStoreDisagree:
+    def test_an_older_copy_of_the_bus_is_noticed(self, bandit: Bandit, settings: Settings) -> None:
+        open_bus(bandit, settings).close()
+        file = settings.state_dir(bandit) / "bus" / "bus.sqlite"
+        older = file.read_bytes()
+        bus = open_bus(bandit, settings)
+        bus.publish([decision("a")])
+        drain(bandit, settings)
+        bus.close()
+        file.write_bytes(older)
+        with pytest.raises(StoreError, match="this bus ends at 0: it is an older copy"):
+            drain(bandit, settings)
+
+    def test_messages_gone_from_the_bus_are_noticed(self, bus: MessageBus, logger: EventLogger) -> None:
+        bus.publish([decision("a")])
+        bus.prune("decisions", 1, datetime.now(UTC) + timedelta(days=1))
+        with pytest.raises(StoreError, match=r"decisions 1\.\.1 are gone from the bus"):
+            logger.run_once()
+
+    def test_pruning_spares_what_is_recent(self, bus: MessageBus, logger: EventLogger) -> None:
+        bus.publish([decision("a")])
+        logger.run_once()
+        assert logger.prune() == 0
+        assert bus.lookup("decisions", "a") is not None
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class TestTheDaemon:
+    def test_logs_until_it_is_told_to_stop(
+        self,
+        bandit: Bandit,
+        settings: Settings,
+        bus: MessageBus,
+        store: EventStore,
+        start: Callable[[], subprocess.Popen[str]],
+    ) -> None:
+        program = start()
+        bus.publish([decision("a"), reward("a")])
+        wait_for(lambda: store.head() == 1)
+        program.send_signal(signal.SIGTERM)
+        said = program.communicate(timeout=20)[1]
+        assert program.returncode == 0
+        assert said.count("joined") == 1
+        state = json.loads((settings.state_dir(bandit) / "logger.json").read_text())
+        assert (state["pid"], state["stopped"], state["error"]) == (program.pid, True, None)
+        assert (state["offsets"], state["head"]) == ({"decisions": 1, "rewards": 1}, 1)
+        assert state["lag"] == {"decisions": 0, "rewards": 0}
+
+    def test_says_what_is_wrong_and_goes_on_when_it_is_mended(
+        self,
+        bandit: Bandit,
+        settings: Settings,
+        bus: MessageBus,
+        store: EventStore,
+        start: Callable[[], subprocess.Popen[str]],
+    ) -> None:
+        table = settings.state_dir(bandit) / "store" / "decisions"
+        table.parent.mkdir(parents=True)
+        table.write_text("in the way")
+        program = start()
+        bus.publish([decision("a"), reward("a")])
+        state_file = settings.state_dir(bandit) / "logger.json"
+        wait_for(lambda: state_file.exists() and json.loads(state_file.read_text())["error"] is not None)
+        table.unlink()
+        wait_for(lambda: store.head() == 1)
+        program.terminate()
+        assert "trying again in" in program.communicate(timeout=20)[1]
+
+    @pytest.mark.slow
+    def test_killed_again_and_again_loses_nothing_and_doubles_nothing(
+        self, bus: MessageBus, store: EventStore, start: Callable[[], subprocess.Popen[str]]
+    ) -> None:
+        rng = random.Random(3)
+        acknowledged = 0
+        for _ in range(3):
+            program, before = start(), store.head()
+            while store.head() <= before:  # it has started to store: from now on any moment is a bad one
+                ids = [f"event-{acknowledged + n}" for n in range(40)]
+                bus.publish([reward(i) for i in ids[:5]] + [decision(i) for i in ids])
+                bus.publish([reward(i) for i in ids[5:]])
+                acknowledged += len(ids)
+                time.sleep(0.02)
+            time.sleep(0.3 * rng.random())
+            program.kill()
+            program.wait()
+        start()
+        wait_for(lambda: store.head() >= acknowledged)
+        for table in ("decisions", "rewards", "interactions"):
+            ids = store.query(f"SELECT event_id FROM {table}")["event_id"].to_pylist()  # noqa: S608
+            assert len(ids) == len(set(ids)) == acknowledged
+        assert store.interactions((0, acknowledged), ["seq"])["seq"].to_pylist() == list(range(1, acknowledged + 1))
+        assert store.query("SELECT count(*) AS n FROM rewards_apart")["n"].to_pylist() == [0]
