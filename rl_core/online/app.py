@@ -33,6 +33,7 @@ def build_app(
         title=f"banditloop prediction server: {bandit.name}",
         description="Decisions with propensities, logged before they are answered, and the rewards they earn.",
         lifespan=lifespan,
+        redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, Exception: _defect},
     )
     app.post(

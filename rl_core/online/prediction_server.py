@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from rl_core.backends import open_bus, open_registry
 from rl_core.backends.base import MessageBus
 from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends.local.files import locked, write_atomically
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, PortBusy
 from rl_core.online.app import build_app
@@ -34,6 +35,7 @@ from rl_core.online.service import Service
 
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
 _DRAIN_S = 10
+_SALT_BYTES = 32
 
 
 def main(bandit: Bandit, settings: Settings, port: int) -> int:
@@ -54,16 +56,17 @@ def main(bandit: Bandit, settings: Settings, port: int) -> int:
             policies = RegistryWatcher(open_registry(bandit, settings), bandit.problem)
         bus = open_bus(bandit, settings)
         try:
-            app = _application(bandit, container, policies, bus, _salt(state_dir))
+            app = application(bandit, container, policies, bus, _salt(state_dir))
             _serve(app, listener, bandit.name, state_dir)
         finally:
             bus.close()
     return 0
 
 
-def _application(
+def application(
     bandit: Bandit, container: ServingContainer, policies: Policies, bus: MessageBus, salt: bytes
 ) -> ASGIApp:
+    """The server without its process: starts to follow `policies` and to write to `bus` with its ASGI lifespan."""
     service: Service
 
     @asynccontextmanager
@@ -93,9 +96,8 @@ def _serve(app: ASGIApp, listener: socket.socket, name: str, state_dir: Path) ->
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    host, port = listener.getsockname()[:2]
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-    server = _Announced(config, Announcement(url, os.getpid(), datetime.now(UTC).isoformat()), state_dir, name)
+    announcement = Announcement(_url(listener), os.getpid(), datetime.now(UTC).isoformat())
+    server = _Announced(config, announcement, state_dir, name)
     # uvicorn sends itself the signal again when it has stopped; these handlers end that in status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -119,6 +121,13 @@ class _Announced(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._announcement.remove(self._state_dir)
         await super().shutdown(sockets)
+
+
+def _url(listener: socket.socket) -> str:
+    """Where this machine's programs reach the listener."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -145,15 +154,10 @@ def _listen(host: str, port: int) -> socket.socket:
 def _salt(state_dir: Path) -> bytes:
     """The endpoint's secret, made once: an event id keeps its draw over restarts."""
     path = state_dir / "endpoint" / "salt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        unfinished = path.with_name(f".salt.{os.getpid()}")
-        unfinished.touch(mode=0o600)
-        unfinished.write_bytes(secrets.token_bytes(32))
-        try:
-            os.link(unfinished, path)  # of two servers that start together, one makes it
-        except FileExistsError:
-            pass
-        finally:
-            unfinished.unlink()
-    return path.read_bytes()
+    with locked(path.with_name("salt.lock"), "the endpoint's secret"):
+        if not path.exists():
+            write_atomically(path, secrets.token_bytes(_SALT_BYTES))
+        salt = path.read_bytes()
+    if len(salt) != _SALT_BYTES:
+        raise ConfigError(f"{path} holds {len(salt)} bytes, a salt has {_SALT_BYTES}; remove it and a new one is made")
+    return salt

@@ -24,7 +24,7 @@ from rl_core.bandit.policy import Policy, write_artefact
 from rl_core.config import Bandit, ServingContainer
 from rl_core.errors import BusError
 from rl_core.online.policies import RegistryWatcher
-from rl_core.online.prediction_server import _application
+from rl_core.online.prediction_server import application
 from rl_core.schema import DECISION, REWARD
 
 SALT = b"salt of the test"
@@ -85,7 +85,7 @@ class World:
     def client(self, container: ServingContainer | None = None, **serving: Any) -> TestClient:
         bandit = self.bandit(**serving)
         watcher = RegistryWatcher(self.registry, bandit.problem)
-        app = _application(bandit, container or ServingContainer(), watcher, self.bus, SALT)
+        app = application(bandit, container or ServingContainer(), watcher, self.bus, SALT)
         return self._stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
     def logged(self, topic: Any = "decisions") -> list[dict[str, Any]]:

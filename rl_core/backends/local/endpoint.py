@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rl_core.backends.base import PolicyRegistry
+from rl_core.backends.local.files import write_atomically
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
 
 _POLL_S = 0.05
@@ -31,9 +32,7 @@ class Announcement:
     def write(self, state_dir: Path) -> None:
         path = self.path(state_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(asdict(self)))
-        unfinished.replace(path)
+        write_atomically(path, json.dumps(asdict(self)).encode())
 
     def remove(self, state_dir: Path) -> None:
         """Take it away, unless another server's stands there by now."""
