@@ -67,7 +67,10 @@ class Demo:
             self.stack.stop()
         self._forget()
         self.environment, self.data = load_environment(self.bandit, self.settings)
-        self.console.print(f"data: {SOURCES[self.data]}, {len(self.environment.user_ids)} users")
+        self.console.print(
+            f"data: {SOURCES[self.data]}, {len(self.environment.user_ids)} users; log and state: {self.settings.home}",
+            soft_wrap=True,
+        )
         try:
             with self._step("Airflow, prediction server, event logger") as step:
                 self.stack.start(lambda text: step.say(text))
@@ -189,7 +192,8 @@ class _Step:
     def __enter__(self) -> _Step:
         self._begun = time.monotonic()
         self._task = self._progress.add_task(self._title)
-        self._progress.start()
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def say(self, text: str) -> None:
@@ -200,7 +204,7 @@ class _Step:
         self._progress.stop()
         mark = "[green]✓[/]" if kind is None else "[red]✗[/]"
         detail = f" — {self._said}" if self._said else ""
-        self._console.print(f"{mark} {self._title} ({time.monotonic() - self._begun:.1f} s){detail}")
+        self._console.print(f"{mark} {self._title} ({time.monotonic() - self._begun:.1f} s){detail}", soft_wrap=True)
 
 
 def rounds_table(report: dict[str, Any]) -> Table:
