@@ -28,4 +28,4 @@ for bandit in good_bandits(__file__):
         release = ReleaseLease(task_id="release_lease", bandit=bandit)
 
         lease >> train.submit
-        [announce, train.cancel] >> release.as_teardown(setups=lease, on_failure_fail_dagrun=True)
+        [announce, train.cancel] >> release.as_teardown(setups=lease)

@@ -24,7 +24,7 @@ def startup_params(bandit: Bandit) -> Params:
         "rounds": _count(bandit.startup.rounds, "Rounds", "Decisions of the random policy (simulation only)."),
         "seed": _seed(bandit.startup.seed),
         "replace_champion": _switch(
-            "Replace the champion", "Start over although a champion serves; without this, startup refuses to run twice."
+            "Replace the champion", "Start over although a champion serves; the new policy is judged against it."
         ),
         **_agent_params(bandit),
         "enable_caching": _caching(),

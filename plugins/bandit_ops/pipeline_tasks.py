@@ -53,13 +53,17 @@ class PipelineTasks(NamedTuple):
 def pipeline(
     bandit: Bandit, plan: Plan | XComArg, *, group_id: str, setups: Sequence[BaseOperator] = ()
 ) -> PipelineTasks:
-    """The three tasks as a group. `setups` are upstream setup tasks; where one of them has run, the teardown runs too,
-    even if `submit` itself died after it started a job."""
+    """The three tasks as a group.
+
+    `setups` are upstream setup tasks; where one of them has run, the teardown runs too, even if `submit` itself died
+    after it started a job. The teardown leaves on_failure_fail_dagrun off: on, it would be the run's last word, and a
+    run whose `wait` failed would count as a success.
+    """
     with TaskGroup(group_id, tooltip="one pipeline job: submit, wait, and cancel what nobody waits for"):
         submit = SubmitPipeline(task_id=SUBMIT, bandit=bandit, plan=plan)
         wait = WaitForPipeline(task_id=WAIT, bandit=bandit, plan=plan)
         cancel = CancelIfActive(task_id=CANCEL, bandit=bandit, submit_retries=submit.retries or 0)
-        submit >> wait >> cancel.as_teardown(setups=[submit, *setups], on_failure_fail_dagrun=True)
+        submit >> wait >> cancel.as_teardown(setups=[submit, *setups])
     return PipelineTasks(submit, wait, cancel)
 
 

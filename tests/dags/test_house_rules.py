@@ -49,6 +49,8 @@ def task_violations(task: object) -> list[str]:
         found.append(f"retry_delay is {task.retry_delay}; people wait for it: one minute at most")
     if task.execution_timeout is None:
         found.append("no execution_timeout; a hanging task holds its slot for ever: set one")
+    if task.is_teardown and task.on_failure_fail_dagrun:
+        found.append("on_failure_fail_dagrun makes a run whose work failed a success; leave it off")
     if isinstance(task, BaseSensorOperator) and task.mode != "reschedule":
         found.append(f"mode is {task.mode}; a waiting task must hold no worker slot: mode='reschedule'")
     if isinstance(task, BaseSensorOperator) and task.timeout > 86_400:
@@ -66,6 +68,7 @@ def test_a_dag_that_keeps_none_is_told_each_of_them(airflow_home: Path) -> None:
     with DAG("wild", tags={"misc"}, catchup=True, max_active_runs=3, dagrun_timeout=timedelta(hours=1)) as dag:
         BaseOperator(task_id="careless", retries=0)
         BaseSensorOperator(task_id="greedy", retries=1, retry_delay=timedelta(hours=1))
+        BaseOperator(task_id="masking", retries=1).as_teardown(on_failure_fail_dagrun=True)
     told = "\n".join(violations(dag, {"movielens"}))
     for word in (
         "wild: dag_id",
@@ -80,6 +83,7 @@ def test_a_dag_that_keeps_none_is_told_each_of_them(airflow_home: Path) -> None:
         "task greedy: retry_delay",
         "task greedy: mode is poke",
         "task greedy: waits longer",
+        "task masking: on_failure_fail_dagrun",
     ):
         assert word in told, f"nobody says {word!r} in\n{told}"
 
