@@ -45,6 +45,9 @@ class _Open:
     by_job: bool
     rewards: list[_Reward] = field(default_factory=list)
 
+    def in_time(self, reward: _Reward) -> bool:
+        return reward.received_at <= self.deadline
+
 
 class Closed(NamedTuple):
     """What the lookup knows of a closed decision; decided_at in microseconds since 1970."""
@@ -89,31 +92,15 @@ class Joiner:
     ) -> Joined:
         """Take new rows in and give out what they and the watermark close. `closed`: what `to_look_up` found."""
         passed = _micros(watermark) if watermark is not None else _NEVER
-        apart: list[tuple[_Reward, str]] = []
         self._open_new(decisions, closed)
-        for reward in _rewards_of(rewards):
-            if reward.event_id in self._open:
-                self._open[reward.event_id].rewards.append(reward)
-            elif reward.event_id in closed:
-                apart.append((reward, self._too_late(reward, closed[reward.event_id])))
-            else:
-                self._waiting.setdefault(reward.event_id, []).append(reward)
-        closing = [
-            (key, one)
-            for key, one in self._open.items()
-            if (one.deadline < passed and not one.by_job) or self._now(one)
-        ]
+        apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
-        for key, one in closing:
-            del self._open[key]
-            in_time = [reward for reward in one.rewards if reward.received_at <= one.deadline]
-            winner = min(in_time, key=lambda reward: (reward.producer, reward.offset), default=None)
+        for event_id in [key for key, one in self._open.items() if self._closes(one, passed)]:
+            one = self._open.pop(event_id)
+            winner = min((r for r in one.rewards if one.in_time(r)), key=lambda r: (r.producer, r.offset), default=None)
             won.append((one, winner))
-            apart += [
-                (reward, "duplicate" if reward.received_at <= one.deadline else "late")
-                for reward in one.rewards
-                if reward is not winner
-            ]
+            others = (reward for reward in one.rewards if reward is not winner)
+            apart += [(reward, "duplicate" if one.in_time(reward) else "late") for reward in others]
         apart += [(reward, "unknown") for reward in self._given_up(passed)]
         return Joined(self._interactions(won, now), _apart(apart))
 
@@ -126,15 +113,24 @@ class Joiner:
                 rewards = self._waiting.pop(event_id, [])
                 self._open[event_id] = _Open(decisions, row, decided_at + self._wait, by_job, rewards)
 
-    def _now(self, one: _Open) -> bool:
-        """Whether its rewards alone close it."""
+    def _hand_out(self, rewards: pa.Table, closed: Mapping[str, Closed]) -> list[tuple[_Reward, str]]:
+        """Each reward to its decision, or to those that wait for one; returns those that come after the close."""
+        apart = []
+        for reward in _rewards_of(rewards):
+            if reward.event_id in self._open:
+                self._open[reward.event_id].rewards.append(reward)
+            elif reward.event_id in closed:
+                known = closed[reward.event_id]
+                on_time = reward.received_at <= known.decided_at + self._wait
+                apart.append((reward, "duplicate" if on_time and known.closed_by == "reward" else "late"))
+            else:
+                self._waiting.setdefault(reward.event_id, []).append(reward)
+        return apart
+
+    def _closes(self, one: _Open, passed: int) -> bool:
         if one.by_job:
             return bool(one.rewards)
-        return self._early and any(reward.received_at <= one.deadline for reward in one.rewards)
-
-    def _too_late(self, reward: _Reward, closed: Closed) -> str:
-        on_time = reward.received_at <= closed.decided_at + self._wait
-        return "duplicate" if on_time and closed.closed_by == "reward" else "late"
+        return one.deadline < passed or (self._early and any(map(one.in_time, one.rewards)))
 
     def _given_up(self, passed: int) -> list[_Reward]:
         over = [
