@@ -33,9 +33,9 @@ from rl_core.bandit.linucb import accumulate  # noqa: E402
 from rl_core.bandit.policy import write_artefact  # noqa: E402
 from rl_core.config import Bandit  # noqa: E402
 
-BASELINES = {  # requests/s by connections: a FastAPI prototype without a log, and a raw ASGI app with SQLite behind it
-    "best_effort": {1: 1967, 16: 2864},
-    "durable": {16: 3698},
+BASELINES = {  # requests/s by (instances, connections): FastAPI without a log; a raw ASGI app with SQLite behind it
+    "best_effort": {(1, 1): 1967, (1, 16): 2864, (256, 1): 405},
+    "durable": {(1, 16): 3698, (256, 1): 247},
 }
 
 
@@ -53,19 +53,23 @@ def main() -> None:
             with _server(folder, bandit) as (port, pid):
                 for instances, connections in ((1, 1), (1, 16), (256, 1)):
                     row = _measure(folder, port, bandit.problem.observation_dim, instances, connections, args.seconds)
-                    baseline = BASELINES[durability].get(connections) if instances == 1 else None
+                    baseline = BASELINES[durability].get((instances, connections))
                     row = {"durability": durability, **row, "baseline": baseline, "memory_mib": _memory_mib(pid)}
                     row["fsync_ms"] = _fsync_ms(folder)
                     rows.append(row)
-                    print(
-                        f"{durability:12} {instances:9} {connections:12} {row['requests_per_s']:11.0f} "
-                        f"{baseline or '':>9} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['memory_mib']:11.0f} {row['fsync_ms']:9.2f}",
-                        flush=True,
-                    )
+                    print(_line(row), flush=True)
     if args.json:
         args.json.write_text(
             json.dumps({"machine": platform.platform(), "cores": os.cpu_count(), "rows": rows}, indent=1)
         )
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['durability']:12} {row['instances']:9} {row['connections']:12} {row['requests_per_s']:11.0f} "
+        f"{row['baseline'] or '':>9} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} "
+        f"{row['memory_mib']:11.0f} {row['fsync_ms']:9.2f}"
+    )
 
 
 def _bandit(folder: Path, durability: str) -> Bandit:
