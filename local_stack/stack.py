@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +50,5 @@ class Stack:
 
     def cancel_jobs(self) -> None:
         runner = LocalRunner(self.bandit, self.settings)
-        folder = self.settings.state_dir(self.bandit) / "runs"
-        with contextlib.suppress(FileNotFoundError):
-            for job_id in os.listdir(folder):
-                runner.cancel(job_id)
+        for job_id in runner.active():
+            runner.cancel(job_id)
