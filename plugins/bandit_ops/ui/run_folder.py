@@ -34,7 +34,10 @@ def find(home: Path, dag_id: str, job_id: str) -> Path | None:
 
 def file_in(folder: Path, name: str) -> Path | None:
     """The regular file of that name; None for anything that leads out of the folder, symbolic links included."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except (ValueError, OSError):  # a null byte, or a name longer than names can be
+        return None
     return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
 
 

@@ -1,0 +1,84 @@
+"""The page of a pipeline run shows the run's folder and nothing outside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bandit_ops.job_identity import JobIdentity
+from bandit_ops.ui import run_folder
+
+DAG_ID = "toy_retrain"
+JOB = JobIdentity.of("toy-v1", DAG_ID, "manual__1", "train").job_id
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "state" / "toy-v1" / "runs" / JOB
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"state": "FAILED", "message": "<b>gap</b>", "outputs": {}}))
+    (folder / "steps.json").write_text(json.dumps([{"step": "trainer", "state": "FAILED", "seconds": 1.234567}]))
+    (folder / "log.txt").write_text("\x1b[31mseq 5 is missing\x1b[0m <script>alert(1)</script>\n")
+    (tmp_path / "state" / "secret.txt").write_text("secret")
+    (folder / "way-out").symlink_to(tmp_path / "state" / "secret.txt")
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def folder(home: Path) -> Path:
+    found = run_folder.find(home, DAG_ID, JOB)
+    assert found is not None
+    return found
+
+
+class TestFinding:
+    def test_a_run_by_the_dag_that_started_it(self, folder: Path) -> None:
+        assert folder.name == JOB
+
+    def test_another_dags_run_is_not_found(self, home: Path) -> None:
+        assert run_folder.find(home, "toy_startup", JOB) is None
+        assert run_folder.find(home, "toy_retrain2", JOB) is None
+
+    @pytest.mark.parametrize(
+        "job_id", ["..", "../secret.txt", "*", "toy-v1-retrain-*-g0-a0", f"{JOB}/..", "%2e%2e", ""]
+    )
+    def test_nothing_but_a_job_id_is_looked_for(self, home: Path, job_id: str) -> None:
+        assert run_folder.find(home, DAG_ID, job_id) is None
+
+
+class TestFiles:
+    def test_of_the_run_are_given(self, folder: Path) -> None:
+        assert run_folder.file_in(folder, "log.txt") == folder / "log.txt"
+
+    @pytest.mark.parametrize("name", ["../../../secret.txt", "way-out", "/etc/passwd", ".", "", "missing", "a\0b"])
+    def test_outside_it_are_not(self, folder: Path, name: str) -> None:
+        assert run_folder.file_in(folder, name) is None
+
+
+class TestThePage:
+    def test_shows_state_steps_log_and_files(self, folder: Path) -> None:
+        page = run_folder.render(DAG_ID, JOB, folder)
+        for text in (f"{JOB}: FAILED", "trainer", "1.23", "seq 5 is missing", f"{JOB}/files/log.txt"):
+            assert text in page
+
+    def test_escapes_what_it_shows_and_drops_colours(self, folder: Path) -> None:
+        page = run_folder.render(DAG_ID, JOB, folder)
+        assert "<script>" not in page
+        assert "<b>gap" not in page
+        assert "\x1b" not in page
+
+    def test_lists_no_link_out_of_the_folder(self, folder: Path) -> None:
+        assert "way-out" not in run_folder.render(DAG_ID, JOB, folder)
+
+    def test_of_a_run_that_has_only_begun_is_shown_too(self, home: Path, folder: Path) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        assert "PENDING" in run_folder.render(DAG_ID, JOB, folder)
+
+    def test_shows_the_end_of_a_long_log(self, folder: Path) -> None:
+        (folder / "log.txt").write_text("first\n" + "x" * 200_000 + "\nlast\n")
+        page = run_folder.render(DAG_ID, JOB, folder)
+        assert "last" in page
+        assert "first" not in page
