@@ -88,18 +88,20 @@ def _register(registry: PolicyRegistry, policy: Path, manifest: Manifest, champi
 
 
 def _excluded(registry: PolicyRegistry, champion: str | None, held: Sequence[Window]) -> tuple[Exclusion, ...]:
-    """What the champion excluded and every window that was rejected since."""
+    """What the champion excluded, and every window tried since that is not held: rejected, or rolled back."""
     inherited = registry.lineage(champion).excluded if champion else ()
-    rejected = (
-        Exclusion(low, high, attempt.reason)
+    tried = (
+        Exclusion(low, high, attempt.reason if attempt.verdict == "rejected" else f"{attempt.version} was rolled back")
         for attempt in registry.attempts()
-        if attempt.verdict == "rejected"
         for low, high in attempt.windows
     )
-    by_window = {(e.seq_low, e.seq_high): e for e in (*rejected, *inherited)}
-    return tuple(
-        by_window[low, high] for low, high in sorted(by_window) if not any(_overlap((low, high), w) for w in held)
-    )
+    taken, excluded = list(held), []
+    for exclusion in (*inherited, *tried):
+        window = (exclusion.seq_low, exclusion.seq_high)
+        if not any(_overlap(window, other) for other in taken):
+            taken.append(window)
+            excluded.append(exclusion)
+    return tuple(sorted(excluded, key=lambda exclusion: exclusion.seq_low))
 
 
 def _overlap(one: Window, other: Window) -> bool:

@@ -160,6 +160,15 @@ class TestARejection:
         assert [(ref.seq_low, ref.seq_high) for ref in lineage.windows] == [(0, 200), (300, 400), (500, 600)]
 
 
+def test_the_window_of_a_policy_that_was_rolled_back_is_in_no_later_policy(job: Job, registry: PolicyRegistry) -> None:
+    first = job.deploy((0, 200), None).version
+    second = job.deploy((200, 300), first).version
+    registry.promote(first, expected_champion=second)
+    lineage = registry.lineage(job.deploy((300, 400), first).version)
+    assert [(ref.seq_low, ref.seq_high) for ref in lineage.windows] == [(0, 200), (300, 400)]
+    assert [(e.seq_low, e.seq_high, e.reason) for e in lineage.excluded] == [(200, 300, f"{second} was rolled back")]
+
+
 class TestWhatIsDamaged:
     def test_a_policy_is_not_registered(
         self, job: Job, bandit: Bandit, settings: Settings, registry: PolicyRegistry, tmp_path: Path

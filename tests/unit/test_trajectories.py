@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rl_core.bandit import trajectories
-from rl_core.bandit.linucb import LinUCB, accumulate
+from rl_core.bandit.lineage import make_blocks
+from rl_core.bandit.linucb import LinUCB, combine
 from rl_core.bandit.saved_model import import_tf_agents
 from rl_core.bandit.tfrecord import Layout
 from rl_core.bandit.trajectories import DATASET, Dataset, Part, Rows
@@ -149,18 +150,27 @@ class TestTFAgents:
         assert batch.is_last().numpy().all()
         assert (batch.discount.numpy() == 0).all()
 
-    def test_trains_to_the_statistics_and_theta_of_our_trainer(self, tmp_path: Path, agent: Any) -> None:
-        dataset = _write(tmp_path, (0, 4000))
-        for batch in self._load(dataset, agent).batch(50):
+    def test_trains_to_our_statistics_theta_and_actions(self, tmp_path: Path, agent: Any) -> None:
+        import tensorflow as tf
+        from tf_agents.trajectories import time_step
+
+        dataset = _write(tmp_path, (0, 1000), (1000, 4000))
+        for batch in self._load(dataset, agent).batch(400):
             agent.train(batch)
-        rows = Rows.concatenated(dataset.read())
-        ours = LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.2, 0.01)
+        ours = LinUCB(combine(make_blocks(dataset, half_life=0.0), head=4000), 0.2, 0.01)
         for stock, mine in (
             (np.stack([m.numpy() for m in agent.cov_matrix]), ours.statistics.a),
             (np.stack([v.numpy() for v in agent.data_vector]), ours.statistics.b),
             (agent.theta.numpy(), ours.theta),
         ):
             assert np.abs(stock - mine).max() <= 1e-5 * np.abs(mine).max()
+        observations = np.random.default_rng(4).standard_normal((1000, DIM)).astype(np.float32)
+        step = time_step.restart(tf.constant(observations), batch_size=1000)
+        scores = ours.scores(observations)
+        best = np.sort(scores, axis=1)
+        clear = best[:, -1] - best[:, -2] > 1e-4
+        assert clear.mean() > 0.95
+        assert np.array_equal(agent.policy.action(step).action.numpy()[clear], scores.argmax(axis=1)[clear])
 
     def test_finds_a_record_to_be_a_deterministically_serialised_example(self, tmp_path: Path, agent: Any) -> None:
         import tensorflow as tf
