@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pytest
 from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.event_store import DeltaEventStore
 from rl_core.errors import StoreError
+from rl_core.schema import REWARD_SCHEMA
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False)])
@@ -105,6 +107,24 @@ class TestFiles:
         for n in range(5):
             table.append(numbers(10 * n, 10 * n + 9))
         assert len(table.dataset("n > 15 AND n <= 25").files) == 2
+
+
+class TestDamage:
+    @pytest.mark.parametrize("damage", ["removed", "cut short"])
+    def test_to_a_file_is_an_error_that_names_it(self, tmp_path: Path, damage: str) -> None:
+        store = DeltaEventStore(tmp_path / "store")
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        row = {"event_id": "a", "reward": 1.0, "observed_at": now, "received_at": now, "producer": "bus-1", "offset": 1}
+        store.append("rewards", pa.Table.from_pylist([row], schema=REWARD_SCHEMA))
+        (file,) = (tmp_path / "store" / "rewards").glob("*.parquet")
+        if damage == "removed":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(StoreError, match=file.name):
+            store.since("rewards", {})
+        with pytest.raises(StoreError, match=file.name):
+            store.query("SELECT sum(reward) FROM rewards")
 
 
 class TestColumnsAddedLater:

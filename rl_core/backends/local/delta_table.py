@@ -81,8 +81,8 @@ class DeltaTable:
         with self._lock, self._explained():
             table = self._current()
             uris = table.file_uris(file_pruning_predicate=files) if table else []
-        paths = [str(self._path / uri.rsplit("/", 1)[1]) for uri in uris]  # the URIs are percent-encoded
-        return dataset.dataset(paths, schema=self._schema, format="parquet")
+            paths = [str(self._path / uri.rsplit("/", 1)[1]) for uri in uris]  # the URIs are percent-encoded
+            return dataset.dataset(paths, schema=self._schema, format="parquet")
 
     def _current(self) -> Handle | None:
         from deltalake import DeltaTable as Open
