@@ -326,21 +326,41 @@ class TestWire:
         connection.close()
 
 
-class TestSimulatorProgram:
-    def test_sends_its_users_and_reports(self, site: Site, settings: Settings) -> None:
-        from rl_core.bandit.movielens_data import synthetic_path
-        from rl_core.bandit.movielens_synthetic import write_synthetic
+@pytest.fixture
+def ratings(settings: Settings) -> str:
+    """A folder with a ratings file, so that no program looks for one on the network."""
+    from rl_core.bandit.movielens_data import synthetic_path
+    from rl_core.bandit.movielens_synthetic import write_synthetic
 
-        write_synthetic(synthetic_path(settings.home))
-        folder = synthetic_path(settings.home).parent
+    write_synthetic(synthetic_path(settings.home))
+    return str(synthetic_path(settings.home).parent)
+
+
+class TestSimulatorProgram:
+    def test_sends_its_users_and_reports(self, site: Site, ratings: str) -> None:
         site.promote(1)
         site.serve()
-        program = site.run("simulate", "--decisions", "200", BANDIT_MOVIELENS_DIR=str(folder))
+        program = site.run("simulate", "--decisions", "200", BANDIT_MOVIELENS_DIR=ratings)
         output, _ = program.communicate(timeout=60)
         assert program.returncode == 0, output
         assert "200 of 200 users served" in output
         assert "acknowledged 200 of 200 decisions and 200 rewards" in output
         assert len(site.on_the_bus()) == len(site.on_the_bus("rewards")) == 200
+
+    def test_ctrl_c_sends_the_rewards_of_the_served_and_reports(self, site: Site, ratings: str) -> None:
+        site.promote(1)
+        site.serve()
+        program = site.run("simulate", "--decisions", "1000000", BANDIT_MOVIELENS_DIR=ratings)
+        deadline = time.monotonic() + 60
+        while len(site.on_the_bus()) < 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        program.send_signal(signal.SIGINT)
+        output, _ = program.communicate(timeout=60)
+        assert program.returncode == 130, output
+        assert "ended early: interrupted" in output
+        assert "Traceback" not in output
+        assert len(site.on_the_bus()) == len(site.on_the_bus("rewards"))
 
     def test_without_a_server_says_how_to_start_one(self, site: Site) -> None:
         program = site.run("simulate")
