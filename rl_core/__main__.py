@@ -37,7 +37,9 @@ def run(argv: list[str] | None = None) -> int:
     if args.command == "serve":
         from rl_core.online import prediction_server
 
-        return prediction_server.main(bandit, settings, args.port or settings.server_port_of(bandit))
+        return prediction_server.main(
+            bandit, settings, settings.server_port_of(bandit) if args.port is None else args.port
+        )
     if args.command == "log":
         from rl_core.online import event_logger
 
