@@ -112,8 +112,16 @@ class AirflowApi:
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
         """The task's log as lines of text."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        answer = self.request("GET", path, params={"full_content": True})["content"]
-        return "\n".join(str(line.get("event", line) if isinstance(line, dict) else line) for line in answer)
+        lines = self.request("GET", path, params={"full_content": True})["content"]
+        return "\n".join(text for line in lines for text in _log_texts(line))
+
+
+def _log_texts(line: Any) -> list[str]:
+    """What one structured log line says: its event, and the message of each exception it carries."""
+    if not isinstance(line, dict):
+        return [str(line)]
+    errors = line.get("error_detail") or []
+    return [str(line.get("event", "")), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
 def wait_for(ask: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = 0.5) -> T:

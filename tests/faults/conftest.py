@@ -1,0 +1,222 @@
+"""One real Airflow for all fault tests: real scheduler, workers, pipelines and runner; only the stages do nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from bandit_ops.job_identity import JobIdentity
+from bandit_ops.runners.base import JobState
+from bandit_ops.runners.job_folder import MARK
+from bandit_ops.runners.local import LocalRunner
+from local_stack.airflow_api import wait_for
+from local_stack.airflow_stack import AirflowStack
+from rl_core.config import Bandit, Settings
+
+T = TypeVar("T")
+REPOSITORY = Path(__file__).parents[2]
+STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
+DAG_ID = "toy_faults"
+
+BANDIT = {
+    "name": "toy",
+    "prefix": "toy",
+    "pipe_version": "v1",
+    "problem": {
+        "observation_dim": 2,
+        "observation_version": "o1",
+        "actions": ["left", "right"],
+        "action_set_version": "a1",
+        "reward_min": 0,
+        "reward_max": 1,
+        "reward_default": 0,
+    },
+    "startup": {"source": "log"},
+    "retrain": {"poke_interval_s": 2, "run_timeout_s": 120},
+}
+
+QUICK = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "8",  # a worker killed before it reported leaves its task queued
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+}
+
+
+@dataclass
+class World:
+    """A running Airflow, the toy bandit's runs, and what tests ask of them."""
+
+    stack: AirflowStack
+    settings: Settings
+    bandit: Bandit
+    dag_id: str = DAG_ID
+
+    @property
+    def runner(self) -> LocalRunner:
+        return LocalRunner(self.bandit, self.settings)
+
+    def behave(self, **stages: str) -> None:
+        """How stages behave from now on: hold (until told otherwise) or fail; others do their nothing well."""
+        new = self.settings.home / "behaviour.new"
+        new.write_text(json.dumps(stages))
+        new.replace(self.settings.home / "behaviour.json")
+
+    def trigger(self, **conf: Any) -> str:
+        return self.stack.api.trigger(DAG_ID, conf)
+
+    def jobs(self, run_id: str) -> dict[str, JobState]:
+        """The state of every job of a run, by `g<generation>-a<attempt>`, oldest first."""
+        scope = self._scope(run_id)
+        folder = self.settings.state_dir(self.bandit) / "runs"
+        found = {}
+        for path in sorted(folder.glob(f"{scope}-*")):
+            status = self.runner.status(path.name)
+            if status is not None:
+                found[path.name.removeprefix(f"{scope}-")] = status.state
+        return found
+
+    def cancel_job(self, run_id: str, name: str) -> None:
+        """As a person would, in the runner's own console."""
+        self.runner.cancel(f"{self._scope(run_id)}-{name}")
+
+    def _scope(self, run_id: str) -> str:
+        return JobIdentity.of(self.bandit.artefact_name, DAG_ID, run_id, "train").scope
+
+    def live(self, run_id: str) -> list[str]:
+        return [name for name, state in self.jobs(run_id).items() if not state.terminal]
+
+    def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 60) -> T:
+        return wait_for(ask, timeout_s, what, poll_s=0.1)
+
+    def until_job(self, run_id: str, name: str, state: JobState, timeout_s: float = 60) -> None:
+        """Wait for a job's state, looking all the while that no two jobs of the run are live."""
+
+        def reached() -> bool:
+            assert len(self.live(run_id)) <= 1, f"two live jobs: {self.jobs(run_id)}"
+            return self.jobs(run_id).get(name) is state
+
+        self.until(reached, f"{name} to be {state}; there are {self.jobs(run_id)}", timeout_s)
+
+    def until_task(self, run_id: str, task: str, *states: str, timeout_s: float = 60) -> str:
+        def reached() -> str | None:
+            state = self.stack.api.task_states(DAG_ID, run_id)[task]
+            return state if state in states else None
+
+        return self.until(reached, f"{task} of {run_id} to be {' or '.join(states)}", timeout_s)
+
+    def end_of(self, run_id: str, timeout_s: float = 90) -> str:
+        """The final state of the run, looking all the while that no two of its jobs are live."""
+
+        def ended() -> str | None:
+            assert len(self.live(run_id)) <= 1, f"two live jobs: {self.jobs(run_id)}"
+            state = str(self.stack.api.run(DAG_ID, run_id)["state"])
+            return state if state in ("success", "failed") else None
+
+        return self.until(ended, f"{run_id} to end", timeout_s)
+
+    def worker_of(self, ti_id: str) -> psutil.Process | None:
+        """The executor's process that runs this task instance now; its title ends with the instance's id."""
+        for process in self.stack.processes():
+            try:
+                title = " ".join(process.cmdline())
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+            if "LocalExecutor" in title and ti_id in title:
+                return process
+        return None
+
+    def until_worker(self, run_id: str, task: str) -> psutil.Process:
+        """The worker that runs this task next. A look of `wait` takes 0.2 s: nothing else is asked meanwhile."""
+        ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
+        return wait_for(lambda: self.worker_of(ti_id), 60, f"a worker with {task}", poll_s=0.005)
+
+    def kill_worker(self, worker: psutil.Process) -> None:
+        """SIGKILL to the worker and the task below it, as the kernel does when memory runs out."""
+        for process in [worker, *worker.children(recursive=True)]:
+            try:
+                if MARK not in process.environ():
+                    os.kill(process.pid, signal.SIGKILL)
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+
+    def job_processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK, "").startswith(str(self.settings.home)):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+def make_root(folder: Path) -> Path:
+    """The real rl_core and pipeline_defs over stages that do nothing."""
+    ignored = shutil.ignore_patterns("__pycache__", "stages", "bandit", "online")
+    shutil.copytree(REPOSITORY / "rl_core", folder / "rl_core", ignore=ignored)
+    shutil.copytree(
+        REPOSITORY / "pipeline_defs", folder / "pipeline_defs", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (folder / "rl_core" / "stages").mkdir()
+    for stage in STAGES:
+        shutil.copy(Path(__file__).with_name("held_stage.py"), folder / "rl_core" / "stages" / f"{stage}.py")
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def airflow_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = Path(os.path.realpath(tmp_path_factory.mktemp("faults")))
+    dags = folder / "dags"
+    dags.mkdir()
+    shutil.copy(Path(__file__).with_name("toy_faults.py"), dags)
+    (dags / "toy.json").write_text(json.dumps(BANDIT))
+    settings = Settings(home=folder / "home", airflow_port=free_port())
+    settings.home.mkdir()
+    stack = AirflowStack(settings, dags=dags, root=make_root(folder / "code"), options=QUICK)
+    world = World(stack, settings, Bandit.model_validate(BANDIT))
+    try:
+        stack.start()
+        stack.wait_for_dags([DAG_ID])
+        stack.api.unpause(DAG_ID)
+        yield world
+    finally:
+        stack.stop(grace_s=3)
+        stack.api.close()
+        for process in world.job_processes():
+            process.kill()
+
+
+@pytest.fixture
+def world(airflow_world: World) -> Iterator[World]:
+    """The shared Airflow, running, with well-behaved stages; what a test leaves behind is ended."""
+    airflow_world.behave()
+    if not airflow_world.stack.running():
+        airflow_world.stack.start()
+    yield airflow_world
+    for run in airflow_world.stack.api.runs(DAG_ID):
+        if run["state"] in ("queued", "running"):
+            airflow_world.stack.api.set_run_state(DAG_ID, run["dag_run_id"], "failed")
+    for process in airflow_world.job_processes():
+        process.kill()

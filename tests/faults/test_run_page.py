@@ -1,0 +1,38 @@
+"""The run page on a real Airflow: linked from the task, and shown only to those who are logged in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import World
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+
+def test_a_task_links_to_its_run_and_the_page_asks_for_a_login(world: World) -> None:
+    api = world.stack.api
+    run_id = world.trigger()
+    assert world.end_of(run_id) == "success"
+    for task in ("train.submit", "train.wait"):
+        path = f"/dags/{world.dag_id}/dagRuns/{run_id}/taskInstances/{task}/links"
+        url = api.request("GET", path)["extra_links"]["Pipeline run"]
+        assert url.startswith(f"{world.stack.url}/banditloop/dags/{world.dag_id}/jobs/toy-v1-faults-")
+
+        login = {"Authorization": f"Bearer {api.token()}"}
+        page = httpx.get(url, headers=login, trust_env=False)
+        assert page.status_code == 200
+        assert "SUCCEEDED" in page.text
+        assert "deployer" in page.text
+        log = httpx.get(f"{url}/files/log.txt", headers=login, trust_env=False)
+        assert log.status_code == 200
+        assert "deployer" in log.text
+
+        assert httpx.get(url, trust_env=False).status_code == 401
+        assert httpx.get(f"{url}/files/log.txt", trust_env=False).status_code == 401
+        assert httpx.get(f"{url}/files/..%2f..%2f..%2fairflow.cfg", headers=login, trust_env=False).status_code == 404
+        other = url.replace(world.dag_id, "toy_other")
+        assert httpx.get(other, headers=login, trust_env=False).status_code == 404
