@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rl_core.config import Bandit
@@ -17,6 +17,8 @@ def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
         "dag_id": f"{bandit.name}_{noun}",
         "doc_md": doc,
         "tags": {"banditloop", noun, bandit.name},
+        # Without one, the first run of "@continuous" is an interval of no length and every later one collides with it.
+        "start_date": datetime(2026, 1, 1, tzinfo=UTC),
         "catchup": False,
         "max_active_runs": 1,
         "default_args": {

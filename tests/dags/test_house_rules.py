@@ -27,6 +27,8 @@ def violations(dag: DAG, bandits: set[str]) -> list[str]:
         found.append(f"tags {sorted(unknown)} are not in bandit_ops.house.TAGS; use those, or add there")
     if "banditloop" not in dag.tags:
         found.append("the tag banditloop is missing; pass **house_rules(...)")
+    if dag.start_date is None:
+        found.append('no start_date; "@continuous" runs once and never again without one: pass **house_rules(...)')
     if dag.catchup:
         found.append("catchup is on; windows are counted, never dated: set catchup=False")
     if dag.max_active_runs != 1:
@@ -75,6 +77,7 @@ def test_a_dag_that_keeps_none_is_told_each_of_them(airflow_home: Path) -> None:
         "When this fails",
         "tags ['misc']",
         "tag banditloop",
+        "start_date",
         "catchup",
         "max_active_runs",
         "dagrun_timeout",
