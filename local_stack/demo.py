@@ -171,7 +171,7 @@ class Demo:
         path.write_text(json.dumps(report, indent=2) + "\n")
         plot(report, path.with_suffix(".png"))
         self.console.print(rounds_table(report))
-        self.console.print(log_line(report))
+        self.console.print(log_line(report), soft_wrap=True)
         walls = report["wall_s"]
         self.console.print(f"startup {walls['startup']} s, retrains {walls['retrain']} s, all {walls['total']} s")
         self.console.print(f"report: {path}", soft_wrap=True)
@@ -201,16 +201,18 @@ class _Step:
         self._progress.update(self._task, description=f"{self._title}: {text}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
         mark = "[green]✓[/]" if kind is None else "[red]✗[/]"
         detail = f" — {self._said}" if self._said else ""
         self._console.print(f"{mark} {self._title} ({time.monotonic() - self._begun:.1f} s){detail}", soft_wrap=True)
 
 
 def rounds_table(report: dict[str, Any]) -> Table:
-    table = Table(title=f"{report['data']}: % of the gap between uniform random (0) and oracle (100)")
-    for heading in ("policy", "trigger", "window", "trained on", "served", "mean reward", "greedy %", "as served %"):
-        table.add_column(heading, justify="left" if heading in ("policy", "trigger") else "right")
+    """greedy, served: % of the gap, noise-free; decided, reward: what it lived through."""
+    table = Table(title=f"{report['data']}: greedy and served in % of the gap, uniform random = 0, oracle = 100")
+    for heading in ("policy", "trigger", "window", "trained on", "decided", "reward", "greedy", "served"):
+        table.add_column(heading, justify="left" if heading in ("policy", "trigger") else "right", no_wrap=True)
     for one in report["rounds"]:
         low, high = one["window"]
         mean = "–" if one["mean_reward"] is None else f"{one['mean_reward']:.3f}"

@@ -145,9 +145,11 @@ def plot(report: dict[str, Any], path: Path) -> None:
             one["policy_version"],
             (x, one["pct_of_gap_served"]),
             fontsize=7,
-            xytext=(4, -12),
+            xytext=(0, -14),
+            ha="center",
             textcoords="offset points",
         )
+    axes.margins(x=0.12)
     axes.legend(loc="lower right")
     figure.savefig(path)
     plt.close(figure)
