@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -210,8 +211,9 @@ class _Step:
 
 def rounds_table(report: dict[str, Any]) -> Table:
     """greedy, served: % of the gap, noise-free; decided, reward: what it lived through."""
-    table = Table(title=f"{report['data']}: greedy and served in % of the gap, uniform random = 0, oracle = 100")
-    for heading in ("policy", "trigger", "window", "trained on", "decided", "reward", "greedy", "served"):
+    title = f"{report['data']}; greedy, served: % of the gap, random = 0, oracle = 100"
+    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for heading in ("policy", "trigger", "window", "trained", "decided", "reward", "greedy", "served"):
         table.add_column(heading, justify="left" if heading in ("policy", "trigger") else "right", no_wrap=True)
     for one in report["rounds"]:
         low, high = one["window"]
