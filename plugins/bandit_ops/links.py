@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
-from bandit_ops.pipeline_tasks import SubmitPipeline, WaitForPipeline, open_runner, sibling
-
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
@@ -16,22 +14,24 @@ URL_PREFIX = "/banditloop"
 
 
 class PipelineRunLink(BaseOperatorLink):
-    """Computed in the task's process when it ends and kept as an XCom; the UI only reads it."""
+    """For operators with a `bandit` and a `job_id`, which they set when they know it.
+
+    Computed in the task's process when it ends or is rescheduled, and kept as an XCom that the UI reads. Airflow does
+    so for links that are declared on the operator, not for those that a plugin registers.
+    """
 
     name = "Pipeline run"
-    operators = [SubmitPipeline, WaitForPipeline]  # noqa: RUF012 - Airflow's own declaration
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        ti: Any = ti_key  # the task runner passes the running task instance
-        if not isinstance(operator, SubmitPipeline | WaitForPipeline):
+        task: Any = operator  # the instance that has just run
+        if task.job_id is None:
             return ""
-        report = ti.xcom_pull(task_ids=[operator.task_id, sibling(operator, "submit")])
-        job_ids = [found["job_id"] for found in report if found]
-        if not job_ids:
-            return ""
-        if operator.bandit.runner == "local":
-            return run_page(operator.dag_id, job_ids[0])
-        return open_runner(operator.bandit).url(job_ids[0])
+        if task.bandit.runner == "local":
+            return run_page(operator.dag_id, task.job_id)
+        from bandit_ops.runners import get_runner
+        from rl_core.config import Settings
+
+        return get_runner(task.bandit, Settings.from_environment()).url(str(task.job_id))
 
 
 def run_page(dag_id: str, job_id: str) -> str:

@@ -23,6 +23,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskG
 from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of, highest_generation
+from bandit_ops.links import PipelineRunLink
 from bandit_ops.runners.base import JobState, PipelineRunner
 from rl_core.config import Bandit
 from rl_core.errors import RunnerError
@@ -69,11 +70,13 @@ def pipeline(
 
 class SubmitPipeline(BaseOperator):
     template_fields = ("plan",)
+    operator_extra_links = (PipelineRunLink(),)
 
     def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bandit = bandit
         self.plan = plan
+        self.job_id: str | None = None
 
     def execute(self, context: Context) -> JobReport:
         runner = open_runner(self.bandit)
@@ -83,6 +86,7 @@ class SubmitPipeline(BaseOperator):
             self.log.info("cancelling %s, which an earlier generation left active", older.job_id)
             runner.cancel(older.job_id)
         job = self._current_job(runner, first)
+        self.job_id = job.job_id
         status = runner.status(job.job_id)
         state = JobState.PENDING if status is None else status.state
         return {"job_id": job.job_id, "state": state.value, "outputs": {} if status is None else status.outputs}
@@ -103,6 +107,7 @@ class WaitForPipeline(BaseSensorOperator):
     """XCom: the JobReport of the job that succeeded."""
 
     template_fields = ("plan",)
+    operator_extra_links = (PipelineRunLink(),)
 
     def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
         kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
@@ -110,6 +115,7 @@ class WaitForPipeline(BaseSensorOperator):
         super().__init__(mode="reschedule", **kwargs)
         self.bandit = bandit
         self.plan = plan
+        self.job_id: str | None = None
 
     def poke(self, context: Context) -> PokeReturnValue:
         runner = open_runner(self.bandit)
@@ -122,6 +128,7 @@ class WaitForPipeline(BaseSensorOperator):
         if not tried:
             raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {SUBMIT} to start anew")
         job, status = tried[-1]
+        self.job_id = job.job_id
         self.log.info("%s is %s", job.job_id, status.state)
         if status.state is JobState.SUCCEEDED:
             report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}

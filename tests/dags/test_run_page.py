@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,16 @@ class TestThePage:
         page = run_folder.render(DAG_ID, JOB, folder)
         assert "last" in page
         assert "first" not in page
+
+
+@pytest.mark.parametrize("path", ["", "/files/log.txt"])
+def test_nobody_reads_a_run_without_a_login(airflow_home: Path, home: Path, path: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Airflow's imports and the test client warn about themselves
+        from fastapi.testclient import TestClient
+
+        from bandit_ops.ui.lazy import LazyApp
+
+        answer = TestClient(LazyApp()).get(f"/dags/{DAG_ID}/jobs/{JOB}{path}")
+    assert answer.status_code == 401
+    assert "gap" not in answer.text

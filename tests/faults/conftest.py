@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,6 @@ QUICK = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "8",  # a worker killed before it reported leaves its task queued
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
 }
@@ -130,30 +129,39 @@ class World:
 
         return self.until(ended, f"{run_id} to end", timeout_s)
 
-    def worker_of(self, ti_id: str) -> psutil.Process | None:
-        """The executor's process that runs this task instance now; its title ends with the instance's id."""
+    def kill_worker(self, run_id: str, task: str) -> psutil.Process:
+        """SIGKILL to the worker that runs this task, and to the task below it, as when memory runs out.
+
+        Waits until the worker has reported the task as running: before that the task is only queued, and LocalExecutor,
+        unlike Celery's, never takes a queued task back (it has no `revoke_task`).
+        """
+        ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
+        worker = wait_for(lambda: self._worker_of(ti_id), 60, f"a worker with {task}", poll_s=0.005)
+        for process in [*worker.children(recursive=True), worker]:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if MARK not in process.environ():
+                    process.kill()
+        return worker
+
+    def _worker_of(self, ti_id: str) -> psutil.Process | None:
+        """The executor's process whose title ends with the task instance's id, if that is running."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.stack.home}/airflow.db?mode=ro", uri=True)) as database:
+            found = database.execute(
+                "select state from task_instance where id = ?", (ti_id.replace("-", ""),)
+            ).fetchone()
+        if found != ("running",):
+            return None
         for process in self.stack.processes():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 title = " ".join(process.cmdline())
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-            if "LocalExecutor" in title and ti_id in title:
-                return process
+                if "LocalExecutor" in title and ti_id in title:
+                    return process
         return None
 
-    def until_worker(self, run_id: str, task: str) -> psutil.Process:
-        """The worker that runs this task next. A look of `wait` takes 0.2 s: nothing else is asked meanwhile."""
-        ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
-        return wait_for(lambda: self.worker_of(ti_id), 60, f"a worker with {task}", poll_s=0.005)
-
-    def kill_worker(self, worker: psutil.Process) -> None:
-        """SIGKILL to the worker and the task below it, as the kernel does when memory runs out."""
-        for process in [worker, *worker.children(recursive=True)]:
-            try:
-                if MARK not in process.environ():
-                    os.kill(process.pid, signal.SIGKILL)
-            except (psutil.NoSuchProcess, ProcessLookupError):
-                continue
+    def idle(self) -> bool:
+        """Whether no worker runs a task."""
+        titles = [" ".join(process.cmdline()) for process in self.stack.processes()]
+        return all("<idle>" in title for title in titles if "LocalExecutor" in title)
 
     def job_processes(self) -> list[psutil.Process]:
         found = []

@@ -31,7 +31,7 @@ def test_without_faults_a_run_is_one_job(world: World) -> None:
 class TestAKilledWorker:
     def test_before_it_submitted_is_replaced_by_one_that_submits(self, world: World) -> None:
         run_id = world.trigger()
-        world.kill_worker(world.until_worker(run_id, "train.submit"))
+        world.kill_worker(run_id, "train.submit")
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
 
@@ -39,7 +39,7 @@ class TestAKilledWorker:
         world.behave(trainer="hold")
         run_id = world.trigger()
         world.until(lambda: world.jobs(run_id), "a job")
-        world.kill_worker(world.until_worker(run_id, "train.submit"))
+        world.kill_worker(run_id, "train.submit")
         world.until_task(run_id, "train.submit", "success")
         world.behave()
         assert world.end_of(run_id) == "success"
@@ -49,8 +49,13 @@ class TestAKilledWorker:
     def test_while_it_waits_is_replaced_by_one_that_waits(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
-        world.kill_worker(world.until_worker(run_id, "train.wait"))
-        world.until(lambda: world.stack.api.tasks(world.dag_id, run_id)["train.wait"]["try_number"] > 1, "a retry")
+
+        def retried() -> bool:
+            return bool(world.stack.api.tasks(world.dag_id, run_id)["train.wait"]["try_number"] > 1)
+
+        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.kill_worker(run_id, "train.wait")
+        world.until(retried, "a retry")
         world.until_task(run_id, "train.wait", "up_for_reschedule")
         world.behave()
         assert world.end_of(run_id) == "success"
@@ -119,11 +124,10 @@ class TestATaskThatAPersonMarksFailed:
     def test_while_it_submits_leaves_no_job(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
-        worker = world.until_worker(run_id, "train.submit")
         world.until_task(run_id, "train.submit", "running")
         world.stack.api.set_task_state(world.dag_id, run_id, "train.submit", "failed")
         assert world.end_of(run_id) == "failed"
-        world.until(lambda: not worker.children(), "the task's process to be gone")
+        world.until(world.idle, "the task's process to be gone")
         assert world.live(run_id) == []
 
 
