@@ -212,7 +212,7 @@ class _Step:
 def rounds_table(report: dict[str, Any]) -> Table:
     """greedy, served: % of the gap, noise-free; decided, reward: what it lived through."""
     title = f"{report['data']}; greedy, served: % of the gap, random = 0, oracle = 100"
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0)
     for heading in ("policy", "trigger", "window", "trained", "decided", "reward", "greedy", "served"):
         table.add_column(heading, justify="left" if heading in ("policy", "trigger") else "right", no_wrap=True)
     for one in report["rounds"]:
