@@ -211,7 +211,9 @@ class Settings(_Frozen):
             first = error.errors()[0]
             name = f"BANDIT_{str(first['loc'][0]).upper()}"
             raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
-        return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+        # Children have other working directories, so a relative path must be made absolute here.
+        paths = {name: value for name, value in settings if isinstance(value, Path)}
+        return settings.model_copy(update={name: path.expanduser().absolute() for name, path in paths.items()})
 
     def state_dir(self, bandit: Bandit) -> Path:
         """`$BANDIT_HOME/{prefix}-{pipe_version}`: everything the local backend keeps of a bandit."""

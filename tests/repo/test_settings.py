@@ -42,3 +42,14 @@ def test_a_wrong_value_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch
 def test_an_empty_setting_means_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDIT_SERVER_PORT", "")
     assert Settings.from_environment().server_port is None
+
+
+def test_a_relative_path_is_relative_to_where_the_program_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BANDIT_MOVIELENS_DIR", "ratings")
+    monkeypatch.setenv("BANDIT_HOME", "state")
+    settings = Settings.from_environment()
+    monkeypatch.chdir("/")
+    assert (settings.movielens_dir, settings.home) == (tmp_path / "ratings", tmp_path / "state")
