@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused
+from bandit_ops.running import meant_to_run
 from rl_core.config import Bandit
 from rl_core.errors import LeaseHeld
 
@@ -46,7 +47,9 @@ class TakeLease(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         try:
             at = Circumstances(self.bandit, context["params"], registry, store, is_manual(context))
-            return PokeReturnValue(is_done=True, xcom_value=self.planner(at))
+            plan = self.planner(at)
+            if not meant_to_run(context):
+                raise Refused("the task was stopped while it took the lease")
         except BaseException as error:
             registry.release(holder)
             if isinstance(error, Refused):
@@ -54,6 +57,7 @@ class TakeLease(BaseSensorOperator):
             if isinstance(error, NothingToDo):
                 raise AirflowSkipException(str(error)) from None
             raise
+        return PokeReturnValue(is_done=True, xcom_value=plan)
 
     def _waited(self, context: Context) -> float:
         first: datetime | None = context["ti"].get_first_reschedule_date(context)

@@ -25,6 +25,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of, highest_generation
 from bandit_ops.links import PipelineRunLink
 from bandit_ops.runners.base import JobState, PipelineRunner
+from bandit_ops.running import meant_to_run
 from rl_core.config import Bandit
 from rl_core.errors import RunnerError
 
@@ -85,20 +86,20 @@ class SubmitPipeline(BaseOperator):
         for older in active_jobs(runner.status, first, range(first.generation)):
             self.log.info("cancelling %s, which an earlier generation left active", older.job_id)
             runner.cancel(older.job_id)
-        job = self._current_job(runner, first)
+        job = self._current_job(context, runner, first)
         self.job_id = job.job_id
         status = runner.status(job.job_id)
         state = JobState.PENDING if status is None else status.state
         return {"job_id": job.job_id, "state": state.value, "outputs": {} if status is None else status.outputs}
 
-    def _current_job(self, runner: PipelineRunner, first: JobIdentity) -> JobIdentity:
+    def _current_job(self, context: Context, runner: PipelineRunner, first: JobIdentity) -> JobIdentity:
         tried = attempts(runner.status, first)
         if not tried:
-            return start(self, runner, first)
+            return start(self, context, runner, first)
         last, status = tried[-1]
         if status.state in (JobState.FAILED, JobState.CANCELLED):
             self.log.info("%s ended %s; starting the next attempt", last.job_id, status.state)
-            return start(self, runner, last.next_attempt())
+            return start(self, context, runner, last.next_attempt())
         self.log.info("attached to %s, which is %s", last.job_id, status.state)
         return last
 
@@ -139,7 +140,7 @@ class WaitForPipeline(BaseSensorOperator):
             if not self._first_look_of_a_retry(context):
                 reason = status.message or "no reason given"
                 raise RunnerError(f"{job.job_id} failed: {reason}; see {runner.url(job.job_id)}")
-            start(self, runner, job.next_attempt())
+            start(self, context, runner, job.next_attempt())
         return PokeReturnValue(is_done=False)
 
     def _first_look_of_a_retry(self, context: Context) -> bool:
@@ -165,25 +166,18 @@ class CancelIfActive(BaseOperator):
         return [job.job_id for job in active]
 
 
-def start(task: SubmitPipeline | WaitForPipeline, runner: PipelineRunner, job: JobIdentity) -> JobIdentity:
+def start(
+    task: SubmitPipeline | WaitForPipeline, context: Context, runner: PipelineRunner, job: JobIdentity
+) -> JobIdentity:
     """Submit the job, then make sure that the task is still meant to run; cancel the job if it is not."""
     plan: Plan = task.plan  # type: ignore[assignment]  # rendered by now
     parameters = {**plan["parameters"], "bandit": task.bandit.job_json(), "job_id": job.job_id}
     runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
     task.log.info("submitted %s: %s", job.job_id, runner.url(job.job_id))
-    if not meant_to_run(task):
+    if not meant_to_run(context):
         runner.cancel(job.job_id)
         raise AirflowFailException(f"{job.job_id} was cancelled: the task was stopped while it started the job")
     return job
-
-
-def meant_to_run(task: BaseOperator) -> bool:
-    """Whether Airflow still counts the calling task as running; false once a person marked or cleared it."""
-    from airflow.sdk import get_current_context
-
-    ti = get_current_context()["ti"]
-    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
-    return "running" in states.get(ti.run_id, {}).values()
 
 
 def identity_of(bandit: Bandit, context: Context) -> JobIdentity:

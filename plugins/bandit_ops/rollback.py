@@ -9,11 +9,12 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.assets import champion_asset
 from rl_core.config import Bandit
+from rl_core.errors import BanditError, EndpointAbsent
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from rl_core.backends.base import PolicyRegistry
+    from rl_core.backends.base import Endpoint, PolicyRegistry
 
 
 class PromoteVersion(BaseOperator):
@@ -31,13 +32,26 @@ class PromoteVersion(BaseOperator):
         registry, endpoint = open_registry(self.bandit, settings), open_endpoint(self.bandit, settings)
         champion = registry.alias("champion")
         version = wanted_version(registry, champion, str(context["params"]["version"]))
-        registry.stage(version)
-        endpoint.stage(version)
-        registry.promote(version, expected_champion=champion)
-        endpoint.wait_serving(version)
+        swap(registry, endpoint, champion, version)
         self.log.info("%s serves again instead of %s", version, champion)
         context["outlet_events"][champion_asset(self.bandit)].extra = {"version": version}
         return version
+
+
+def swap(registry: PolicyRegistry, endpoint: Endpoint, champion: str | None, version: str) -> None:
+    """Where no server runs, the next one starts with the new champion; where one doesn't take it, nothing changes."""
+    try:
+        endpoint.stage(version)
+    except EndpointAbsent:
+        registry.promote(version, expected_champion=champion)
+        return
+    registry.promote(version, expected_champion=champion)
+    try:
+        endpoint.wait_serving(version)
+    except BanditError:
+        if champion is not None:
+            registry.promote(champion, expected_champion=version)
+        raise
 
 
 def wanted_version(registry: PolicyRegistry, champion: str | None, asked: str) -> str:

@@ -1,0 +1,247 @@
+"""What gate, lease and rollback decide, over a real registry and a real log; Airflow's context is a stub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from rl_core.backends import open_registry
+from rl_core.backends.base import Attempt, Lineage, WindowRef
+from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.config import Bandit, Settings
+from rl_core.stages import generator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+FORM = {"skip_gate": False, "full_retrain": False, "min_new_interactions": 30, "version": "previous"}
+
+
+def context(run_type: str = "scheduled", first_look: datetime | None = None, **form: Any) -> Context:
+    from collections import defaultdict
+
+    ti = SimpleNamespace(
+        dag_id="movielens_retrain", run_id=f"{run_type}__1", get_first_reschedule_date=lambda _: first_look
+    )
+    run = SimpleNamespace(run_type=run_type)
+    events: Any = defaultdict(SimpleNamespace)
+    return cast("Context", {"ti": ti, "dag_run": run, "params": {**FORM, **form}, "outlet_events": events})
+
+
+def long_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(hours=1)
+
+
+@pytest.fixture
+def registry(movielens: Bandit, settings: Settings) -> FolderRegistry:
+    return cast(FolderRegistry, open_registry(movielens, settings))
+
+
+@pytest.fixture
+def born(registry: FolderRegistry, movielens: Bandit, settings: Settings, tmp_path: Path) -> FolderRegistry:
+    """A champion trained on the 20 interactions that are in the log."""
+    windows = generator.run(movielens, settings, rounds=20, seed=1)
+    add_version(registry, tmp_path, None)
+    registry.promote("movielens-v1-0001", None)
+    registry.record(Attempt("job", tuple(windows), "promoted", "movielens-v1-0001", "startup", "", datetime.now(UTC)))
+    return registry
+
+
+def add_version(registry: FolderRegistry, folder: Path, parent: str | None) -> None:
+    artefact = folder / f"artefact-of-{parent}"
+    artefact.mkdir()
+    (artefact / "manifest.json").write_text(f'{{"parent": "{parent}"}}')
+    (artefact / "block").write_text("block")
+    registry.register(artefact, Lineage(parent, (WindowRef(0, 20, registry.put_block(artefact / "block")),)))
+
+
+class TestTheGate:
+    @pytest.fixture
+    def look(self, movielens: Bandit) -> Callable[[Context], Any]:
+        from bandit_ops.sensors import InteractionSensor
+
+        return InteractionSensor(task_id="gate", bandit=movielens).execute
+
+    @pytest.fixture
+    def log(self, movielens: Bandit, settings: Settings) -> Callable[[int], None]:
+        return lambda rounds: print(generator.run(movielens, settings, rounds=rounds, seed=2))
+
+    def test_waits_and_says_how_many_of_how_many_are_new(
+        self,
+        born: FolderRegistry,
+        look: Callable[[Context], Any],
+        log: Callable[[int], None],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException
+
+        log(12)
+        with pytest.raises(AirflowRescheduleException):
+            look(context(min_new_interactions=3000))
+        assert "12 of 3,000 new interactions" in capsys.readouterr().out
+
+    def test_opens_with_count_head_and_window_and_tells_the_asset(
+        self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        log(30)
+        given = context()
+        assert look(given) == {"head": 50, "count": 30, "window": [20, 50]}
+        assert [event.extra for event in cast(Any, given["outlet_events"]).values()] == [{"head": 50}]
+
+    def test_skips_once_it_has_waited_long_enough(
+        self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        log(12)
+        with pytest.raises(AirflowSkipException, match="12 of 30 new interactions after 120 s"):
+            look(context(first_look=long_ago()))
+
+    def test_can_be_skipped_where_anything_is_new(
+        self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        log(1)
+        assert look(context("manual", skip_gate=True))["count"] == 1
+
+    def test_skips_a_manual_run_for_which_nothing_is_new(
+        self, born: FolderRegistry, look: Callable[[Context], Any]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        with pytest.raises(AirflowSkipException, match="nothing is new since seq 20"):
+            look(context("manual", skip_gate=True))
+
+    def test_opens_for_a_full_retrain_without_anything_new(
+        self, born: FolderRegistry, look: Callable[[Context], Any]
+    ) -> None:
+        assert look(context("manual", full_retrain=True))["count"] == 0
+
+    def test_without_a_champion_skips_a_manual_run_at_once_and_lets_a_scheduled_one_wait(
+        self, registry: FolderRegistry, look: Callable[[Context], Any]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+
+        with pytest.raises(AirflowSkipException, match="movielens has no champion yet; run movielens_startup"):
+            look(context("manual"))
+        with pytest.raises(AirflowRescheduleException):
+            look(context())
+        with pytest.raises(AirflowSkipException, match="no champion yet"):
+            look(context(first_look=long_ago()))
+
+
+class TestTheLease:
+    @pytest.fixture
+    def take(self, movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+        from bandit_ops import lease
+
+        monkeypatch.setattr(lease, "meant_to_run", lambda context: True)
+
+        def execute(given: Context, planner: Any = lambda at: {"manual": at.manual}) -> Any:
+            return lease.TakeLease(task_id="take_lease", bandit=movielens, planner=planner).execute(given)
+
+        return execute
+
+    def test_is_taken_with_a_plan_and_given_back(
+        self, registry: FolderRegistry, movielens: Bandit, take: Callable[..., Any]
+    ) -> None:
+        from bandit_ops.lease import ReleaseLease
+
+        assert take(context("manual")) == {"manual": True}
+        assert take(context("manual")) == {"manual": True}  # a retry renews
+        ReleaseLease(task_id="release_lease", bandit=movielens).execute(context("manual"))
+        registry.lease("another", 60)
+
+    def test_held_by_another_is_waited_for(self, registry: FolderRegistry, take: Callable[..., Any]) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException
+
+        registry.lease("movielens_startup/manual__0", 60)
+        with pytest.raises(AirflowRescheduleException):
+            take(context())
+
+    @pytest.mark.parametrize(
+        ("run_type", "ending"), [("scheduled", "AirflowSkipException"), ("manual", "AirflowFailException")]
+    )
+    def test_held_for_too_long_skips_a_scheduled_run_and_fails_a_manual_one_naming_the_holder(
+        self, registry: FolderRegistry, take: Callable[..., Any], run_type: str, ending: str
+    ) -> None:
+        from airflow.sdk import exceptions
+
+        registry.lease("movielens_startup/manual__0", 60)
+        with pytest.raises(getattr(exceptions, ending), match="'movielens_startup/manual__0' holds the training lease"):
+            take(context(run_type, first_look=long_ago()))
+
+    def test_is_not_kept_by_a_run_that_is_refused_or_has_nothing_to_do(
+        self, registry: FolderRegistry, take: Callable[..., Any]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+        from bandit_ops.plans import NothingToDo, Refused
+
+        for error, ending in ((Refused, AirflowFailException), (NothingToDo, AirflowSkipException)):
+
+            def planner(at: Any, error: type[Exception] = error) -> Any:
+                raise error("for this reason")
+
+            with pytest.raises(ending, match="for this reason"):
+                take(context("manual"), planner)
+            registry.lease("another", 60)
+            registry.release("another")
+
+    def test_is_not_kept_by_a_task_that_was_stopped_meanwhile(
+        self, registry: FolderRegistry, take: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from bandit_ops import lease
+
+        monkeypatch.setattr(lease, "meant_to_run", lambda context: False)
+        with pytest.raises(AirflowFailException, match="stopped"):
+            take(context("manual"))
+        registry.lease("another", 60)
+
+
+class TestRollback:
+    @pytest.fixture
+    def promote(self, movielens: Bandit) -> Callable[[Context], str]:
+        from bandit_ops.rollback import PromoteVersion
+
+        return PromoteVersion(task_id="promote", bandit=movielens).execute
+
+    @pytest.fixture
+    def grown(self, born: FolderRegistry, tmp_path: Path) -> FolderRegistry:
+        add_version(born, tmp_path, "movielens-v1-0001")
+        born.promote("movielens-v1-0002", "movielens-v1-0001")
+        return born
+
+    def test_goes_back_to_the_parent_and_announces_it(
+        self, grown: FolderRegistry, promote: Callable[[Context], str]
+    ) -> None:
+        given = context("manual")
+        assert promote(given) == "movielens-v1-0001"
+        assert grown.alias("champion") == "movielens-v1-0001"
+        assert [e.extra for e in cast(Any, given["outlet_events"]).values()] == [{"version": "movielens-v1-0001"}]
+
+    def test_goes_to_a_version_by_name(self, grown: FolderRegistry, promote: Callable[[Context], str]) -> None:
+        promote(context("manual"))
+        assert promote(context("manual", version="movielens-v1-0002")) == "movielens-v1-0002"
+
+    def test_of_the_first_policy_is_refused(self, born: FolderRegistry, promote: Callable[[Context], str]) -> None:
+        from airflow.sdk.exceptions import AirflowFailException
+
+        with pytest.raises(AirflowFailException, match="no parent to go back to"):
+            promote(context("manual"))
+
+    def test_to_an_unknown_version_lists_the_latest(
+        self, grown: FolderRegistry, promote: Callable[[Context], str]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowFailException
+
+        with pytest.raises(AirflowFailException, match="the latest are movielens-v1-0001, movielens-v1-0002"):
+            promote(context("manual", version="movielens-v1-0009"))
