@@ -4,133 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
-import numpy as np
-import orjson
 import pytest
 
-from rl_core.backends import open_bus, open_endpoint, open_registry
-from rl_core.backends.base import Lineage
+from rl_core.backends import open_endpoint
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.bandit.environment import MovieLensEnvironment
-from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
-from rl_core.config import Bandit, Settings
-from rl_core.errors import EndpointError, PolicyError
-from rl_core.online.traffic import Traffic, simulate
+from rl_core.config import Settings
+from rl_core.errors import PolicyError
+from rl_core.online.traffic import Traffic
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Site:
-    """The shipped bandit, its state in a folder of the test, and server processes for it."""
-
-    def __init__(self, repo: Path, bandit: Bandit, settings: Settings, stack: ExitStack) -> None:
-        self.bandit, self.settings, self.state_dir = bandit, settings, settings.state_dir(bandit)
-        self.registry = open_registry(bandit, settings)
-        self.port = free_port()
-        self._repo, self._stack = repo, stack
-        rng = np.random.default_rng(3)
-        ratings = rng.integers(1, 6, size=(40, bandit.problem.num_actions)).astype(float)
-        self.environment = MovieLensEnvironment(ratings, 20, bandit.problem.num_actions, noise_sd=1.0, seed=7)
-
-    def register(self, seed: int) -> str:
-        rng, problem = np.random.default_rng(seed), self.bandit.problem
-        observations = rng.standard_normal((2000, problem.observation_dim)).astype(np.float32)
-        actions = rng.integers(problem.num_actions, size=2000)
-        statistics = accumulate(observations, actions, rng.standard_normal(2000), problem.num_actions)
-        artefact = self.settings.home / f"artefact-{seed}"
-        write_artefact(artefact, problem, self.bandit.agent, statistics)
-        return self.registry.register(artefact, Lineage(None, ()))
-
-    def promote(self, seed: int) -> str:
-        version = self.register(seed)
-        self.registry.promote(version, self.registry.alias("champion"))
-        return version
-
-    def run(self, command: str, *arguments: str, **more_environment: str) -> subprocess.Popen[str]:
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rl_core", command, self.bandit.name, *arguments],
-            cwd=self._repo,
-            env={**kept, "BANDIT_HOME": str(self.settings.home), **more_environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._stack.callback(_end, process)
-        return process
-
-    def serve(self, **more_environment: str) -> subprocess.Popen[str]:
-        """A server process that listens."""
-        process = self.run("serve", "--port", str(self.port), **more_environment)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if Announcement.read(self.state_dir).pid == process.pid:
-                    return process
-            except EndpointError:
-                pass
-            assert process.poll() is None, process.stdout and process.stdout.read()
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.02)
-
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def post(self, path: str, content: Any) -> httpx.Response:
-        return httpx.post(self.url() + path, json=content, timeout=10, trust_env=False)
-
-    def ask(self, event_id: str) -> dict[str, Any]:
-        observation = self.environment.observations_f32[0].tolist()
-        response = self.post("/predict", {"instances": [{"observation": observation, "event_id": event_id}]})
-        assert response.status_code == 200, response.text
-        prediction: dict[str, Any] = response.json()["predictions"][0]
-        return prediction
-
-    def on_the_bus(self, topic: Any = "decisions") -> list[dict[str, Any]]:
-        bus = open_bus(self.bandit, self.settings)
-        try:
-            return [orjson.loads(delivery.payload) for delivery in bus.read(topic, 0, 1_000_000)]
-        finally:
-            bus.close()
-
-    def traffic_beside(self, decisions: int, during: Callable[[], None]) -> Traffic:
-        """Traffic of 8 users at a time, with `during` going on beside it."""
-        beside = threading.Thread(target=during)
-        beside.start()
-        traffic = simulate(self.environment, self.url, decisions, concurrency=8, seed=1)
-        beside.join()
-        return traffic
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.communicate()
-
-
-@pytest.fixture
-def site(repo: Path, movielens: Bandit, settings: Settings) -> Iterator[Site]:
-    with ExitStack() as stack:
-        yield Site(repo, movielens, settings, stack)
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Site
 
 
 def everything_once(site: Site, traffic: Traffic) -> None:
@@ -238,7 +129,7 @@ class TestVertexContainer:
     def test_serves_the_artefact_of_the_storage_uri_on_the_given_port_and_routes(self, site: Site) -> None:
         version = site.register(1)
         given_port = site.port
-        site.port = free_port()
+        site.take_another_port()
         site.serve(
             AIP_HTTP_PORT=str(given_port),
             AIP_HEALTH_ROUTE="/alive",
