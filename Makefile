@@ -59,9 +59,8 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
 
-clean: ## forget all state (keeps the installed packages)
-	@if [ -e "$(BANDIT_HOME)/stack.json" ]; then echo "error: $(BANDIT_HOME)/stack.json says a stack is running. Run 'make down' first." >&2; exit 2; fi
-	rm -rf "$(BANDIT_HOME)"
+clean: ## forget all state (keeps the installed packages); refuses while something runs
+	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi
 
 $(UV): requirements/uv.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

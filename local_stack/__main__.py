@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,10 +21,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_stack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="run the whole loop once and write report.json")
-    demo.add_argument("--rounds", type=int, default=3, help="sensor-triggered retrains (default 3)")
+    demo.add_argument(
+        "--rounds", type=int, choices=range(1, 21), metavar="N", default=3, help="sensor-triggered retrains (default 3)"
+    )
     up = commands.add_parser("up", help="start everything and leave it running")
     down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
-    for command in (demo, up, down):
+    clean = commands.add_parser("clean", help="forget all state under BANDIT_HOME, unless something runs")
+    for command in (demo, up, down, clean):
         command.add_argument(
             "--bandit", default="movielens", help="a name in dags/bandits, or a YAML (default movielens)"
         )
@@ -39,13 +43,15 @@ def run(argv: list[str] | None = None) -> int:
 
         Demo(yaml, settings, args.rounds, console).run()
         return 0
-    return _up(yaml, settings) if args.command == "up" else _down(yaml, settings)
+    return {"up": _up, "down": _down, "clean": _clean}[args.command](yaml, settings)
 
 
 def _up(yaml: Path, settings: Settings) -> int:
     from local_stack.stack import Stack
 
     stack = Stack(yaml, settings)
+    if stack.running():
+        raise BanditError(f"a stack of {settings.home} runs already: {stack.airflow.url}. Stop it first: make down")
     try:
         stack.start(console.print)
     except BaseException:
@@ -67,6 +73,24 @@ def _down(yaml: Path, settings: Settings) -> int:
         if stack.running():
             stack.stop()
             console.print(f"stopped everything of {home}")
+    return 0
+
+
+def _clean(yaml: Path, settings: Settings) -> int:
+    from local_stack.stack import Stack
+
+    for home in (settings.home, settings.home / "demo"):
+        if Stack(yaml, settings.model_copy(update={"home": home})).running():
+            raise BanditError(f"a stack of {home} runs. Stop it first: make down")
+    if not settings.home.exists():
+        return 0
+    foreign = {entry.name for entry in settings.home.iterdir()} & {".git", "Makefile", ".ssh", ".bashrc"}
+    if foreign:
+        raise BanditError(
+            f"{settings.home} holds {foreign.pop()}, so it is more than state; set BANDIT_HOME to a folder of its own"
+        )
+    shutil.rmtree(settings.home)
+    console.print(f"forgot {settings.home}")
     return 0
 
 

@@ -10,6 +10,13 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
 
 
+def positive(text: str) -> int:
+    """An argparse type."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rl_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -23,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
     command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
     simulate = command("simulate", "send simulated users to the running server")
-    simulate.add_argument("--decisions", type=int, help="how many users arrive (default: simulate.decisions)")
-    simulate.add_argument("--concurrency", type=int, help="users at a time (default: simulate.concurrency)")
+    simulate.add_argument("--decisions", type=positive, help="how many users arrive (default: simulate.decisions)")
+    simulate.add_argument("--concurrency", type=positive, help="users at a time (default: simulate.concurrency)")
     simulate.add_argument("--seed", type=int, default=0, help="of the order in which users arrive (default 0)")
     simulate.add_argument("--round", type=int, default=0, help="the round of a drifting environment (default 0)")
     return parser

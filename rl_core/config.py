@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Problem(_Frozen):
@@ -212,8 +212,9 @@ class Settings(_Frozen):
             name = f"BANDIT_{str(first['loc'][0]).upper()}"
             raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
         # Children have other working directories, so a relative path must be made absolute here.
-        paths = {name: value for name, value in settings if isinstance(value, Path)}
-        return settings.model_copy(update={name: path.expanduser().absolute() for name, path in paths.items()})
+        paths = {name: value.expanduser().absolute() for name, value in settings if isinstance(value, Path)}
+        python = settings.job_python
+        return settings.model_copy(update=paths | {"job_python": os.path.abspath(python) if "/" in python else python})
 
     def state_dir(self, bandit: Bandit) -> Path:
         """`$BANDIT_HOME/{prefix}-{pipe_version}`: everything the local backend keeps of a bandit."""

@@ -6,6 +6,7 @@ offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from pathlib import Path
@@ -50,6 +51,19 @@ def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
         write_synthetic(synthetic)
         return synthetic, "synthetic"
     return real, "movielens-100k"
+
+
+def ratings_digest(settings: Settings) -> str:
+    """md5 of the ratings file that `find_ratings` would name without a download; "none" where there is none yet.
+
+    Part of the pipeline cache's key: what was generated from other ratings is no hit.
+    """
+    given = settings.movielens_dir
+    candidates = (
+        [given / "u.data", given] if given else [settings.home / "data/ml-100k/u.data", synthetic_path(settings.home)]
+    )
+    found = next((path for path in candidates if path.is_file()), None)
+    return hashlib.md5(_read(found), usedforsecurity=False).hexdigest() if found else "none"
 
 
 def synthetic_path(home: Path) -> Path:

@@ -72,6 +72,32 @@ def test_after_ctrl_c_no_process_is_left(
     assert left_running() == []
 
 
+@pytest.mark.timeout(300)
+def test_what_is_up_stays_up_until_down(
+    repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    def stack(command: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "local_stack", command]
+        env = stack_env | {"PYTHONPATH": f"{repo}:{repo / 'plugins'}"}
+        return subprocess.run(program, cwd=repo, env=env, capture_output=True, text=True, check=False)
+
+    try:
+        up = stack("up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        running = left_running()
+        assert len(running) > 5
+        for command in ("up", "clean"):
+            refused = stack(command)
+            assert (refused.returncode, "make down" in refused.stdout) == (2, True), refused.stdout
+        assert len(left_running()) >= 6, "a refused command stops nothing"
+    finally:
+        down = stack("down")
+    assert down.returncode == 0
+    assert left_running() == []
+    assert stack("clean").returncode == 0
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_busy_port_is_named(repo: Path, stack_env: dict[str, str]) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", int(stack_env["BANDIT_SERVER_PORT"])))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bandit_ops.runners.base import JobState
+from rl_core.config import Environment
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
@@ -83,10 +84,18 @@ class TestRunsAgain:
         replace(warm, root=root).run("lock")
         assert warm.steps("lock") == ALL_RAN
 
-    def test_on_another_data_set(self, warm: World, tmp_path: Path) -> None:
-        settings = warm.settings.model_copy(update={"movielens_dir": tmp_path})
-        replace(warm, settings=settings).run("data")
-        assert warm.steps("data") == ALL_RAN
+    def test_on_other_ratings_although_the_path_is_the_same(self, world: World, tmp_path: Path) -> None:
+        ratings = tmp_path / "u.data"
+        ratings.write_text("1\t1\t5\t881250949\n")
+        world = replace(
+            world,
+            bandit=world.bandit.model_copy(update={"environment": Environment()}),
+            settings=world.settings.model_copy(update={"movielens_dir": tmp_path}),
+        )
+        world.run("before")
+        ratings.write_text("1\t1\t4\t881250949\n")
+        world.run("after")
+        assert world.steps("after") == ALL_RAN
 
 
 class TestAStaleHitIsImpossible:

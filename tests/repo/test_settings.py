@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.config import Settings
+from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
 
 
@@ -50,6 +50,19 @@ def test_a_relative_path_is_relative_to_where_the_program_started(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BANDIT_MOVIELENS_DIR", "ratings")
     monkeypatch.setenv("BANDIT_HOME", "state")
+    monkeypatch.setenv("BANDIT_JOB_PYTHON", "env/bin/python")
     settings = Settings.from_environment()
-    monkeypatch.chdir("/")
     assert (settings.movielens_dir, settings.home) == (tmp_path / "ratings", tmp_path / "state")
+    assert settings.job_python == str(tmp_path / "env/bin/python")
+
+
+def test_an_interpreter_without_a_slash_is_looked_up_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_JOB_PYTHON", "python3.11")
+    assert Settings.from_environment().job_python == "python3.11"
+
+
+def test_infinity_is_no_bound_of_a_reward(movielens: Bandit) -> None:
+    written = movielens.model_dump(mode="json")
+    written["problem"]["reward_max"] = float("inf")
+    with pytest.raises(ValueError, match="finite number"):
+        Bandit.model_validate(written)

@@ -18,6 +18,7 @@ from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
 from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.backends.local.files import write_atomically
+from rl_core.bandit.movielens_data import ratings_digest
 from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError
 
@@ -106,8 +107,9 @@ class LocalRunner:
     ) -> None:
         name = self._bandit.pipeline_name(pipeline)
         image = f"python-banditloop:{self._state_identity()}@sha256:{specs.code_digest(self._root)}"
-        data = self._settings.movielens_dir
-        specs.fill(spec, name, image, {"BANDIT_MOVIELENS_DIR": str(data.absolute())} if data else {})
+        specs.fill(
+            spec, name, image, {"RATINGS_MD5": ratings_digest(self._settings)} if self._bandit.environment else {}
+        )
         write_atomically(job.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=True).encode())
         description = {
             "job_id": job.path.name,
