@@ -9,6 +9,7 @@ champion is not deployed: `announce_champion` is skipped then, and says why.
 - `take_lease`: *is held by* – another training runs; a scheduled run skips, a manual one can be cleared later.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
 - `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
+- `release_lease`: *is still active* – as above; until then no other training begins.
 """
 
 from airflow.sdk import DAG
@@ -29,7 +30,7 @@ for bandit in good_bandits(__file__):
         lease = TakeLease(task_id="take_lease", bandit=bandit, planner=retrain_plan)
         train = pipeline(bandit, lease.output, group_id="train", setups=[lease])
         announce = AnnounceChampion(task_id="announce_champion", bandit=bandit, report=train.wait.output)
-        release = ReleaseLease(task_id="release_lease", bandit=bandit)
+        release = ReleaseLease(task_id="release_lease", bandit=bandit, after=train.cancel)
 
         gate >> lease >> train.submit
         [announce, train.cancel] >> release.as_teardown(setups=lease)

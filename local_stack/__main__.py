@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 
 from rl_core.config import Settings
-from rl_core.errors import BanditError
+from rl_core.errors import BanditError, ConfigError
 
 console = Console(highlight=False)
 
@@ -28,15 +28,18 @@ def build_parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
     clean = commands.add_parser("clean", help="forget all state under BANDIT_HOME, unless something runs")
     for command in (demo, up, down, clean):
-        command.add_argument(
-            "--bandit", default="movielens", help="a name in dags/bandits, or a YAML (default movielens)"
-        )
+        command.add_argument("--bandit", default="movielens", help="a name in dags/bandits (default movielens)")
     return parser
 
 
 def run(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
+    if Path(args.bandit).suffix or Path(args.bandit).name != args.bandit:
+        raise ConfigError(
+            f"--bandit {args.bandit} is a path; Airflow only knows what lies in dags/bandits: put the YAML there, "
+            f"and give its name: --bandit {Path(args.bandit).stem}"
+        )
     yaml = settings.bandit_path(args.bandit)
     if args.command == "demo":
         from local_stack.demo import Demo

@@ -191,7 +191,6 @@ class Settings(_Frozen):
     job_python: str = sys.executable
     server_port: int | None = Field(default=None, ge=1, le=65535)
     airflow_port: int = Field(default=8088, ge=1, le=65535)
-    bandits_dir: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -227,7 +226,7 @@ class Settings(_Frozen):
         """The YAML of a bandit by name, or the path itself where one is given. Raises ConfigError naming the known."""
         if name.endswith((".yaml", ".yml")):
             return Path(name).absolute()
-        folder = self.bandits_dir or Path(__file__).resolve().parent.parent / "dags" / "bandits"
+        folder = Path(__file__).resolve().parent.parent / "dags" / "bandits"
         path = folder / f"{name}.yaml"
         if not path.exists():
             known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none"

@@ -1,25 +1,36 @@
-"""The training lease as a setup and its teardown: two trainings of one bandit never overlap."""
+"""The training lease as a setup and its teardown: two trainings of one bandit never overlap.
+
+The lease is short and renewed while the run's job is watched (see pipeline_tasks.py), so it lasts as long as the run
+does, and one that nobody gave back is soon free.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from bandit_ops.jobs import active_in_run, group_of, open_runner
 from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused
-from bandit_ops.running import meant_to_run
+from bandit_ops.running import is_manual, meant_to_run, waited_s
 from rl_core.config import Bandit
-from rl_core.errors import LeaseHeld
+from rl_core.errors import LeaseHeld, RegistryError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from bandit_ops.pipeline_tasks import CancelIfActive
     from rl_core.backends.base import EventStore, PolicyRegistry
 
 LEASE_WAIT_S = 60.0
 """How long a run waits for another training before it gives up."""
+
+LEASE_TTL_S = 600.0
+"""Longer than Airflow takes to replace a killed worker (task_instance_heartbeat_timeout: 300 s)."""
+
+log = logging.getLogger(__name__)
 
 
 class TakeLease(BaseSensorOperator):
@@ -29,9 +40,9 @@ class TakeLease(BaseSensorOperator):
     """
 
     def __init__(self, *, bandit: Bandit, planner: Planner, **kwargs: Any) -> None:
-        super().__init__(
-            mode="reschedule", poke_interval=bandit.retrain.poke_interval_s, timeout=LEASE_WAIT_S, **kwargs
-        )
+        # Twice what it waits: giving up is decided here, by the kind of run, and never by the sensor's timeout.
+        interval, timeout = bandit.retrain.poke_interval_s, 2 * LEASE_WAIT_S
+        super().__init__(mode="reschedule", poke_interval=interval, timeout=timeout, **kwargs)
         self.bandit = bandit
         self.planner = planner
 
@@ -39,10 +50,10 @@ class TakeLease(BaseSensorOperator):
         registry, store = open_registry_and_store(self.bandit)
         holder = holder_of(context)
         try:
-            registry.lease(holder, self.bandit.retrain.run_timeout_s + LEASE_WAIT_S)
+            registry.lease(holder, ttl_s(self.bandit))
         except LeaseHeld as held:
             self.log.info("waiting: %s", held)
-            if self._waited(context) >= LEASE_WAIT_S:
+            if waited_s(context) >= LEASE_WAIT_S:
                 raise _given_up(context, str(held)) from held
             return PokeReturnValue(is_done=False)
         try:
@@ -59,36 +70,59 @@ class TakeLease(BaseSensorOperator):
             raise
         return PokeReturnValue(is_done=True, xcom_value=plan)
 
-    def _waited(self, context: Context) -> float:
-        first: datetime | None = context["ti"].get_first_reschedule_date(context)
-        return 0.0 if first is None else (datetime.now(UTC) - first) / timedelta(seconds=1)
-
 
 class ReleaseLease(BaseOperator):
-    def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
+    """Keeps the lease while a job of the run is alive, as when cancelling it failed; then it ends by itself."""
+
+    def __init__(self, *, bandit: Bandit, after: CancelIfActive, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bandit = bandit
+        self.group_id = group_of(after.task_id)
+        self.submit_retries = after.submit_retries
 
     def execute(self, context: Context) -> None:
-        registry, _ = open_registry_and_store(self.bandit)
-        registry.release(holder_of(context))
+        runner = open_runner(self.bandit)
+        active = active_in_run(self.bandit, context, runner, self.group_id, self.submit_retries)
+        if active:
+            raise AirflowException(
+                f"{active[0].job_id} is still active, so the lease is kept until it expires, in "
+                f"{ttl_s(self.bandit) / 60:.0f} minutes at most; clear {self.group_id}.cancel_if_active to end the job"
+            )
+        open_registry_of(self.bandit).release(holder_of(context))
+
+
+def renew_lease(bandit: Bandit, context: Context) -> None:
+    """Raises AirflowFailException where another training took the lease, after Airflow was away for too long."""
+    try:
+        open_registry_of(bandit).lease(holder_of(context), ttl_s(bandit))
+    except LeaseHeld as held:
+        raise AirflowFailException(f"this run lost the lease while nobody renewed it: {held}") from None
+    except RegistryError as error:
+        log.warning("the lease was not renewed, trying again with the next look: %s", error)
+
+
+def ttl_s(bandit: Bandit) -> float:
+    """A run looks at its job every poke_interval_s; two looks may fail."""
+    return max(LEASE_TTL_S, 3 * bandit.retrain.poke_interval_s)
 
 
 def holder_of(context: Context) -> str:
     return f"{context['ti'].dag_id}/{context['ti'].run_id}"
 
 
-def is_manual(context: Context) -> bool:
-    return str(context["dag_run"].run_type).rpartition(".")[2].lower() == "manual"
-
-
 def open_registry_and_store(bandit: Bandit) -> tuple[PolicyRegistry, EventStore]:
     """Opened in the task's own process: deltalake must not be inherited by a fork."""
-    from rl_core.backends import open_registry, open_store
+    from rl_core.backends import open_store
     from rl_core.config import Settings
 
-    settings = Settings.from_environment()
-    return open_registry(bandit, settings), open_store(bandit, settings)
+    return open_registry_of(bandit), open_store(bandit, Settings.from_environment())
+
+
+def open_registry_of(bandit: Bandit) -> PolicyRegistry:
+    from rl_core.backends import open_registry
+    from rl_core.config import Settings
+
+    return open_registry(bandit, Settings.from_environment())
 
 
 def _given_up(context: Context, why: str) -> AirflowException:

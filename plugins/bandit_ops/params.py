@@ -22,7 +22,13 @@ def startup_params(bandit: Bandit) -> Params:
             description="simulation: a uniform random policy acts first. log: train on what is logged.",
         ),
         "rounds": _count(bandit.startup.rounds, "Rounds", "Decisions of the random policy (simulation only)."),
-        "seed": _seed(bandit.startup.seed),
+        "seed": Param(
+            bandit.startup.seed,
+            type="integer",
+            minimum=0,
+            title="Seed",
+            description="The same seed gives the same decisions.",
+        ),
         "replace_champion": _switch(
             "Replace the champion", "Start over although a champion serves; the new policy is judged against it."
         ),
@@ -49,7 +55,13 @@ def simulate_params(bandit: Bandit) -> Params:
     return {
         "decisions": _count(bandit.simulate.decisions, "Decisions", "How many users ask for a decision."),
         "concurrency": _count(bandit.simulate.concurrency, "Concurrency", "How many of them at a time.", most=256),
-        "seed": _seed(bandit.startup.seed),
+        "seed": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Seed",
+            description="Of the order of the users. Empty: another one each run; its log says which, to repeat it.",
+        ),
         "round": Param(
             0, type="integer", minimum=0, title="Round", description="The environment's round; drift begins at one."
         ),
@@ -102,10 +114,6 @@ def _count(default: int, title: str, description: str, most: int | None = None) 
 
 def _switch(title: str, description: str) -> Param:
     return Param(False, type="boolean", title=title, description=description)
-
-
-def _seed(default: int) -> Param:
-    return Param(default, type="integer", minimum=0, title="Seed", description="The same seed gives the same run.")
 
 
 def _caching() -> Param:

@@ -10,6 +10,9 @@ with its first look, so retries of `wait` are retries of the pipeline, while a r
 attaches. A cancelled job is a person's will: `wait` fails for good. Clearing any of the tasks clears `submit` with it
 (Airflow clears a setup with what it serves), which begins a new generation.
 
+The lease. Where a TakeLease is among the setups, `submit` and every look of `wait` renew it. A run that finds it taken
+by another training gives up for good, and its teardown cancels the job.
+
 Stopping. A person can mark a task failed while its worker is between "submit" and "submitted"; the teardown would look
 too early. So whoever starts a job asks Airflow afterwards whether it is still meant to run, and if not cancels the job.
 """
@@ -22,7 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 
-from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of, highest_generation
+from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of
+from bandit_ops.jobs import active_in_run, group_of, identity_of, open_runner
+from bandit_ops.lease import TakeLease, renew_lease
 from bandit_ops.links import PipelineRunLink
 from bandit_ops.runners.base import JobState, PipelineRunner
 from bandit_ops.running import meant_to_run
@@ -61,9 +66,10 @@ def pipeline(
     after it started a job. The teardown leaves on_failure_fail_dagrun off: on, it would be the run's last word, and a
     run whose `wait` failed would count as a success.
     """
+    leased = any(isinstance(setup, TakeLease) for setup in setups)
     with TaskGroup(group_id, tooltip="one pipeline job: submit, wait, and cancel what nobody waits for"):
-        submit = SubmitPipeline(task_id=SUBMIT, bandit=bandit, plan=plan)
-        wait = WaitForPipeline(task_id=WAIT, bandit=bandit, plan=plan)
+        submit = SubmitPipeline(task_id=SUBMIT, bandit=bandit, plan=plan, leased=leased)
+        wait = WaitForPipeline(task_id=WAIT, bandit=bandit, plan=plan, leased=leased)
         cancel = CancelIfActive(task_id=CANCEL, bandit=bandit, submit_retries=submit.retries or 0)
         submit >> wait >> cancel.as_teardown(setups=[submit, *setups])
     return PipelineTasks(submit, wait, cancel)
@@ -73,16 +79,19 @@ class SubmitPipeline(BaseOperator):
     template_fields = ("plan",)
     operator_extra_links = (PipelineRunLink(),)
 
-    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
+    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, leased: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bandit = bandit
         self.plan = plan
+        self.leased = leased
         self.job_id: str | None = None
 
     def execute(self, context: Context) -> JobReport:
+        if self.leased:
+            renew_lease(self.bandit, context)
         runner = open_runner(self.bandit)
-        ti = context["ti"]
-        first = identity_of(self.bandit, context).of_generation(generation_of(ti.max_tries, self.retries or 0))
+        generation = generation_of(context["ti"].max_tries, self.retries or 0)
+        first = identity_of(self.bandit, context, group_of(self.task_id)).of_generation(generation)
         for older in active_jobs(runner.status, first, range(first.generation)):
             self.log.info("cancelling %s, which an earlier generation left active", older.job_id)
             runner.cancel(older.job_id)
@@ -110,24 +119,32 @@ class WaitForPipeline(BaseSensorOperator):
     template_fields = ("plan",)
     operator_extra_links = (PipelineRunLink(),)
 
-    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, **kwargs: Any) -> None:
+    def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, leased: bool = False, **kwargs: Any) -> None:
         kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
         kwargs.setdefault("timeout", bandit.retrain.run_timeout_s)
         super().__init__(mode="reschedule", **kwargs)
         self.bandit = bandit
         self.plan = plan
+        self.leased = leased
         self.job_id: str | None = None
 
     def poke(self, context: Context) -> PokeReturnValue:
+        if self.leased:
+            renew_lease(self.bandit, context)
         runner = open_runner(self.bandit)
-        submitted: JobReport = context["ti"].xcom_pull(task_ids=sibling(self, SUBMIT))
+        submit = f"{group_of(self.task_id)}.{SUBMIT}"
+        submitted: JobReport | None = context["ti"].xcom_pull(task_ids=submit)
+        if submitted is None:
+            raise AirflowFailException(
+                f"{submit} left no job to wait for (marked success by hand?); clear it to start one"
+            )
         try:
             tried = attempts(runner.status, JobIdentity.parse(submitted["job_id"]))
         except RunnerError as error:
             self.log.warning("the runner did not answer, asking again: %s", error)
             return PokeReturnValue(is_done=False)
         if not tried:
-            raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {SUBMIT} to start anew")
+            raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {submit} to start anew")
         job, status = tried[-1]
         self.job_id = job.job_id
         self.log.info("%s is %s", job.job_id, status.state)
@@ -135,7 +152,7 @@ class WaitForPipeline(BaseSensorOperator):
             report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}
             return PokeReturnValue(is_done=True, xcom_value=report)
         if status.state is JobState.CANCELLED:
-            raise AirflowFailException(f"{job.job_id} was cancelled; clear {SUBMIT} to run it again")
+            raise AirflowFailException(f"{job.job_id} was cancelled; clear {submit} to run it again")
         if status.state is JobState.FAILED:
             if not self._first_look_of_a_retry(context):
                 reason = status.message or "no reason given"
@@ -158,8 +175,7 @@ class CancelIfActive(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         runner = open_runner(self.bandit)
-        last = highest_generation(context["dag_run"].clear_number or 0, self.submit_retries)
-        active = active_jobs(runner.status, identity_of(self.bandit, context), range(last + 1))
+        active = active_in_run(self.bandit, context, runner, group_of(self.task_id), self.submit_retries)
         for job in active:
             self.log.warning("cancelling %s: nobody waits for it any more", job.job_id)
             runner.cancel(job.job_id)
@@ -170,7 +186,9 @@ def start(
     task: SubmitPipeline | WaitForPipeline, context: Context, runner: PipelineRunner, job: JobIdentity
 ) -> JobIdentity:
     """Submit the job, then make sure that the task is still meant to run; cancel the job if it is not."""
-    plan: Plan = task.plan  # type: ignore[assignment]  # rendered by now
+    plan: Plan | None = task.plan  # type: ignore[assignment]  # rendered by now
+    if plan is None:
+        raise AirflowFailException("no plan came from upstream (marked success by hand?); clear the task that makes it")
     parameters = {**plan["parameters"], "bandit": task.bandit.job_json(), "job_id": job.job_id}
     runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
     task.log.info("submitted %s: %s", job.job_id, runner.url(job.job_id))
@@ -178,23 +196,3 @@ def start(
         runner.cancel(job.job_id)
         raise AirflowFailException(f"{job.job_id} was cancelled: the task was stopped while it started the job")
     return job
-
-
-def identity_of(bandit: Bandit, context: Context) -> JobIdentity:
-    ti = context["ti"]
-    group_id = ti.task_id.rpartition(".")[0]
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return JobIdentity.of(bandit.artefact_name, ti.dag_id, ti.run_id, group_id, map_index)
-
-
-def sibling(task: BaseOperator, name: str) -> str:
-    """The id of another task of the same group."""
-    group, dot, _ = task.task_id.rpartition(".")
-    return f"{group}{dot}{name}"
-
-
-def open_runner(bandit: Bandit) -> PipelineRunner:
-    from bandit_ops.runners import get_runner
-    from rl_core.config import Settings
-
-    return get_runner(bandit, Settings.from_environment())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,24 @@ class SimulateTraffic(BaseOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> None:
+        from bandit_ops.runners.launch import child_environment
+        from bandit_ops.runners.spec import ROOT
         from rl_core.config import Settings
 
-        form = context["params"]
-        command = [Settings.from_environment().job_python, "-m", "rl_core", "simulate", str(self.bandit_yaml)]
+        settings, form = Settings.from_environment(), dict(context["params"])
+        if form["seed"] is None:
+            form["seed"] = seed_of(context["ti"].dag_id, context["ti"].run_id)
+        self.log.info("seed %s", form["seed"])
+        command = [settings.job_python, "-m", "rl_core", "simulate", str(self.bandit_yaml)]
         for name in ("decisions", "concurrency", "seed", "round"):
             command += [f"--{name}", str(form[name])]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._process = subprocess.Popen(
+            command,
+            env=child_environment(settings, ROOT),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         with self._process as process:
             assert process.stdout is not None  # noqa: S101 - PIPE was asked for
             for line in process.stdout:
@@ -42,3 +54,8 @@ class SimulateTraffic(BaseOperator):
     def on_kill(self) -> None:
         if self._process is not None:
             self._process.terminate()
+
+
+def seed_of(dag_id: str, run_id: str) -> int:
+    """In [0, 2^31): another for each run, and the same whenever the run is repeated."""
+    return int.from_bytes(hashlib.sha256(f"{dag_id}\n{run_id}".encode()).digest()[:4]) >> 1

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from local_stack.__main__ import run as local_stack
+from rl_core.config import Settings
+from rl_core.errors import ConfigError
+
 if TYPE_CHECKING:
     from tests.dags.conftest import Parse
 
@@ -80,3 +84,15 @@ def test_two_bandits_must_not_share_tables(dags_folder: Path, add_bandit: AddBan
     parsed = parse(dags_folder)
     assert set(parsed.dags) == MOVIELENS
     assert "movielens.yaml has already" in parsed.import_errors["check_bandits.py"]
+
+
+class TestABanditIsNamed:
+    def test_as_its_yaml_in_dags_bandits_and_as_airflow_knows_it(self, settings: Settings, repo: Path) -> None:
+        assert settings.bandit_path("movielens") == repo / "dags" / "bandits" / "movielens.yaml"
+        with pytest.raises(ConfigError, match=r"no bandit called 'movies' in .*; there are: movielens"):
+            settings.bandit_path("movies")
+
+    @pytest.mark.parametrize("path", ["/elsewhere/shop.yaml", "shop.yaml", "elsewhere/shop", "../shop.yml"])
+    def test_and_not_by_a_path_where_airflow_is_started(self, path: str) -> None:
+        with pytest.raises(ConfigError, match=r"is a path; .* put the YAML there, and give its name: --bandit shop$"):
+            local_stack(["up", "--bandit", path])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from bandit_ops.job_identity import JobIdentity
+from bandit_ops.runners.job_folder import JobFolder
 from rl_core.backends import open_registry
 from rl_core.backends.base import Attempt, Lineage, WindowRef
 from rl_core.backends.local.policy_registry import FolderRegistry
 from rl_core.config import Bandit, Settings
+from rl_core.errors import LeaseHeld
 from rl_core.stages import generator
 
 if TYPE_CHECKING:
@@ -28,11 +32,19 @@ def context(run_type: str = "scheduled", first_look: datetime | None = None, **f
     from collections import defaultdict
 
     ti = SimpleNamespace(
-        dag_id="movielens_retrain", run_id=f"{run_type}__1", get_first_reschedule_date=lambda _: first_look
+        dag_id="movielens_retrain",
+        run_id=f"{run_type}__1",
+        map_index=-1,
+        get_first_reschedule_date=lambda _: first_look,
     )
-    run = SimpleNamespace(run_type=run_type)
+    run = SimpleNamespace(run_type=run_type, clear_number=0)
     events: Any = defaultdict(SimpleNamespace)
     return cast("Context", {"ti": ti, "dag_run": run, "params": {**FORM, **form}, "outlet_events": events})
+
+
+def expiry(bandit: Bandit, settings: Settings) -> datetime:
+    state = json.loads((settings.state_dir(bandit) / "registry" / "registry.json").read_bytes())
+    return datetime.fromisoformat(state["lease"]["until"])
 
 
 def long_ago() -> datetime:
@@ -148,15 +160,68 @@ class TestTheLease:
 
         return execute
 
-    def test_is_taken_with_a_plan_and_given_back(
-        self, registry: FolderRegistry, movielens: Bandit, take: Callable[..., Any]
-    ) -> None:
+    @pytest.fixture
+    def give_back(self, movielens: Bandit) -> Callable[[], None]:
         from bandit_ops.lease import ReleaseLease
+        from bandit_ops.pipeline_tasks import CancelIfActive
 
+        cancel = CancelIfActive(task_id="train.cancel_if_active", bandit=movielens, submit_retries=2)
+        return lambda: ReleaseLease(task_id="release_lease", bandit=movielens, after=cancel).execute(context("manual"))
+
+    @pytest.fixture
+    def active_job(self, movielens: Bandit, settings: Settings) -> Iterator[str]:
+        """A job of the manual run: its folder's lock is held, as by the job's process."""
+        job_id = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__1", "train").job_id
+        folder = JobFolder(settings.state_dir(movielens) / "runs" / job_id)
+        folder.path.mkdir(parents=True)
+        with folder.locked():
+            yield job_id
+
+    def test_is_taken_with_a_plan_and_given_back(
+        self, registry: FolderRegistry, take: Callable[..., Any], give_back: Callable[[], None]
+    ) -> None:
         assert take(context("manual")) == {"manual": True}
         assert take(context("manual")) == {"manual": True}  # a retry renews
-        ReleaseLease(task_id="release_lease", bandit=movielens).execute(context("manual"))
+        give_back()
         registry.lease("another", 60)
+
+    def test_outlives_the_replacement_of_a_killed_worker_and_no_more(
+        self, registry: FolderRegistry, movielens: Bandit, settings: Settings, take: Callable[..., Any]
+    ) -> None:
+        from airflow.sdk.configuration import conf
+
+        take(context())
+        left = expiry(movielens, settings) - datetime.now(UTC)
+        noticed_after = conf.getint("scheduler", "task_instance_heartbeat_timeout")
+        assert timedelta(seconds=1.5 * noticed_after) < left < timedelta(minutes=11)
+
+    def test_that_another_training_took_meanwhile_ends_the_run_for_good(
+        self, registry: FolderRegistry, movielens: Bandit
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from bandit_ops.lease import renew_lease
+
+        registry.lease("movielens_startup/manual__0", 60)
+        with pytest.raises(AirflowFailException, match=r"lost the lease .*'movielens_startup/manual__0' holds"):
+            renew_lease(movielens, context())
+
+    def test_is_kept_while_a_job_of_the_run_is_alive(
+        self, registry: FolderRegistry, active_job: str, take: Callable[..., Any], give_back: Callable[[], None]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowException
+
+        take(context("manual"))
+        with pytest.raises(AirflowException, match=rf"{active_job} is still active, .* 10 minutes at most"):
+            give_back()
+        with pytest.raises(LeaseHeld):
+            registry.lease("another", 60)
+
+    def test_of_another_run_is_left_alone(self, registry: FolderRegistry, give_back: Callable[[], None]) -> None:
+        registry.lease("another", 60)
+        give_back()
+        with pytest.raises(LeaseHeld):
+            registry.lease("a third", 60)
 
     def test_held_by_another_is_waited_for(self, registry: FolderRegistry, take: Callable[..., Any]) -> None:
         from airflow.sdk.exceptions import AirflowRescheduleException
@@ -176,6 +241,19 @@ class TestTheLease:
         registry.lease("movielens_startup/manual__0", 60)
         with pytest.raises(getattr(exceptions, ending), match="'movielens_startup/manual__0' holds the training lease"):
             take(context(run_type, first_look=long_ago()))
+
+    def test_whose_wait_ends_between_two_looks_at_the_clock_is_looked_at_once_more(
+        self, registry: FolderRegistry, take: Callable[..., Any]
+    ) -> None:
+        """By the sensor's clock the minute is over, by the task's it is not: a scheduled run must not fail for that."""
+        from airflow.sdk.exceptions import AirflowRescheduleException
+
+        registry.lease("movielens_startup/manual__0", 60)
+        given, looks = context(), iter((61, 59))
+        ti = cast(Any, given["ti"])
+        ti.get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(seconds=next(looks))
+        with pytest.raises(AirflowRescheduleException):
+            take(given)
 
     def test_is_not_kept_by_a_run_that_is_refused_or_has_nothing_to_do(
         self, registry: FolderRegistry, take: Callable[..., Any]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -19,6 +23,7 @@ JOB = JobIdentity.of("toy-v1", DAG_ID, "manual__1", "train").job_id
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "state" / "toy-v1" / "runs" / JOB
     folder.mkdir(parents=True)
+    (folder / "job.json").write_text(json.dumps({"parameters": {"bandit": json.dumps({"name": "toy"})}}))
     (folder / "state.json").write_text(json.dumps({"state": "FAILED", "message": "<b>gap</b>", "outputs": {}}))
     (folder / "steps.json").write_text(json.dumps([{"step": "trainer", "state": "FAILED", "seconds": 1.234567}]))
     (folder / "log.txt").write_text("\x1b[31mseq 5 is missing\x1b[0m <script>alert(1)</script>\n")
@@ -41,6 +46,15 @@ class TestFinding:
     def test_another_dags_run_is_not_found(self, home: Path) -> None:
         assert run_folder.find(home, "toy_startup", JOB) is None
         assert run_folder.find(home, "toy_retrain2", JOB) is None
+
+    @pytest.mark.parametrize("dag_id", ["movielens_retrain", "toy_shop_retrain", "t_retrain", "retrain", "_retrain"])
+    def test_another_bandits_run_is_not_found(self, home: Path, dag_id: str) -> None:
+        assert run_folder.find(home, dag_id, JOB) is None
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"parameters": {"bandit": "{}"}}', '{"parameters": null}'])
+    def test_a_run_that_does_not_say_whose_it_is_is_not_found(self, home: Path, folder: Path, content: str) -> None:
+        (folder / "job.json").write_text(content)
+        assert run_folder.find(home, DAG_ID, JOB) is None
 
     @pytest.mark.parametrize(
         "job_id", ["..", "../secret.txt", "*", "toy-v1-retrain-*-g0-a0", f"{JOB}/..", "%2e%2e", ""]
@@ -69,6 +83,21 @@ class TestThePage:
         assert "<script>" not in page
         assert "<b>gap" not in page
         assert "\x1b" not in page
+
+    def test_escapes_names_of_files_and_columns_and_leads_to_the_file(self, folder: Path) -> None:
+        name = "<img src=x onerror='alert(1)'>#50%?\".txt"
+        (folder / name).write_text("here")
+        (folder / "steps.json").write_text(json.dumps([{"<b>step": "<i>trainer"}]))
+        page = run_folder.render("toy_<u>", JOB, folder)
+        assert not {"<img", "<b>", "<i>", "<u>"} & set(re.findall("<[a-z]+>?", page))
+        links = [unquote(unescape(link)) for link in re.findall("href='([^']*)'", page)]
+        assert f"{JOB}/files/{name}" in links
+
+    def test_shows_a_file_whose_name_is_no_utf8(self, folder: Path) -> None:
+        (folder / os.fsdecode(b"caf\xe9.txt")).write_text("here")
+        page = run_folder.render(DAG_ID, JOB, folder)
+        assert "caf?.txt" in page.encode().decode()
+        assert f"{JOB}/files/caf%E9.txt" in page
 
     def test_lists_no_link_out_of_the_folder(self, folder: Path) -> None:
         assert "way-out" not in run_folder.render(DAG_ID, JOB, folder)

@@ -19,8 +19,7 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
     Raises:
         RunnerError: BANDIT_JOB_PYTHON can't be executed or lacks packages; nothing runs.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
-    environment |= _variables(settings) | {MARK: str(job.path), "PYTHONPATH": str(root)}
+    environment = child_environment(settings, root) | {MARK: str(job.path)}
     command = [settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
     try:
         with (job.path / "log.txt").open("wb") as log:
@@ -45,6 +44,12 @@ def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
         f"BANDIT_JOB_PYTHON={settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
         f"point it at a Python with the packages of requirements/job.txt"
     )
+
+
+def child_environment(settings: Settings, root: Path) -> dict[str, str]:
+    """For a child that runs BANDIT_JOB_PYTHON with rl_core of `root`: our variables, with these settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
+    return {**inherited, **_variables(settings), "PYTHONPATH": str(root)}
 
 
 def _variables(settings: Settings) -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bandit_ops.job_identity import JobIdentity
 
@@ -20,16 +21,27 @@ pre { overflow-x: auto; padding: 1rem; border: 1px solid #8886; border-radius: 6
 
 
 def find(home: Path, dag_id: str, job_id: str) -> Path | None:
-    """`home/<artefact name>/runs/<job_id>` where the id says that this DAG started it."""
+    """`home/<artefact name>/runs/<job_id>` where a DAG of this id started it.
+
+    The id of a job names the last word of its DAG's, `job.json` the bandit, which names the words before.
+    """
     try:
         scope = JobIdentity.parse(job_id).scope
     except ValueError:
         return None
     for folder in home.glob(f"*/runs/{job_id}"):
         words = JobIdentity.of(folder.parent.parent.name, dag_id, "", "").scope.rpartition("-")[0]
-        if folder.is_dir() and scope.startswith(f"{words}-"):
+        if scope.startswith(f"{words}-") and _bandit_of(folder) == dag_id.rpartition("_")[0]:
             return folder
     return None
+
+
+def _bandit_of(folder: Path) -> str | None:
+    """The name of the bandit that the run is of; None where the folder holds no job."""
+    try:
+        return str(json.loads(_json(folder / "job.json", {})["parameters"]["bandit"])["name"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def file_in(folder: Path, name: str) -> Path | None:
@@ -78,9 +90,14 @@ def _cell(value: Any) -> str:
 
 def _files(dag_id: str, job_id: str, folder: Path) -> str:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())[:500]
-    base = f"{escape(job_id)}/files"
-    items = [f"<li><a href='{base}/{escape(name)}'>{escape(name)}</a></li>" for name in names if file_in(folder, name)]
+    items = [f"<li>{_link(f'{job_id}/files/{name}', name)}</li>" for name in names if file_in(folder, name)]
     return f"<h2>Files</h2><ul>{''.join(items)}</ul>"
+
+
+def _link(path: str, text: str) -> str:
+    """A name that is no UTF-8 is shown with a mark in its place, and its link still leads to it."""
+    shown = text.encode("utf-8", "replace").decode()
+    return f"<a href='{quote(path, errors='surrogateescape')}'>{escape(shown)}</a>"
 
 
 def _json(path: Path, default: Any) -> Any:

@@ -1,0 +1,79 @@
+"""The simulated traffic of a run: in a process that finds rl_core by itself, and with users of the run's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from rl_core.config import Bandit
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+SPY = """#!/bin/sh
+echo "path=$PYTHONPATH home=$BANDIT_HOME args=$*"
+exit ${SPY_STATUS:-0}
+"""
+
+
+@pytest.fixture
+def said(
+    movielens: Bandit, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """What the child is started with: BANDIT_JOB_PYTHON is a program that says so."""
+    from bandit_ops.traffic import SimulateTraffic
+
+    spy = tmp_path / "spy"
+    spy.write_text(SPY)
+    spy.chmod(0o755)
+    monkeypatch.setenv("BANDIT_JOB_PYTHON", str(spy))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    def run(run_id: str, seed: int | None = None) -> str:
+        form = {"decisions": 10, "concurrency": 2, "seed": seed, "round": 0}
+        ti = SimpleNamespace(dag_id="movielens_simulate", run_id=run_id)
+        task = SimulateTraffic(task_id="simulate", bandit_yaml=repo / "dags" / "bandits" / "movielens.yaml")
+        task.execute(cast("Context", {"ti": ti, "params": form}))
+        return capsys.readouterr().out
+
+    return run
+
+
+def seed_in(said: str) -> str:
+    return said.partition("--seed ")[2].split()[0]
+
+
+def test_the_child_finds_rl_core_and_the_settings_wherever_it_is_started(
+    said: Any, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = said("manual__1", seed=3)
+    assert f"path={repo} home={tmp_path / 'home'} args=-m rl_core simulate " in line
+    assert "--decisions 10 --concurrency 2 --seed 3 --round 0" in line
+
+
+def test_every_run_sends_users_in_an_order_of_its_own(said: Any) -> None:
+    seeds = {seed_in(said(f"scheduled__2026-11-22T{hour:02}:00:00+00:00")) for hour in range(5)}
+    assert len(seeds) == 5
+    assert all(0 <= int(seed) < 2**31 for seed in seeds)
+
+
+def test_a_run_that_is_repeated_sends_the_same(said: Any) -> None:
+    assert seed_in(said("scheduled__1")) == seed_in(said("scheduled__1"))
+
+
+def test_a_seed_of_the_form_counts(said: Any) -> None:
+    assert seed_in(said("scheduled__1", seed=0)) == "0"
+
+
+def test_a_child_that_fails_fails_the_task(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    monkeypatch.setenv("SPY_STATUS", "2")
+    with pytest.raises(AirflowException, match="ended with 2"):
+        said("manual__1")
