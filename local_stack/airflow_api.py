@@ -117,11 +117,12 @@ class AirflowApi:
 
 
 def _log_texts(line: Any) -> list[str]:
-    """What one structured log line says: its event, and the message of each exception it carries."""
+    """What one structured log line says: its event, why a task was skipped, and the exceptions it carries."""
     if not isinstance(line, dict):
         return [str(line)]
     errors = line.get("error_detail") or []
-    return [str(line.get("event", "")), *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
+    event = " ".join(str(line[key]) for key in ("event", "reason") if key in line)
+    return [event, *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
 
 
 def wait_for(ask: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = 0.5) -> T:

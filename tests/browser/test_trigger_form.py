@@ -1,0 +1,95 @@
+"""Triggering `movielens_retrain` by hand in Airflow's UI, with a real browser on a real Airflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local_stack.airflow_stack import AirflowStack
+from rl_core.config import Bandit, Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.airflow,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine's PATH"),
+]
+
+
+@pytest.fixture
+def stack(settings: Settings, repo: Path, tmp_path: Path) -> Iterator[AirflowStack]:
+    """Airflow with the shipped DAGs, whose gate waits 5 s: triggering unpauses the DAG, and its own run goes first."""
+    shutil.copytree(repo / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    bandit = tmp_path / "dags" / "bandits" / "movielens.yaml"
+    bandit.write_text(bandit.read_text().replace("gate_timeout_s: 120", "gate_timeout_s: 5"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = AirflowStack(settings.model_copy(update={"airflow_port": port}), dags=tmp_path / "dags")
+    try:
+        made.start()
+        made.wait_for_dags(["movielens_retrain"])
+        yield made
+    finally:
+        made.stop(grace_s=3)
+        made.api.close()
+
+
+@pytest.fixture
+def page(stack: AirflowStack) -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
+        opened = browser.new_page(viewport={"width": 1400, "height": 1600})
+        opened.set_default_timeout(60_000)  # the first page compiles on two busy cores
+        yield opened
+        browser.close()
+
+
+def test_the_form_is_typed_and_described_and_starts_a_run(
+    stack: AirflowStack, page: Page, movielens: Bandit, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{stack.url}/dags/movielens_retrain")
+    page.get_by_test_id("trigger-dag-button").click()
+    form = page.get_by_role("dialog").filter(has_text="Trigger Dag")
+    switches = {"Skip the gate": False, "Full retrain": False, "Use the cache": True}
+    numbers = {
+        "Threshold": str(movielens.retrain.min_new_interactions),
+        "α (agent_alpha)": "0.2",
+        "λ (tikhonov_weight)": "0.01",
+        "Half-life": "0",
+    }
+    for title, on in switches.items():
+        expect(form.get_by_role("checkbox", name=title)).to_be_checked(checked=on)
+    for title, value in numbers.items():
+        expect(form.get_by_role("spinbutton", name=title)).to_have_value(value)
+    expect(form.get_by_text("Width of the confidence bound: more explores more.")).to_be_visible()
+    page.screenshot(path=tmp_path / "form.png")
+
+    form.get_by_role("checkbox", name="Skip the gate").press("Space")
+    expect(form.get_by_role("checkbox", name="Skip the gate")).to_be_checked()
+    form.get_by_role("spinbutton", name="α (agent_alpha)").fill("0.5")
+    form.get_by_role("spinbutton", name="α (agent_alpha)").press("Tab")
+    form.get_by_role("button", name="Trigger", exact=True).click()
+    expect(form).to_be_hidden()
+
+    run = next(run for run in stack.api.runs("movielens_retrain") if run["run_type"] == "manual")
+    assert run["conf"]["skip_gate"] is True, json.dumps(run["conf"])
+    assert run["conf"]["agent_alpha"] == 0.5
+    assert stack.api.wait_for_run("movielens_retrain", run["dag_run_id"]) == "success"
+    log = stack.api.log("movielens_retrain", run["dag_run_id"], "gate")
+    assert "movielens has no champion yet; run movielens_startup" in log
