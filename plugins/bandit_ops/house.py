@@ -10,6 +10,10 @@ from rl_core.config import Bandit
 TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback"})
 """The closed set of tags; a bandit's own name is the one tag besides."""
 
+RECURRING = frozenset({"retrain", "simulate"})
+FAILURES_BEFORE_PAUSE = 3
+"""In a row; then Airflow pauses a recurring DAG, or "@continuous" would repeat the same failure for ever."""
+
 
 def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
     """Arguments of the DAG `<bandit>_<noun>`. No dagrun_timeout: it would skip the teardowns; tasks have timeouts."""
@@ -21,6 +25,7 @@ def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
         "start_date": datetime(2026, 1, 1, tzinfo=UTC),
         "catchup": False,
         "max_active_runs": 1,
+        "max_consecutive_failed_dag_runs": FAILURES_BEFORE_PAUSE if noun in RECURRING else 0,
         "default_args": {
             "retries": 2,
             "retry_delay": timedelta(seconds=5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -11,7 +12,9 @@ from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
-    from rl_core.backends.base import EventStore, PolicyRegistry, Window
+    from rl_core.backends.base import EventStore, PolicyRegistry
+
+log = logging.getLogger(__name__)
 
 
 class Plan(TypedDict):
@@ -45,7 +48,9 @@ Planner = Callable[[Circumstances], Plan]
 
 
 def startup_plan(at: Circumstances) -> Plan:
-    """Raises Refused where a champion exists and may stay, or where the log that should be trained on is empty."""
+    """Raises Refused where a champion exists and may stay, or where the log holds nothing that may be trained on."""
+    from rl_core.bandit.windows import acceptable_windows
+
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
     champion = registry.alias("champion")
     if champion and not form["replace_champion"]:
@@ -63,40 +68,58 @@ def startup_plan(at: Circumstances) -> Plan:
         common |= {"rounds": int(form["rounds"]), "seed": int(form["seed"])}
         return {"pipeline": "startup", "parameters": common, "enable_caching": form["enable_caching"]}
     head = store.head()
-    if head == 0:
+    windows = acceptable_windows(registry, head)
+    if not windows:
+        none = f"only rejected or rolled-back ones among its {head:,} interactions" if head else "no interaction"
         raise Refused(
-            f"{bandit.name} has no interaction in its log, startup with source=log needs some; "
+            f"{bandit.name} has {none} in its log, startup with source=log needs some; "
             "log decisions and rewards first, or choose source=simulation"
         )
-    common |= {"windows": json.dumps([[0, head]])}
+    common |= {"windows": json.dumps(windows)}
     return {"pipeline": "retrain", "parameters": common, "enable_caching": form["enable_caching"]}
 
 
 def retrain_plan(at: Circumstances) -> Plan:
-    """Raises NothingToDo without a champion, or without a window to train on."""
+    """Raises NothingToDo without a champion, or without a window to train on; Refused for another half-life."""
+    from rl_core.bandit.windows import counted, new_windows
+
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
     champion = registry.alias("champion")
     if champion is None:
         raise NothingToDo(f"{bandit.name} has no champion yet; run {bandit.name}_startup first")
-    windows = new_windows(registry, store)
+    head = store.head()
+    windows = new_windows(registry, head)
+    agent = _agent(form)
     if form["full_retrain"]:
-        windows = [(w.seq_low, w.seq_high) for w in registry.lineage(champion).windows] + windows
+        windows = sorted(counted(registry, champion) + windows)
+    else:
+        agent["half_life"] = _half_life(at, champion)
     if not windows:
-        raise NothingToDo(f"{bandit.name} has no new interaction since seq {registry.last_attempted_seq()}")
+        raise NothingToDo(f"{bandit.name}: none of its {head:,} interactions is new, so there is nothing to train on")
     parameters: Parameters = {
         "windows": json.dumps(windows),
         "champion": champion,
         "full_retrain": bool(form["full_retrain"]),
         "trigger": "manual" if at.manual else "sensor",
-        **_agent(form),
+        **agent,
     }
     return {"pipeline": "retrain", "parameters": parameters, "enable_caching": form["enable_caching"]}
 
 
-def new_windows(registry: PolicyRegistry, store: EventStore) -> list[Window]:
-    """What no attempt has seen: one window or none."""
-    low, head = registry.last_attempted_seq(), store.head()
-    return [(low, head)] if head > low else []
+def _half_life(at: Circumstances, champion: str) -> float:
+    """The champion's: its blocks can't be added to any other's. A form left at the YAML's value asks for no change."""
+    from rl_core.bandit.manifest import read_manifest
+
+    kept = read_manifest(at.registry.path(champion)).hyperparameters.half_life
+    asked = float(at.form["half_life"])
+    if asked not in (kept, at.bandit.agent.half_life):
+        raise Refused(
+            f"half_life can't change between windows; set full_retrain, or leave it at {kept:g}, "
+            f"as {champion} has it (got {asked:g})"
+        )
+    if asked != kept:
+        log.info("half_life stays %g, as %s has it; to make it %g, set full_retrain", kept, champion, asked)
+    return kept
 
 
 def _agent(form: Mapping[str, Any]) -> Parameters:

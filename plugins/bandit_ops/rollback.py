@@ -9,12 +9,11 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.assets import champion_asset
 from rl_core.config import Bandit
-from rl_core.errors import BanditError, EndpointAbsent
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from rl_core.backends.base import Endpoint, PolicyRegistry
+    from rl_core.backends.base import PolicyRegistry
 
 
 class PromoteVersion(BaseOperator):
@@ -26,32 +25,17 @@ class PromoteVersion(BaseOperator):
 
     def execute(self, context: Context) -> str:
         from rl_core.backends import open_endpoint, open_registry
+        from rl_core.backends.promotion import make_champion
         from rl_core.config import Settings
 
         settings = Settings.from_environment()
         registry, endpoint = open_registry(self.bandit, settings), open_endpoint(self.bandit, settings)
         champion = registry.alias("champion")
         version = wanted_version(registry, champion, str(context["params"]["version"]))
-        swap(registry, endpoint, champion, version)
+        make_champion(registry, endpoint, version, champion)
         self.log.info("%s serves again instead of %s", version, champion)
         context["outlet_events"][champion_asset(self.bandit)].extra = {"version": version}
         return version
-
-
-def swap(registry: PolicyRegistry, endpoint: Endpoint, champion: str | None, version: str) -> None:
-    """Where no server runs, the next one starts with the new champion; where one doesn't take it, nothing changes."""
-    try:
-        endpoint.stage(version)
-    except EndpointAbsent:
-        registry.promote(version, expected_champion=champion)
-        return
-    registry.promote(version, expected_champion=champion)
-    try:
-        endpoint.wait_serving(version)
-    except BanditError:
-        if champion is not None:
-            registry.promote(champion, expected_champion=version)
-        raise
 
 
 def wanted_version(registry: PolicyRegistry, champion: str | None, asked: str) -> str:

@@ -8,19 +8,24 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from bandit_ops.assets import interactions_asset
-from bandit_ops.lease import is_manual, open_registry_and_store
+from bandit_ops.lease import open_registry_and_store
+from bandit_ops.running import is_manual, waited_s
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class InteractionSensor(BaseSensorOperator):
-    """Counts what no training has attempted: `store.head() - registry.last_attempted_seq()`. No clock plays a part.
+NO_CHAMPION_WAIT_S = 30.0
+"""How long a scheduled run stays without a champion, so that no run starts every second; a manual one waits for it."""
 
-    XCom: `{"head", "count", "window": [low, high]}`. Waits `gate_timeout_s` at most and then skips, so that a manual
-    run never queues behind it for long. A manual run skips at once where there is no champion, or where `skip_gate`
-    finds nothing new; a scheduled one waits for the champion too, or "@continuous" would begin a run every second.
+
+class InteractionSensor(BaseSensorOperator):
+    """Counts what no training has attempted and no champion holds: the sum of the new windows. No clock plays a part.
+
+    XCom: `{"head", "count", "windows": [[low, high], …]}`. Waits `gate_timeout_s` at most and then skips, so that a
+    manual run never queues behind it for long. Skips at once where `skip_gate` finds nothing new, or where there is no
+    champion; there a scheduled run stays for a while, or "@continuous" would begin a run every second.
     """
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
@@ -37,24 +42,31 @@ class InteractionSensor(BaseSensorOperator):
             raise AirflowSkipException(f"{self.seen} after {self.timeout:.0f} s") from None
 
     def poke(self, context: Context) -> PokeReturnValue:
+        from rl_core.bandit.windows import new_windows, total
+
         registry, store = open_registry_and_store(self.bandit)
         if registry.alias("champion") is None:
-            return self._shut(context, f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup")
+            patience = 0.0 if is_manual(context) else min(self.timeout, NO_CHAMPION_WAIT_S)
+            why = f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup"
+            return self._shut(why, skip=waited_s(context) >= patience)
         form = context["params"]
-        low, head = registry.last_attempted_seq(), store.head()
-        count, wanted = max(0, head - low), int(form["min_new_interactions"])
+        head = store.head()
+        windows = new_windows(registry, head)
+        count, wanted = total(windows), int(form["min_new_interactions"])
         seen = f"{count:,} of {wanted:,} new interactions"
         if not (count >= wanted or form["full_retrain"] or form["skip_gate"]):
-            return self._shut(context, seen, wait=True)
+            return self._shut(seen, skip=False)
         if count == 0 and not form["full_retrain"]:
-            return self._shut(context, f"nothing is new since seq {low}, so there is nothing to train on")
+            return self._shut(
+                f"none of the log's {head:,} interactions is new, so there is nothing to train on", skip=True
+            )
         self.log.info("%s: the gate opens", seen)
         context["outlet_events"][interactions_asset(self.bandit)].extra = {"head": head}
-        return PokeReturnValue(is_done=True, xcom_value={"head": head, "count": count, "window": [low, head]})
+        return PokeReturnValue(is_done=True, xcom_value={"head": head, "count": count, "windows": windows})
 
-    def _shut(self, context: Context, why: str, wait: bool = False) -> PokeReturnValue:
+    def _shut(self, why: str, *, skip: bool) -> PokeReturnValue:
+        if skip:
+            raise AirflowSkipException(why)
         self.log.info("%s", why)
         self.seen = why
-        if not wait and is_manual(context):
-            raise AirflowSkipException(why)
         return PokeReturnValue(is_done=False)

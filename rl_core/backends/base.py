@@ -192,15 +192,23 @@ class PolicyRegistry(Protocol):
     def stage(self, version: str) -> None:
         """Point `challenger` at the version: the endpoint loads and probes it."""
 
-    def promote(self, version: str, expected_champion: str | None) -> None:
-        """Compare-and-swap of `champion`; already being champion is success. Raises PromotionConflict."""
+    def promote(self, version: str, expected_champion: str | None, attempt: Attempt | None = None) -> None:
+        """Compare-and-swap of `champion`, and the record of the attempt that won it, in one step.
 
-    def record(self, attempt: Attempt) -> None: ...
+        Already being champion is success. Raises PromotionConflict.
+        """
 
-    def attempts(self) -> list[Attempt]: ...
+    def restore(self, champion: str | None, expected_champion: str, attempt: Attempt | None = None) -> None:
+        """Undo a promotion that never came to serve, in one step: swap back, also to no champion; forget its attempt.
 
-    def last_attempted_seq(self) -> int:
-        """The highest seq of any attempt, whatever its verdict; the sensor counts from here."""
+        Raises PromotionConflict.
+        """
+
+    def record(self, attempt: Attempt) -> None:
+        """Keep the attempt; a second one under the same key is dropped."""
+
+    def attempts(self) -> list[Attempt]:
+        """All of them, whatever their verdict, in the order they were recorded."""
 
     def lease(self, holder: str, ttl_s: float) -> None:
         """Take or renew the training lease. Raises LeaseHeld, naming holder and expiry."""

@@ -1,24 +1,25 @@
 """Registers the policy with its lineage and, where the verdict says so, makes it the champion.
 
 In this order: verify and probe the artefact here; keep its blocks; register; hand it to the endpoint, which probes it
-again; swap the champion if it is still the one expected; wait until it answers. Whatever fails on the way, the champion
-before goes on serving, and the same job run again goes on where it stopped.
+again; swap the champion if it is still the one expected and record the attempt, both in one step; wait until it
+answers. Whatever fails on the way, the champion before goes on serving, and the job run again goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from rl_core.backends import open_endpoint, open_registry
-from rl_core.backends.base import Attempt, Endpoint, Exclusion, Lineage, PolicyRegistry, Window, WindowRef
+from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.promotion import make_champion
 from rl_core.bandit.policy import Manifest, Policy, block_name
 from rl_core.bandit.verdict import Verdict
+from rl_core.bandit.windows import exclusions
 from rl_core.config import Bandit, Settings
-from rl_core.errors import BanditError, ConfigError, EndpointAbsent
+from rl_core.errors import ConfigError
 
 Trigger = Literal["startup", "sensor", "manual"]
 
@@ -39,7 +40,9 @@ def run(
     trigger: str,
     job_id: str,
 ) -> Deployment:
-    """Register and perhaps promote; a job that has done so before returns what it did.
+    """Register and perhaps promote. What was decided before, by this job or on this very policy, is not done again.
+
+    So a retry never undoes the rollback of what its predecessor promoted.
 
     Raises:
         PolicyError: the artefact is damaged, or the endpoint refused it.
@@ -49,32 +52,42 @@ def run(
     if trigger not in get_args(Trigger):
         raise ConfigError(f"trigger is {trigger!r}; it must be one of {', '.join(get_args(Trigger))}")
     registry = open_registry(bandit, settings)
-    if (done := next((a for a in registry.attempts() if a.key == job_id), None)) is not None:
-        return _told(Deployment(done.version or "", done.verdict == "promoted", done.reason))
+    if (done := _attempt(registry, key=job_id)) is not None:
+        return _told(registry, done)
     manifest = Policy.load(policy, bandit.problem).manifest
     decision = Verdict.load(verdict)
     version = _register(registry, policy, manifest, champion)
-    note = ""
-    if decision.promote:
-        note = _promote(registry, open_endpoint(bandit, settings), version, champion)
+    if (done := _attempt(registry, version=version)) is not None:
+        return _told(registry, done)
     attempt = Attempt(
         key=job_id,
         windows=manifest.trained,
         verdict="promoted" if decision.promote else "rejected",
         version=version,
         trigger=cast(Trigger, trigger),
-        reason=decision.reason + note,
+        reason=decision.reason,
         at=datetime.now(UTC),
         metrics=decision.metrics,
     )
-    registry.record(attempt)
-    return _told(Deployment(version, decision.promote, attempt.reason))
+    if decision.promote:
+        make_champion(registry, open_endpoint(bandit, settings), version, champion, attempt)
+    else:
+        registry.record(attempt)
+    return _told(registry, _attempt(registry, key=job_id) or attempt)
 
 
-def _told(deployment: Deployment) -> Deployment:
-    what = "promoted" if deployment.promoted else "not promoted"
-    print(f"deployer: {deployment.version} {what}: {deployment.reason}", flush=True)
-    return deployment
+def _attempt(registry: PolicyRegistry, key: str | None = None, version: str | None = None) -> Attempt | None:
+    """The attempt under this key, or the last one with this version."""
+    return next((a for a in reversed(registry.attempts()) if key == a.key or (version and version == a.version)), None)
+
+
+def _told(registry: PolicyRegistry, attempt: Attempt) -> Deployment:
+    champion, version, reason = registry.alias("champion"), attempt.version or "", attempt.reason
+    promoted = attempt.verdict == "promoted" and version == champion
+    if attempt.verdict == "promoted" and not promoted:
+        reason += f"; {champion or 'none'} is the champion since"
+    print(f"deployer: {version} {'promoted' if promoted else 'not promoted'}: {reason}", flush=True)
+    return Deployment(version, promoted, reason)
 
 
 def _register(registry: PolicyRegistry, policy: Path, manifest: Manifest, champion: str | None) -> str:
@@ -83,43 +96,5 @@ def _register(registry: PolicyRegistry, policy: Path, manifest: Manifest, champi
         WindowRef(ref.seq_low, ref.seq_high, kept.get((ref.seq_low, ref.seq_high), ref.block))
         for ref in manifest.windows
     )
-    excluded = _excluded(registry, champion, [(ref.seq_low, ref.seq_high) for ref in windows])
+    excluded = exclusions(registry, champion, [(ref.seq_low, ref.seq_high) for ref in windows])
     return registry.register(policy, Lineage(champion, windows, excluded))
-
-
-def _excluded(registry: PolicyRegistry, champion: str | None, held: Sequence[Window]) -> tuple[Exclusion, ...]:
-    """What the champion excluded, and every window tried since that is not held: rejected, or rolled back."""
-    inherited = registry.lineage(champion).excluded if champion else ()
-    tried = (
-        Exclusion(low, high, attempt.reason if attempt.verdict == "rejected" else f"{attempt.version} was rolled back")
-        for attempt in registry.attempts()
-        for low, high in attempt.windows
-    )
-    taken, excluded = list(held), []
-    for exclusion in (*inherited, *tried):
-        window = (exclusion.seq_low, exclusion.seq_high)
-        if not any(_overlap(window, other) for other in taken):
-            taken.append(window)
-            excluded.append(exclusion)
-    return tuple(sorted(excluded, key=lambda exclusion: exclusion.seq_low))
-
-
-def _overlap(one: Window, other: Window) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
-
-
-def _promote(registry: PolicyRegistry, endpoint: Endpoint, version: str, champion: str | None) -> str:
-    """Returns what is to be said beside the verdict."""
-    try:
-        endpoint.stage(version)
-    except EndpointAbsent:
-        registry.promote(version, champion)
-        return "; no prediction server runs: probed by the deployer only"
-    registry.promote(version, champion)
-    try:
-        endpoint.wait_serving(version)
-    except BanditError:
-        if champion is not None:
-            registry.promote(champion, version)
-        raise
-    return ""

@@ -49,7 +49,7 @@ def attempt(
 
 class TestAnEmptyRegistry:
     def test_knows_nothing_and_says_so(self, registry: PolicyRegistry) -> None:
-        assert (registry.versions(), registry.attempts(), registry.last_attempted_seq()) == ([], [], 0)
+        assert (registry.versions(), registry.attempts()) == ([], [])
         assert registry.alias("champion") is registry.alias("challenger") is None
         with pytest.raises(RegistryError, match="no version 'movielens-v1-0001'; the versions are none: run startup"):
             registry.path("movielens-v1-0001")
@@ -163,23 +163,55 @@ class TestPromote:
                 change("v9")
 
 
+class TestPromoteWithItsAttempt:
+    """Swap and record are one step: a champion that is not recorded, or the reverse, is never seen."""
+
+    def test_records_the_attempt_of_a_swap(self, registry: PolicyRegistry, make_artefact: MakeArtefact) -> None:
+        one = registry.register(make_artefact("a"), FIRST)
+        registry.promote(one, None, attempt("a", (0, 200), version=one))
+        assert registry.attempts() == [attempt("a", (0, 200), version=one)]
+
+    def test_records_nothing_of_a_conflict(self, registry: PolicyRegistry, make_artefact: MakeArtefact) -> None:
+        one, two = (registry.register(make_artefact(name), FIRST) for name in "ab")
+        registry.promote(one, None)
+        with pytest.raises(PromotionConflict):
+            registry.promote(two, None, attempt("a", (0, 200), version=two))
+        assert registry.attempts() == []
+
+    def test_is_undone_by_restoring_the_champion_before(
+        self, backend: Backend, registry: PolicyRegistry, make_artefact: MakeArtefact
+    ) -> None:
+        one, two = (registry.register(make_artefact(name), FIRST) for name in "ab")
+        tries = attempt("a", version=one), attempt("b", version=two)
+        registry.promote(one, None, tries[0])
+        registry.promote(two, one, tries[1])
+        registry.restore(one, two, tries[1])
+        assert (registry.alias("champion"), registry.attempts()) == (one, [tries[0]])
+        registry.restore(None, one, tries[0])
+        assert (backend.open_registry().alias("champion"), registry.attempts()) == (None, [])
+
+    def test_is_not_undone_once_another_is_champion(
+        self, registry: PolicyRegistry, make_artefact: MakeArtefact
+    ) -> None:
+        one, two = (registry.register(make_artefact(name), FIRST) for name in "ab")
+        registry.promote(one, None, attempt("a", version=one))
+        registry.promote(two, one)
+        with pytest.raises(PromotionConflict, match=f"champion is {two}, expected {one}"):
+            registry.restore(None, one, attempt("a", version=one))
+        assert (registry.alias("champion"), len(registry.attempts())) == (two, 1)
+
+
 class TestAttempts:
     def test_are_kept_in_order_whatever_their_verdict(self, backend: Backend, registry: PolicyRegistry) -> None:
         made = [attempt("a", (0, 200), version="v1"), attempt("b", (200, 500), verdict="rejected")]
         for one in made:
             registry.record(one)
         assert backend.open_registry().attempts() == made
-        assert registry.last_attempted_seq() == 500
 
     def test_are_recorded_once_under_their_key(self, registry: PolicyRegistry) -> None:
         registry.record(attempt("a", (0, 200)))
         registry.record(attempt("a", (0, 300), verdict="rejected"))
         assert registry.attempts() == [attempt("a", (0, 200))]
-
-    def test_a_full_retrain_does_not_move_the_count_back(self, registry: PolicyRegistry) -> None:
-        registry.record(attempt("a", (0, 200), (300, 900)))
-        registry.record(attempt("b", (0, 200)))
-        assert registry.last_attempted_seq() == 900
 
     def test_figures_that_are_no_numbers_survive(self, registry: PolicyRegistry) -> None:
         at = datetime(2026, 1, 1, tzinfo=UTC)

@@ -99,12 +99,12 @@ class TestTheGate:
             look(context(min_new_interactions=3000))
         assert "12 of 3,000 new interactions" in capsys.readouterr().out
 
-    def test_opens_with_count_head_and_window_and_tells_the_asset(
+    def test_opens_with_count_head_and_windows_and_tells_the_asset(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
     ) -> None:
         log(30)
         given = context()
-        assert look(given) == {"head": 50, "count": 30, "window": [20, 50]}
+        assert look(given) == {"head": 50, "count": 30, "windows": [(20, 50)]}
         assert [event.extra for event in cast(Any, given["outlet_events"]).values()] == [{"head": 50}]
 
     def test_skips_once_it_has_waited_long_enough(
@@ -127,8 +127,16 @@ class TestTheGate:
     ) -> None:
         from airflow.sdk.exceptions import AirflowSkipException
 
-        with pytest.raises(AirflowSkipException, match="nothing is new since seq 20"):
+        with pytest.raises(AirflowSkipException, match="none of the log's 20 interactions is new"):
             look(context("manual", skip_gate=True))
+
+    def test_counts_what_a_startup_that_replaced_the_champion_left_behind(
+        self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        log(40)
+        at = datetime.now(UTC)
+        born.record(Attempt("anew", ((50, 60),), "promoted", "movielens-v1-0001", "startup", "", at))
+        assert look(context()) == {"head": 60, "count": 30, "windows": [(20, 50)]}
 
     def test_opens_for_a_full_retrain_without_anything_new(
         self, born: FolderRegistry, look: Callable[[Context], Any]

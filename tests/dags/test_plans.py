@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
 
+import numpy as np
 import pytest
 
 from bandit_ops.plans import Circumstances, NothingToDo, Refused, retrain_plan, startup_plan
-from rl_core.backends.base import EventStore, Lineage, PolicyRegistry, WindowRef
-from rl_core.config import Bandit
+from rl_core.backends.base import Attempt, EventStore, Lineage, PolicyRegistry, Window, WindowRef
+from rl_core.bandit.linucb import accumulate
+from rl_core.bandit.policy import write_artefact
+from rl_core.config import Agent, Bandit
 
 AGENT = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}
 STARTUP = {"source": "simulation", "rounds": 200, "seed": 1, "replace_champion": False, "enable_caching": True, **AGENT}
@@ -22,22 +28,41 @@ class State:
     """A registry and a store with nothing but what plans ask of them."""
 
     champion: str | None = None
-    windows: tuple[tuple[int, int], ...] = ()
-    attempted: int = 0
+    windows: tuple[Window, ...] = ()
+    tries: tuple[Attempt, ...] = ()
     last: int = 0
+    artefact: Path = Path()
 
     def alias(self, name: str) -> str | None:
         return self.champion if name == "champion" else None
 
-    def lineage(self, version: str) -> Lineage:
-        assert version == self.champion
-        return Lineage(None, tuple(WindowRef(low, high, "digest") for low, high in self.windows))
+    def path(self, version: str) -> Path:
+        return self.artefact
 
-    def last_attempted_seq(self) -> int:
-        return self.attempted
+    def lineage(self, version: str) -> Lineage:
+        held = self.windows if version == self.champion else ()
+        return Lineage(None, tuple(WindowRef(low, high, "digest") for low, high in held))
+
+    def attempts(self) -> list[Attempt]:
+        return list(self.tries)
 
     def head(self) -> int:
         return self.last
+
+
+def attempt(version: str, *windows: Window, verdict: Literal["promoted", "rejected"] = "promoted") -> Attempt:
+    return Attempt(version, windows, verdict, version, "sensor", "", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def artefact(out: Path, bandit: Bandit, half_life: float) -> Path:
+    """A policy trained with this half-life."""
+    rng, problem = np.random.default_rng(1), bandit.problem
+    observations = rng.standard_normal((200, problem.observation_dim))
+    actions = rng.integers(0, problem.num_actions, 200)
+    statistics = accumulate(observations, actions, rng.standard_normal(200), problem.num_actions)
+    agent = Agent(agent_alpha=0.2, tikhonov_weight=0.01, half_life=half_life)
+    write_artefact(out, problem, agent, statistics)
+    return out
 
 
 @pytest.fixture
@@ -70,6 +95,26 @@ class TestStartup:
         assert plan["parameters"]["windows"] == "[[0, 812]]"
         assert plan["parameters"]["champion"] == ""
 
+    def test_from_a_log_leaves_out_what_was_rejected_or_rolled_back(self, movielens: Bandit) -> None:
+        state = State(
+            champion="v1",
+            windows=((0, 200), (300, 400)),
+            tries=(
+                attempt("v1", (0, 200), (300, 400)),
+                attempt("v2", (400, 500), verdict="rejected"),
+                attempt("v3", (600, 700)),
+            ),
+            last=812,
+        )
+        form = {**STARTUP, "source": "log", "replace_champion": True}
+        plan = startup_plan(circumstances(movielens, state, form))
+        assert plan["parameters"]["windows"] == "[[0, 400], [500, 600], [700, 812]]"
+
+    def test_from_a_log_of_nothing_but_refused_windows_is_refused(self, movielens: Bandit) -> None:
+        state = State(tries=(attempt("v1", (0, 812), verdict="rejected"),), last=812)
+        with pytest.raises(Refused, match=r"only rejected or rolled-back ones among its 812 interactions"):
+            startup_plan(circumstances(movielens, state, {**STARTUP, "source": "log"}))
+
     def test_from_an_empty_log_is_refused_with_a_way_out(self, movielens: Bandit) -> None:
         with pytest.raises(Refused, match=r"no interaction in its log.*choose source=simulation"):
             startup_plan(circumstances(movielens, State(), {**STARTUP, "source": "log"}))
@@ -89,7 +134,11 @@ class TestStartup:
 
 
 class TestRetrain:
-    BORN = State(champion="movielens-v1-0001", windows=((0, 200),), attempted=200, last=3200)
+    BORN = State("movielens-v1-0001", ((0, 200),), (attempt("movielens-v1-0001", (0, 200)),), last=3200)
+
+    @pytest.fixture(autouse=True)
+    def _trained_without_forgetting(self, movielens: Bandit, tmp_path: Path) -> None:
+        self.BORN.artefact = artefact(tmp_path / "policy", movielens, half_life=0)
 
     def plan(self, bandit: Bandit, state: State, manual: bool = False, **form: Any) -> dict[str, Any]:
         plan = retrain_plan(circumstances(bandit, state, {**RETRAIN, **form}, manual))
@@ -103,10 +152,20 @@ class TestRetrain:
         assert planned["full_retrain"] is False
 
     def test_counts_from_a_rejected_attempt_too(self, movielens: Bandit) -> None:
-        assert self.plan(movielens, replace(self.BORN, attempted=3000))["windows"] == [[3000, 3200]]
+        tries = (*self.BORN.tries, attempt("movielens-v1-0002", (200, 3000), verdict="rejected"))
+        assert self.plan(movielens, replace(self.BORN, tries=tries))["windows"] == [[3000, 3200]]
+
+    def test_takes_the_windows_that_a_startup_left_behind(self, movielens: Bandit) -> None:
+        tries = (*self.BORN.tries, attempt("movielens-v1-0002", (3000, 3100)))
+        state = replace(self.BORN, champion="movielens-v1-0002", windows=((3000, 3100),), tries=tries)
+        assert self.plan(movielens, state)["windows"] == [[200, 3000], [3100, 3200]]
+
+    def test_does_not_take_what_the_champion_holds_though_no_attempt_says_so(self, movielens: Bandit) -> None:
+        assert self.plan(movielens, replace(self.BORN, tries=()))["windows"] == [[200, 3200]]
 
     def test_in_full_takes_the_champions_windows_and_leaves_out_rejected_ones(self, movielens: Bandit) -> None:
-        state = replace(self.BORN, windows=((0, 200), (3200, 6200)), attempted=9200, last=9300)
+        tries = (*self.BORN.tries, attempt("v2", (200, 3200), (6200, 9200), verdict="rejected"))
+        state = replace(self.BORN, windows=((0, 200), (3200, 6200)), tries=tries, last=9300)
         assert self.plan(movielens, state, full_retrain=True)["windows"] == [[0, 200], [3200, 6200], [9200, 9300]]
 
     def test_in_full_needs_nothing_new(self, movielens: Bandit) -> None:
@@ -124,5 +183,39 @@ class TestRetrain:
             self.plan(movielens, State(last=5000))
 
     def test_without_a_new_interaction_has_nothing_to_do(self, movielens: Bandit) -> None:
-        with pytest.raises(NothingToDo, match="no new interaction since seq 200"):
+        with pytest.raises(NothingToDo, match="none of its 200 interactions is new"):
             self.plan(movielens, replace(self.BORN, last=200))
+
+
+class TestTheHalfLifeOfARetrain:
+    """Blocks of different half-lives can't be added, so only a full retrain changes it."""
+
+    @pytest.fixture
+    def state(self, movielens: Bandit, tmp_path: Path) -> State:
+        """Trained once with half_life 500; the YAML says 0."""
+        trained = artefact(tmp_path / "policy", movielens, half_life=500)
+        return State("v1", ((0, 200),), (attempt("v1", (0, 200)),), last=3200, artefact=trained)
+
+    def half_life(self, bandit: Bandit, state: State, **form: Any) -> Any:
+        return retrain_plan(circumstances(bandit, state, {**RETRAIN, **form}))["parameters"]["half_life"]
+
+    def test_stays_the_champions_where_the_form_was_left_alone_and_the_log_says_so(
+        self, movielens: Bandit, state: State, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            assert self.half_life(movielens, state) == 500.0
+        assert "half_life stays 500, as v1 has it; to make it 0, set full_retrain" in caplog.text
+
+    def test_may_be_given_as_it_is(self, movielens: Bandit, state: State) -> None:
+        assert self.half_life(movielens, state, half_life=500) == 500.0
+
+    def test_given_anew_is_refused_in_one_line_before_anything_is_trained(
+        self, movielens: Bandit, state: State
+    ) -> None:
+        with pytest.raises(Refused, match="half_life can't change between windows; set full_retrain") as refused:
+            self.half_life(movielens, state, half_life=1000)
+        assert str(refused.value).count("\n") == 0
+
+    def test_changes_with_a_full_retrain(self, movielens: Bandit, state: State) -> None:
+        assert self.half_life(movielens, state, half_life=1000, full_retrain=True) == 1000.0
+        assert self.half_life(movielens, state, full_retrain=True) == 0.0

@@ -53,7 +53,7 @@ def test_a_bandit_is_born_is_refused_a_mixture_learns_on_and_a_repeated_run_trai
     assert (born.outputs["version"], born.outputs["promoted"]) == ("movielens-v1-0001", True)
     registry, store = open_registry(runs.bandit, runs.settings), open_store(runs.bandit, runs.settings)
     assert registry.alias("champion") == "movielens-v1-0001"
-    assert (registry.last_attempted_seq(), store.head()) == (200, 200)
+    assert ([attempt.windows for attempt in registry.attempts()], store.head()) == ([((0, 200),)], 200)
 
     more: Parameters = {"rounds": 600, "seed": 2, "champion": "movielens-v1-0001", "trigger": "startup"}
     refused = runs.run("refused", "startup", **more, half_life=500.0)

@@ -7,17 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rl_core.backends import open_endpoint, open_registry
-from rl_core.backends.base import PolicyRegistry, Window
+from rl_core.backends.base import Exclusion, PolicyRegistry, Window
 from rl_core.backends.local.endpoint import LocalEndpoint
 from rl_core.bandit.linucb import combine, make_block
 from rl_core.bandit.policy import STATISTICS, write_artefact
 from rl_core.bandit.verdict import Verdict
+from rl_core.bandit.windows import new_windows
 from rl_core.config import Agent, Bandit, Problem, Settings
 from rl_core.errors import ConfigError, DataError, EndpointError, PolicyError, PromotionConflict
 from rl_core.stages import deployer
@@ -51,7 +53,7 @@ class Job:
     def __init__(self, bandit: Bandit, settings: Settings, scratch: Path) -> None:
         self.bandit, self.settings, self.scratch = bandit, settings, scratch
 
-    def artefact(self, window: Window, champion: str | None) -> Path:
+    def artefact(self, window: Window, champion: str | None, anew: bool = False) -> Path:
         rng = np.random.default_rng(window)
         n = window[1] - window[0]
         block = make_block(
@@ -66,16 +68,19 @@ class Job:
             observation_version="users-v1",
             action_set_version="letters-v1",
         )
-        inherited = open_registry(self.bandit, self.settings).lineage(champion).windows if champion else ()
+        registry = open_registry(self.bandit, self.settings)
+        inherited = registry.lineage(champion).windows if champion and not anew else ()
         out = self.scratch / f"policy-{window[1]}"
         statistics = combine([block], window[1])
         write_artefact(out, self.bandit.problem, AGENT, statistics, [block], parent=champion, inherited=inherited)
         return out
 
-    def deploy(self, window: Window, champion: str | None, promote: bool = True, key: str = "") -> Deployment:
+    def deploy(
+        self, window: Window, champion: str | None, promote: bool = True, key: str = "", anew: bool = False
+    ) -> Deployment:
         verdict = Verdict(promote=promote, reason="said so", champion=champion, rows=9, metrics={"difference_dr": 0.5})
         verdict.save(self.scratch / "verdict")
-        artefact = self.artefact(window, champion)
+        artefact = self.artefact(window, champion, anew)
         job_id = key or f"job-{window[1]}"
         return deployer.run(self.bandit, self.settings, artefact, self.scratch / "verdict", champion, "sensor", job_id)
 
@@ -109,24 +114,34 @@ class TestAPromotion:
         assert (attempt.key, attempt.verdict, attempt.trigger) == ("job-200", "promoted", "sensor")
         assert attempt.windows == ((0, 200),)
         assert attempt.metrics == {"difference_dr": 0.5}
-        assert registry.last_attempted_seq() == 200
         assert len(registry.versions()) == 1
 
-    def test_that_was_cut_short_after_the_swap_is_finished_by_the_next_try(
-        self, job: Job, registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("step", ["promote", "record"])
+    def test_that_is_killed_at_any_step_is_recorded_if_and_only_if_it_has_a_champion(
+        self, job: Job, registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(type(registry), "record", killed)
-            with pytest.raises(KeyboardInterrupt):
-                job.deploy((0, 200), None)
-        assert registry.alias("champion") is not None
-        assert registry.attempts() == []
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(type(registry), step, killed)
+            job.deploy((0, 200), None)
+        assert (registry.alias("champion") is None) == (registry.attempts() == [])
         deployment = job.deploy((0, 200), None)
         assert registry.alias("champion") == deployment.version
         assert len(registry.versions()) == len(registry.attempts()) == 1
+
+    def test_is_not_done_again_by_a_second_try_after_a_person_rolled_it_back(
+        self, job: Job, registry: PolicyRegistry
+    ) -> None:
+        first = job.deploy((0, 200), None).version
+        second = job.deploy((200, 300), first, key="job-a0").version
+        registry.promote(first, expected_champion=second)
+        again = job.deploy((200, 300), first, key="job-a1")
+        assert registry.alias("champion") == first
+        assert (again.version, again.promoted) == (second, False)
+        assert again.reason.endswith(f"; {first} is the champion since")
+        assert [attempt.key for attempt in registry.attempts()] == ["job-200", "job-a0"]
 
     def test_against_another_champion_than_expected_is_refused(self, job: Job, registry: PolicyRegistry) -> None:
         first = job.deploy((0, 200), None)
@@ -144,7 +159,7 @@ class TestARejection:
         assert not rejected.promoted
         assert registry.alias("champion") == first.version
         assert registry.attempts()[-1].verdict == "rejected"
-        assert registry.last_attempted_seq() == 300
+        assert new_windows(registry, head=310) == [(300, 310)]
 
     def test_excludes_its_window_from_every_later_policy(self, job: Job, registry: PolicyRegistry) -> None:
         champion = job.deploy((0, 200), None).version
@@ -167,6 +182,37 @@ def test_the_window_of_a_policy_that_was_rolled_back_is_in_no_later_policy(job: 
     lineage = registry.lineage(job.deploy((300, 400), first).version)
     assert [(ref.seq_low, ref.seq_high) for ref in lineage.windows] == [(0, 200), (300, 400)]
     assert [(e.seq_low, e.seq_high, e.reason) for e in lineage.excluded] == [(200, 300, f"{second} was rolled back")]
+
+
+class TestAPolicyStartedAnew:
+    """`replace_champion`: its parent is the champion that it was judged against, its windows are its own."""
+
+    @pytest.fixture
+    def replaced(self, job: Job) -> tuple[str, str]:
+        first = job.deploy((0, 200), None).version
+        return first, job.deploy((5200, 5400), first, anew=True).version
+
+    def test_excludes_what_its_parent_held_and_says_why(
+        self, registry: PolicyRegistry, replaced: tuple[str, str]
+    ) -> None:
+        first, second = replaced
+        lineage = registry.lineage(second)
+        assert [(ref.seq_low, ref.seq_high) for ref in lineage.windows] == [(5200, 5400)]
+        assert lineage.excluded == (Exclusion(0, 200, f"{first} was replaced by a policy started anew"),)
+
+    def test_leaves_the_interactions_in_between_to_the_next_retrain(
+        self, job: Job, registry: PolicyRegistry, replaced: tuple[str, str]
+    ) -> None:
+        assert new_windows(registry, head=5400) == [(200, 5200)]
+        third = job.deploy((200, 5200), replaced[1]).version
+        assert [(r.seq_low, r.seq_high) for r in registry.lineage(third).windows] == [(200, 5200), (5200, 5400)]
+        assert new_windows(registry, head=5400) == []
+
+    def test_may_hold_a_part_of_an_excluded_window_and_excludes_the_rest(
+        self, job: Job, registry: PolicyRegistry, replaced: tuple[str, str]
+    ) -> None:
+        anew = job.deploy((100, 5000), replaced[1], anew=True).version
+        assert [(e.seq_low, e.seq_high) for e in registry.lineage(anew).excluded] == [(0, 100), (5200, 5400)]
 
 
 class TestWhatIsDamaged:
@@ -259,7 +305,28 @@ class TestWithAServer:
             with pytest.raises(EndpointError, match="not served"):
                 job.deploy((200, 300), first.version)
         assert registry.alias("champion") == first.version
+        assert [attempt.key for attempt in registry.attempts()] == ["job-200"]
         assert job.deploy((200, 300), first.version).promoted
+
+    def test_a_server_that_never_answers_with_the_first_policy_leaves_no_champion_and_no_attempt(
+        self,
+        job: Job,
+        bandit: Bandit,
+        registry: PolicyRegistry,
+        serve: Callable[[Bandit], None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        serve(bandit)
+
+        def hangs(*_: object) -> None:
+            raise EndpointError("not served within 30 s")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalEndpoint, "wait_serving", hangs)
+            with pytest.raises(EndpointError, match="not served"):
+                job.deploy((0, 200), None)
+        assert (registry.alias("champion"), registry.attempts()) == (None, [])
+        assert job.deploy((0, 200), None).promoted
 
     def test_a_server_that_died_stops_the_promotion(
         self, job: Job, bandit: Bandit, settings: Settings, registry: PolicyRegistry

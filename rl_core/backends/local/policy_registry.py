@@ -81,31 +81,36 @@ class FolderRegistry:
             state.of(version)
             state.aliases["challenger"] = version
 
-    def promote(self, version: str, expected_champion: str | None) -> None:
+    def promote(self, version: str, expected_champion: str | None, attempt: Attempt | None = None) -> None:
         with self._changing() as state:
             state.of(version)
             champion = state.aliases.get("champion")
-            if champion == version:
-                return
-            if champion != expected_champion:
+            if champion not in (version, expected_champion):
                 raise PromotionConflict(
                     f"champion is {champion or 'none'}, expected {expected_champion or 'none'}: "
                     f"something else promoted first; {version} was not promoted, train again from the champion"
                 )
-            state.aliases["champion"] = version
-            if state.aliases.get("challenger") == version:
-                del state.aliases["challenger"]
+            state.crown(version)
+            if attempt is not None:
+                state.record(attempt)
+
+    def restore(self, champion: str | None, expected_champion: str, attempt: Attempt | None = None) -> None:
+        with self._changing() as state:
+            if (found := state.aliases.get("champion")) != expected_champion:
+                raise PromotionConflict(
+                    f"champion is {found or 'none'}, expected {expected_champion}: something else promoted since; "
+                    f"{champion or 'no champion'} was not restored"
+                )
+            state.crown(champion)
+            if attempt is not None:
+                state.attempts = [known for known in state.attempts if known.key != attempt.key]
 
     def record(self, attempt: Attempt) -> None:
         with self._changing() as state:
-            if all(attempt.key != known.key for known in state.attempts):
-                state.attempts.append(attempt)
+            state.record(attempt)
 
     def attempts(self) -> list[Attempt]:
         return list(self._state().attempts)
-
-    def last_attempted_seq(self) -> int:
-        return max((high for attempt in self._state().attempts for _, high in attempt.windows), default=0)
 
     def lease(self, holder: str, ttl_s: float) -> None:
         with self._changing() as state:

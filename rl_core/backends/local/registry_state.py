@@ -47,6 +47,20 @@ class RegistryState(BaseModel):
         lease = self.lease
         return lease if lease and lease.holder != holder and lease.until > datetime.now(UTC) else None
 
+    def crown(self, version: str | None) -> None:
+        """Make a version the champion, which ends its challenge; None leaves no champion."""
+        if version is None:
+            self.aliases.pop("champion", None)
+            return
+        self.of(version)
+        self.aliases["champion"] = version
+        if self.aliases.get("challenger") == version:
+            del self.aliases["challenger"]
+
+    def record(self, attempt: Attempt) -> None:
+        if all(attempt.key != known.key for known in self.attempts):
+            self.attempts.append(attempt)
+
     @classmethod
     def parse(cls, content: bytes, path: Path) -> RegistryState:
         try:

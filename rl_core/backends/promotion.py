@@ -1,0 +1,42 @@
+"""How a version becomes champion, for deployer and rollback alike: whatever fails, the champion before serves on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from rl_core.backends.base import Attempt, Endpoint, PolicyRegistry
+from rl_core.errors import BanditError, EndpointAbsent, PromotionConflict
+
+NO_SERVER = "; no prediction server runs: probed by the deployer only"
+
+
+def make_champion(
+    registry: PolicyRegistry,
+    endpoint: Endpoint,
+    version: str,
+    champion: str | None,
+    attempt: Attempt | None = None,
+) -> None:
+    """The endpoint loads and probes the version, the champion is swapped, the endpoint answers with the new one.
+
+    A training's `attempt` is recorded in the same step as the swap, and undone with it. Where no server runs, the next
+    one starts with the new champion, and the attempt's reason says so.
+
+    Raises:
+        PolicyError: the endpoint refused the version.
+        PromotionConflict: the champion is not `champion`.
+        EndpointError: the endpoint is there but did not take the version.
+    """
+    try:
+        endpoint.stage(version)
+    except EndpointAbsent:
+        registry.promote(version, champion, attempt and replace(attempt, reason=attempt.reason + NO_SERVER))
+        return
+    registry.promote(version, champion, attempt)
+    try:
+        endpoint.wait_serving(version)
+    except BanditError:
+        with suppress(PromotionConflict):  # another champion by now: there is nothing to undo
+            registry.restore(champion, version, attempt)
+        raise
