@@ -245,13 +245,18 @@ def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = Non
 
 
 def _check_pair(one: Block, other: Block) -> None:
-    for name in ("observation_version", "action_set_version", "half_life"):
+    anew = "raise pipe_version and run startup"  # the log's older rows don't fit either
+    for name, remedy in (
+        ("observation_version", anew),
+        ("action_set_version", anew),
+        ("half_life", "do a full retrain"),
+    ):
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine != theirs:
-            raise PolicyError(f"blocks of {name} {mine!r} and {theirs!r} can't be added; do a full retrain")
+            raise PolicyError(f"blocks of {name} {mine!r} and {theirs!r} can't be added; {remedy}")
     mine, theirs = one.folds[0].b.shape, other.folds[0].b.shape
     if mine != theirs:
-        raise PolicyError(f"blocks of [actions, dims] {mine} and {theirs} can't be added; do a full retrain")
+        raise PolicyError(f"blocks of [actions, dims] {mine} and {theirs} can't be added; {anew}")
     if other.seq_low < one.seq_high:
         raise PolicyError(
             f"windows ({one.seq_low}, {one.seq_high}] and ({other.seq_low}, {other.seq_high}] overlap: "

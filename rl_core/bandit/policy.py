@@ -59,7 +59,9 @@ class Policy:
         """
         manifest = read_manifest(path)
         if problem is not None and (difference := misfit(manifest, problem)) is not None:
-            raise PolicyError(f"{path / MANIFEST}: {difference}; do a full retrain")
+            raise PolicyError(
+                f"{path / MANIFEST}: {difference}; correct the YAML, or raise pipe_version and run startup"
+            )
         for name, digest in manifest.files.items():
             _verify(path / name, digest)
         agent = manifest.hyperparameters

@@ -86,7 +86,8 @@ def to_rows(table: pa.Table, problem: Problem) -> Rows:
     seq = table["seq"].to_numpy()
     for name in ("observation_version", "action_set_version"):
         expected = getattr(problem, name)
-        _refuse(pc.not_equal(table[name], expected).to_numpy(), seq, table[name], f"{name} must be {expected!r}")
+        foreign = pc.not_equal(table[name], expected).to_numpy()
+        _refuse(foreign, seq, table[name], f"{name} must be {expected!r}", "raise pipe_version and run startup")
     action, propensity, reward = (table[name].to_numpy() for name in ("action", "propensity", "reward"))
     observation = _observations(table, seq, problem.observation_dim)
     _refuse(
@@ -119,11 +120,13 @@ def _eligible(table: pa.Table, seq: NDArray[np.int64], num_actions: int) -> NDAr
     return mask
 
 
-def _refuse(wrong: Any, seq: NDArray[np.int64], got: Any, rule: str) -> None:
+def _refuse(
+    wrong: Any, seq: NDArray[np.int64], got: Any, rule: str, remedy: str = "train on a window without it"
+) -> None:
     if wrong.any():
         first = int(wrong.argmax())
         value = got[first].as_py() if isinstance(got, pa.ChunkedArray) else got[first]
         raise DataError(
             f"interaction seq {seq[first]} ({int(wrong.sum())} of {len(wrong)} rows): {rule}, got {value}; "
-            "train on a window without it, or correct the problem in the bandit's YAML"
+            f"{remedy}, or correct the problem in the bandit's YAML"
         )

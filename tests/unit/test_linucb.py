@@ -182,7 +182,7 @@ class TestWhatCantBeAdded:
             block(wrong, 0, ROWS)
 
     def test_blocks_of_different_versions(self, rows: dict[str, Any]) -> None:
-        with pytest.raises(PolicyError, match="observation_version 'o1' and 'o2' can't be added; do a full retrain"):
+        with pytest.raises(PolicyError, match="observation_version 'o1' and 'o2' can't be added; raise pipe_version"):
             combine([block(rows, 0, 200), block(rows, 200, ROWS, observation_version="o2")], ROWS)
 
     def test_blocks_of_different_half_lives(self, rows: dict[str, Any]) -> None:
