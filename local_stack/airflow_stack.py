@@ -115,8 +115,16 @@ class AirflowStack:
         return _members(self._sessions())
 
     def wait_for_dags(self, dag_ids: list[str], timeout_s: float = 60) -> None:
-        """Return once the dag-processor has stored these DAGs."""
-        wait_for(lambda: set(dag_ids) <= set(self.api.dags()), timeout_s, f"the DAGs {', '.join(dag_ids)}")
+        """Return once the dag-processor has stored these DAGs. Raises BanditError with the reason why one can't be."""
+
+        def stored() -> bool:
+            missing = set(dag_ids) - set(self.api.dags())
+            if missing and (errors := self.api.import_errors()):
+                reason = errors[0].strip().splitlines()[-1]
+                raise BanditError(f"Airflow can't load {', '.join(sorted(missing))}: {reason}")
+            return not missing
+
+        wait_for(stored, timeout_s, f"the DAGs {', '.join(dag_ids)}")
 
     def environment(self) -> dict[str, str]:
         """The variables of every component: this process's own, the settings, and Airflow's configuration."""
