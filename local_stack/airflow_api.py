@@ -47,8 +47,10 @@ class AirflowApi:
     def dags(self) -> list[str]:
         return [dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]]
 
-    def import_errors(self) -> list[str]:
-        return [error["stack_trace"] for error in self.request("GET", "/importErrors")["import_errors"]]
+    def import_errors(self) -> dict[str, str]:
+        """What Airflow could not load: the last line of the reason, by file name."""
+        found = self.request("GET", "/importErrors")["import_errors"]
+        return {error["filename"]: error["stack_trace"].strip().splitlines()[-1] for error in found}
 
     def pause(self, dag_id: str, paused: bool = True) -> None:
         self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})

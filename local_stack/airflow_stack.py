@@ -119,9 +119,10 @@ class AirflowStack:
 
         def stored() -> bool:
             missing = set(dag_ids) - set(self.api.dags())
-            if missing and (errors := self.api.import_errors()):
-                reason = errors[0].strip().splitlines()[-1]
-                raise BanditError(f"Airflow can't load {', '.join(sorted(missing))}: {reason}")
+            errors = self.api.import_errors() if missing else {}
+            for dag_id in missing:
+                if reason := errors.get(f"{dag_id.rpartition('_')[2]}.py"):
+                    raise BanditError(f"Airflow can't load {dag_id}: {reason}")
             return not missing
 
         wait_for(stored, timeout_s, f"the DAGs {', '.join(dag_ids)}")
