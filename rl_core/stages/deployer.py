@@ -15,10 +15,10 @@ from typing import Literal, cast, get_args
 from rl_core.backends import open_endpoint, open_registry
 from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.promotion import make_champion
-from rl_core.bandit.policy import Manifest, Policy, block_name
+from rl_core.bandit.policy import Manifest, Policy, block_name, read_manifest
 from rl_core.bandit.verdict import Verdict
 from rl_core.bandit.windows import exclusions
-from rl_core.config import Bandit, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.errors import ConfigError
 
 Trigger = Literal["startup", "sensor", "manual"]
@@ -40,7 +40,7 @@ def run(
     trigger: str,
     job_id: str,
 ) -> Deployment:
-    """Register and perhaps promote. What was decided before, by this job or on this very policy, is not done again.
+    """Register and perhaps promote. What this job has decided, or a promotion of this very policy, is not repeated.
 
     So a retry never undoes the rollback of what its predecessor promoted.
 
@@ -52,12 +52,12 @@ def run(
     if trigger not in get_args(Trigger):
         raise ConfigError(f"trigger is {trigger!r}; it must be one of {', '.join(get_args(Trigger))}")
     registry = open_registry(bandit, settings)
-    if (done := _attempt(registry, key=job_id)) is not None:
+    if (done := _recorded(registry, job_id)) is not None:
         return _told(registry, done)
     manifest = Policy.load(policy, bandit.problem).manifest
     decision = Verdict.load(verdict)
     version = _register(registry, policy, manifest, champion)
-    if (done := _attempt(registry, version=version)) is not None:
+    if (done := _promoted_before(registry, version)) is not None:
         return _told(registry, done)
     attempt = Attempt(
         key=job_id,
@@ -73,12 +73,21 @@ def run(
         make_champion(registry, open_endpoint(bandit, settings), version, champion, attempt)
     else:
         registry.record(attempt)
-    return _told(registry, _attempt(registry, key=job_id) or attempt)
+    return _told(registry, _recorded(registry, job_id) or attempt)
 
 
-def _attempt(registry: PolicyRegistry, key: str | None = None, version: str | None = None) -> Attempt | None:
-    """The attempt under this key, or the last one with this version."""
-    return next((a for a in reversed(registry.attempts()) if key == a.key or (version and version == a.version)), None)
+def _recorded(registry: PolicyRegistry, key: str) -> Attempt | None:
+    return next((attempt for attempt in registry.attempts() if attempt.key == key), None)
+
+
+def _promoted_before(registry: PolicyRegistry, version: str) -> Attempt | None:
+    """The promotion of this policy, if there was one: of the same blocks and agent, whatever bytes TensorFlow wrote."""
+
+    def policy(version: str) -> tuple[Lineage, Agent]:
+        return registry.lineage(version), read_manifest(registry.path(version)).hyperparameters
+
+    promotions = [attempt for attempt in registry.attempts() if attempt.verdict == "promoted"]
+    return next((a for a in promotions if a.version and policy(a.version) == policy(version)), None)
 
 
 def _told(registry: PolicyRegistry, attempt: Attempt) -> Deployment:
