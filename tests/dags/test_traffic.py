@@ -77,3 +77,15 @@ def test_a_child_that_fails_fails_the_task(said: Any, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SPY_STATUS", "2")
     with pytest.raises(AirflowException, match="ended with 2"):
         said("manual__1")
+
+
+def test_the_form_takes_a_seed_or_none(movielens: Bandit) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    from bandit_ops.params import simulate_params
+
+    seed = simulate_params(movielens)["seed"]
+    assert seed.resolve() is None
+    assert seed.resolve(7) == 7
+    with pytest.raises(ParamValidationError):
+        seed.resolve(-1)
