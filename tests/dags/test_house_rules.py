@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
 
     from tests.dags.conftest import Parsed
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def violations(dag: DAG, bandits: set[str]) -> list[str]:
@@ -33,6 +36,8 @@ def violations(dag: DAG, bandits: set[str]) -> list[str]:
         found.append("catchup is on; windows are counted, never dated: set catchup=False")
     if dag.max_active_runs != 1:
         found.append(f"max_active_runs is {dag.max_active_runs}; a bandit learns one step at a time: set it to 1")
+    if dag.schedule is not None and not dag.max_consecutive_failed_dag_runs:
+        found.append("recurs but is never paused; one failure would repeat for ever: pass **house_rules(...)")
     if dag.dagrun_timeout is not None:
         found.append("dagrun_timeout skips teardowns and leaves jobs behind; give the tasks timeouts instead")
     for task in dag.tasks:
@@ -89,6 +94,13 @@ def test_a_dag_that_keeps_none_is_told_each_of_them(airflow_home: Path) -> None:
         "task masking: on_failure_fail_dagrun",
     ):
         assert word in told, f"nobody says {word!r} in\n{told}"
+
+
+def test_a_recurring_dag_that_would_repeat_its_failure_for_ever_is_told(airflow_home: Path) -> None:
+    from airflow.sdk import DAG
+
+    told = violations(DAG("movielens_wild", schedule="@continuous", start_date=START, max_active_runs=1), {"movielens"})
+    assert any("recurs but is never paused" in problem for problem in told)
 
 
 def test_when_this_fails_names_only_tasks_that_exist(shipped: Parsed) -> None:
