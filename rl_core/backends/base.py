@@ -139,7 +139,7 @@ class WindowRef:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A window that is in no later policy."""
+    """A window that a policy leaves out, and so does every retrain from it; `rl_core/bandit/windows.py` says which."""
 
     seq_low: int
     seq_high: int
