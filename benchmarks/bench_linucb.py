@@ -12,8 +12,9 @@ from timing import Row, print_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rl_core.bandit.blocks import Block, combine, fold_of, make_block
 from rl_core.bandit.exploration import choose, draw_uniform
-from rl_core.bandit.linucb import Block, LinUCB, accumulate, combine, fold_of, make_block
+from rl_core.bandit.linucb import LinUCB, accumulate
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from timing import Row, print_table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rl_core.bandit import saved_model, trajectories
+from rl_core.bandit.blocks import combine
 from rl_core.bandit.lineage import make_blocks
-from rl_core.bandit.linucb import LinUCB, combine
+from rl_core.bandit.linucb import LinUCB
 from rl_core.bandit.policy import write_artefact
 from rl_core.bandit.trajectories import Dataset, Part, Rows
 from rl_core.config import Agent, Problem

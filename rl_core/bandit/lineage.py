@@ -10,7 +10,8 @@ from operator import add
 import numpy as np
 
 from rl_core.backends.base import PolicyRegistry, Window, WindowRef
-from rl_core.bandit.linucb import Block, Statistics, combine, make_block
+from rl_core.bandit.blocks import Block, combine, make_block
+from rl_core.bandit.linucb import Statistics
 from rl_core.bandit.trajectories import Dataset, Rows
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_core.backends.base import Window, WindowRef
-from rl_core.bandit.linucb import Block, LinUCB, Statistics
+from rl_core.bandit.blocks import Block
+from rl_core.bandit.linucb import LinUCB, Statistics
 from rl_core.bandit.manifest import MANIFEST, Manifest, read_bytes, read_manifest, sha256
 from rl_core.bandit.probes import check_probes, make_probes
 from rl_core.config import Agent, Problem

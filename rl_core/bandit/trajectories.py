@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rl_core.backends.base import Window
-from rl_core.bandit.linucb import NUM_FOLDS
+from rl_core.bandit.blocks import NUM_FOLDS
 from rl_core.bandit.tfrecord import Layout, Rows
 from rl_core.config import Problem
 from rl_core.errors import DataError

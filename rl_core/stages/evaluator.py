@@ -17,9 +17,10 @@ import numpy as np
 from rl_core.backends import open_registry
 from rl_core.backends.base import PolicyRegistry, Window
 from rl_core.bandit import ope
+from rl_core.bandit.blocks import NUM_FOLDS, Block
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.lineage import load_blocks, statistics_without
-from rl_core.bandit.linucb import NUM_FOLDS, Array, Block, LinUCB
+from rl_core.bandit.linucb import Array, LinUCB
 from rl_core.bandit.policy import Manifest, block_name, misfit, read_manifest
 from rl_core.bandit.trajectories import Dataset, Rows
 from rl_core.bandit.verdict import Verdict

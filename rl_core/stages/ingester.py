@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rl_core.backends import open_store
 from rl_core.backends.base import EventStore, Window
 from rl_core.bandit import trajectories
-from rl_core.bandit.linucb import fold_of
+from rl_core.bandit.blocks import fold_of
 from rl_core.bandit.trajectories import Part, Rows
 from rl_core.config import Bandit, Problem, Settings
 from rl_core.errors import DataError

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rl_core.backends import open_registry
 from rl_core.bandit import saved_model
+from rl_core.bandit.blocks import combine
 from rl_core.bandit.lineage import load_blocks, make_blocks
-from rl_core.bandit.linucb import LinUCB, combine
+from rl_core.bandit.linucb import LinUCB
 from rl_core.bandit.manifest import code_digest
 from rl_core.bandit.policy import SAVED_MODEL, Manifest, write_artefact
 from rl_core.bandit.trajectories import Dataset

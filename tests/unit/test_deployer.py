@@ -16,7 +16,7 @@ import pytest
 from rl_core.backends import open_endpoint, open_registry
 from rl_core.backends.base import Exclusion, PolicyRegistry, Window
 from rl_core.backends.local.endpoint import LocalEndpoint
-from rl_core.bandit.linucb import combine, make_block
+from rl_core.bandit.blocks import combine, make_block
 from rl_core.bandit.policy import STATISTICS, write_artefact
 from rl_core.bandit.verdict import Verdict
 from rl_core.bandit.windows import new_windows

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from rl_core.backends import open_registry
 from rl_core.backends.base import Lineage, Window, WindowRef
 from rl_core.bandit import trajectories
+from rl_core.bandit.blocks import combine
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.lineage import load_blocks, make_blocks, statistics_without
-from rl_core.bandit.linucb import LinUCB, accumulate, combine
+from rl_core.bandit.linucb import LinUCB, accumulate
 from rl_core.bandit.policy import block_name, write_artefact
 from rl_core.bandit.trajectories import Dataset, Part, Rows
 from rl_core.bandit.verdict import Verdict

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from rl_core.backends import open_store
-from rl_core.bandit.linucb import fold_of
+from rl_core.bandit.blocks import fold_of
 from rl_core.bandit.trajectories import Dataset, Rows
 from rl_core.config import Bandit, Problem, Settings
 from rl_core.errors import DataError, StoreError

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_core.bandit.linucb import NUM_FOLDS, Block, LinUCB, Statistics, accumulate, combine, fold_of, make_block
+from rl_core.bandit.blocks import NUM_FOLDS, Block, combine, fold_of, make_block
+from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
 from rl_core.errors import PolicyError
 
 K, D, ROWS = 4, 5, 400

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rl_core.bandit import trajectories
+from rl_core.bandit.blocks import combine
 from rl_core.bandit.lineage import make_blocks
-from rl_core.bandit.linucb import LinUCB, combine
+from rl_core.bandit.linucb import LinUCB
 from rl_core.bandit.saved_model import import_tf_agents
 from rl_core.bandit.tfrecord import Layout
 from rl_core.bandit.trajectories import DATASET, Dataset, Part, Rows

@@ -1,0 +1,163 @@
+"""A window's statistics as an immutable block: a policy is the weighted sum of the blocks of its lineage.
+
+Kept in five folds, by a hash of the event id, so that a policy can be judged on rows it was not trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rl_core.backends.base import Window
+from rl_core.bandit.linucb import Statistics, accumulate, check_range
+from rl_core.bandit.npz import read_npz, write_npz
+from rl_core.errors import PolicyError
+
+NUM_FOLDS = 5
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The statistics of one window `(seq_low, seq_high]`, in five folds; immutable and addressed by its bytes.
+
+    Rows are weighted 2^(-(seq_high - seq) / half_life); half_life 0 weighs every row 1.
+    """
+
+    seq_low: int
+    seq_high: int
+    half_life: float
+    observation_version: str
+    action_set_version: str
+    folds: tuple[Statistics, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the block as npz without pickles; equal blocks give equal bytes."""
+        meta = {
+            "format": np.int64(_FORMAT),
+            "seq_low": np.int64(self.seq_low),
+            "seq_high": np.int64(self.seq_high),
+            "half_life": np.float64(self.half_life),
+            "observation_version": np.str_(self.observation_version),
+            "action_set_version": np.str_(self.action_set_version),
+        }
+        stacked = {name: np.stack([getattr(fold, name) for fold in self.folds]) for name in ("a", "b", "n")}
+        write_npz(path, meta | stacked)
+
+    @classmethod
+    def load(cls, path: Path) -> Block:
+        """Raises PolicyError where the file is not what `save` wrote."""
+        names = ("format", "seq_low", "seq_high", "half_life", "observation_version", "action_set_version")
+        held = read_npz(path, (*names, "a", "b", "n"))
+        if int(held["format"]) != _FORMAT or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
+            raise PolicyError(f"{path}: not a block of format {_FORMAT} with {NUM_FOLDS} folds; do a full retrain")
+        folds = tuple(Statistics(a, b, n) for a, b, n in zip(held["a"], held["b"], held["n"], strict=True))
+        for fold in folds:
+            fold.check(path)
+        return cls(
+            int(held["seq_low"]),
+            int(held["seq_high"]),
+            float(held["half_life"]),
+            str(held["observation_version"]),
+            str(held["action_set_version"]),
+            folds,
+        )
+
+
+def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
+    """The fold 0..4 of each event id: a hash of the id alone, so a row keeps its fold through every retrain."""
+    digests = b"".join(
+        hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fold").digest()
+        for event_id in event_ids
+    )
+    return (np.frombuffer(digests, dtype="<u8") % NUM_FOLDS).astype(np.int8)
+
+
+def make_block(
+    observations: NDArray[np.floating[Any]],
+    actions: NDArray[np.integer[Any]],
+    rewards: ArrayLike,
+    seqs: NDArray[np.integer[Any]],
+    event_ids_or_folds: Sequence[str] | NDArray[Any],
+    window: Window,
+    half_life: float,
+    *,
+    num_actions: int,
+    observation_version: str,
+    action_set_version: str,
+) -> Block:
+    """The block of a window from its rows, in any order; folds may be given as [n] integers or as event ids.
+
+    Raises:
+        PolicyError: a seq lies outside the window, lengths differ, or an action is unknown.
+    """
+    low, high = window
+    given = np.asarray(event_ids_or_folds)
+    folds = given if given.dtype.kind in "iu" else fold_of(event_ids_or_folds)
+    if not len(seqs) == len(folds) == len(actions):
+        raise PolicyError(f"{len(seqs)} seqs, {len(folds)} folds, {len(actions)} actions: lengths differ")
+    if len(seqs) and not low < int(seqs.min()) <= int(seqs.max()) <= high:
+        raise PolicyError(f"rows have seq {seqs.min()}..{seqs.max()}; the window ({low}, {high}] holds others")
+    weights = np.exp2(-(high - seqs) / half_life) if half_life else None
+    check_range("actions", actions, num_actions)
+    check_range("folds", folds, NUM_FOLDS)
+    arms = folds.astype(np.int64) * num_actions + actions  # one pass over the rows for all folds
+    sums = accumulate(observations, arms, rewards, NUM_FOLDS * num_actions, weights)
+    ranges = (slice(fold * num_actions, (fold + 1) * num_actions) for fold in range(NUM_FOLDS))
+    parts = tuple(Statistics(sums.a[own], sums.b[own], sums.n[own]) for own in ranges)
+    return Block(low, high, half_life, observation_version, action_set_version, parts)
+
+
+def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = None) -> Statistics:
+    """The weighted sum of blocks as seen from `head`, optionally without one fold (for judging on data not trained on).
+
+    Raises:
+        PolicyError: no blocks; blocks of different versions, half-lives or sizes; windows that overlap or pass `head`.
+    """
+    if not blocks:
+        raise PolicyError(
+            "a policy needs at least one block of interactions, got none; trained windows are its lineage"
+        )
+    ordered = sorted(blocks, key=lambda block: block.seq_low)
+    for before, after in pairwise(ordered):
+        _check_pair(before, after)
+    if ordered[-1].seq_high > head:
+        raise PolicyError(
+            f"the window up to seq {ordered[-1].seq_high} passes head={head}; combine at its end or later"
+        )
+    weighted = (
+        fold.scaled(2.0 ** (-(head - block.seq_high) / block.half_life)) if block.half_life else fold
+        for block in ordered
+        for index, fold in enumerate(block.folds)
+        if index != leave_out_fold
+    )
+    return reduce(add, weighted)
+
+
+def _check_pair(one: Block, other: Block) -> None:
+    anew = "raise pipe_version and run startup"  # the log's older rows don't fit either
+    for name, remedy in (
+        ("observation_version", anew),
+        ("action_set_version", anew),
+        ("half_life", "do a full retrain"),
+    ):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            raise PolicyError(f"blocks of {name} {mine!r} and {theirs!r} can't be added; {remedy}")
+    mine, theirs = one.folds[0].b.shape, other.folds[0].b.shape
+    if mine != theirs:
+        raise PolicyError(f"blocks of [actions, dims] {mine} and {theirs} can't be added; {anew}")
+    if other.seq_low < one.seq_high:
+        raise PolicyError(
+            f"windows ({one.seq_low}, {one.seq_high}] and ({other.seq_low}, {other.seq_high}] overlap: "
+            "their common rows would count twice; do a full retrain"
+        )
