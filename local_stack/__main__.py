@@ -102,7 +102,9 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminated)  # ends like Ctrl-C: with every process stopped
+    # Both end it with every process stopped. A shell that starts it in the background has SIGINT ignored: undo that.
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _terminated)
     try:
         sys.exit(run())
     except BanditError as error:

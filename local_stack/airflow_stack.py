@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,8 +21,10 @@ import httpx
 import psutil
 
 from local_stack.airflow_api import AirflowApi, wait_for
+from local_stack.ports import require_free_port
+from local_stack.signals import uninterrupted
 from rl_core.config import Settings
-from rl_core.errors import BanditError, PortBusy
+from rl_core.errors import BanditError
 
 REPO = Path(__file__).resolve().parent.parent
 COMPONENTS = {
@@ -65,14 +66,17 @@ class AirflowStack:
         tell = progress or (lambda _: None)
         if self.running():
             raise BanditError(f"Airflow runs already under {self.home}; stop it first (make down)")
-        _check_port(self.settings.airflow_port)
+        require_free_port(self.settings.airflow_port, "BANDIT_AIRFLOW_PORT")
         (self.home / "logs" / "components").mkdir(parents=True, exist_ok=True)
         tell("preparing Airflow's database")
         self._prepare_database()
         tell("starting scheduler, dag-processor, triggerer and api-server")
-        leaders = {name: self._spawn(name) for name in COMPONENTS}
-        self._children = list(leaders.values())
-        self._pids.write_text(json.dumps({n: [p.pid, psutil.Process(p.pid).create_time()] for n, p in leaders.items()}))
+        with uninterrupted():
+            leaders = {name: self._spawn(name) for name in COMPONENTS}
+            self._children = list(leaders.values())
+            self._pids.write_text(
+                json.dumps({n: [p.pid, psutil.Process(p.pid).create_time()] for n, p in leaders.items()})
+            )
         wait_for(lambda: self._healthy(leaders), timeout_s, f"Airflow to be healthy; see {self.home}/logs/components")
         tell(f"Airflow is ready at {self.url}")
 
@@ -225,14 +229,3 @@ def _beat_after(part: dict[str, Any], started: float) -> bool:
     """Whether the heartbeat is of this start and not of the one before."""
     beats = [value for key, value in part.items() if key.endswith("_heartbeat")]
     return all(beat is not None and datetime.fromisoformat(beat).timestamp() >= started for beat in beats)
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise PortBusy(
-                f"port {port} on 127.0.0.1, meant for Airflow, is taken; set BANDIT_AIRFLOW_PORT to a free one"
-            ) from error

@@ -16,13 +16,14 @@ from rich.table import Table
 
 from local_stack.report import build_report, plot
 from local_stack.stack import Stack
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_endpoint, open_registry, open_store
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.bandit.environment import load_environment
 from rl_core.config import Settings
 from rl_core.errors import BanditError
 from rl_core.online.traffic import simulate
 
+RETRAIN_TIMEOUT_S = 180
 LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward
 SOURCES = {
     "movielens-100k": "real MovieLens 100K",
@@ -134,17 +135,19 @@ class Demo:
     def _wait_for_retrain(self, number: int) -> None:
         begun = time.monotonic()
         registry = open_registry(self.bandit, self.settings)
-        endpoint_version = registry.alias("champion")
+        before = registry.alias("champion")
         with self._step(f"retrain {number}: the sensor counts, {self.bandit.name}_retrain trains and deploys") as step:
             while len(registry.attempts()) <= number:
-                if time.monotonic() - begun > 180:
+                if time.monotonic() - begun > RETRAIN_TIMEOUT_S:
+                    logs = self.stack.airflow.home / "logs"
                     raise BanditError(
-                        f"retrain {number} did not happen in 180 s; Airflow's logs: {self.stack.airflow.home}/logs"
+                        f"retrain {number} did not happen in {RETRAIN_TIMEOUT_S} s; Airflow's logs: {logs}"
                     )
-                time.sleep(0.2)
+                time.sleep(0.1)
             attempt = registry.attempts()[-1]
-            champion = registry.alias("champion")
-            step.say(f"{attempt.verdict}: {endpoint_version} → {champion}")
+            champion = str(registry.alias("champion"))
+            open_endpoint(self.bandit, self.settings).wait_serving(champion)
+            step.say(f"{attempt.verdict}: {before} → {champion}")
         self.walls.retrain.append(time.monotonic() - begun)
 
     def _drain(self) -> None:

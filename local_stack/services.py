@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from local_stack.airflow_api import wait_for
+from local_stack.signals import uninterrupted
 from rl_core.backends import open_endpoint
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, EndpointError
@@ -34,9 +35,10 @@ class Services:
                 f"{self.bandit.name} is served already from {self.settings.home}; stop it first (make down)"
             )
         self.logs.mkdir(parents=True, exist_ok=True)
-        started = {name: self._spawn(name, command) for name, command in self._commands.items()}
-        born = {name: [child.pid, psutil.Process(child.pid).create_time()] for name, child in started.items()}
-        self._record.write_text(json.dumps(born))
+        with uninterrupted():
+            started = {name: self._spawn(name, command) for name, command in self._commands.items()}
+            born = {name: [child.pid, psutil.Process(child.pid).create_time()] for name, child in started.items()}
+            self._record.write_text(json.dumps(born))
         endpoint = open_endpoint(self.bandit, self.settings)
 
         def answers() -> bool:

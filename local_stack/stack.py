@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bandit_ops.runners.local import LocalRunner
 from local_stack.airflow_stack import AirflowStack
 from local_stack.ports import require_free_port
 from local_stack.services import Services
+from local_stack.signals import uninterrupted
 from rl_core.config import Bandit, Settings
 
 REPO = Path(__file__).resolve().parent.parent
@@ -31,19 +31,17 @@ class Stack:
             require_free_port(port, "BANDIT_SERVER_PORT (or serving.port of the bandit)")
         if not self.airflow.running():
             require_free_port(self.settings.airflow_port, "BANDIT_AIRFLOW_PORT")
-        with ThreadPoolExecutor() as pool:
-            airflow = pool.submit(self.airflow.start, progress=progress)
-            services = pool.submit(self.services.start)
-            services.result()
-            progress(f"prediction server and event logger are up on port {port}")
-            airflow.result()
+        self.services.start()
+        progress(f"prediction server and event logger are up on port {port}")
+        self.airflow.start(progress=progress)
         self.airflow.wait_for_dags([f"{self.bandit.name}_{dag}" for dag in ("startup", "retrain")])
 
     def stop(self) -> None:
-        """End everything; what is already gone is passed over."""
-        self.airflow.stop()
-        self.cancel_jobs()
-        self.services.stop()
+        """End everything; what is already gone is passed over. An impatient second Ctrl-C waits for the end of it."""
+        with uninterrupted():
+            self.airflow.stop()
+            self.cancel_jobs()
+            self.services.stop()
 
     def running(self) -> bool:
         return self.airflow.running() or bool(self.services.processes())

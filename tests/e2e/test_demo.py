@@ -68,6 +68,8 @@ def test_after_ctrl_c_no_process_is_left(
     assert demo.poll() is None, log.read_text()
     assert len(left_running()) > 5, "a pipeline job, the services and Airflow are alive now"
     demo.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    demo.send_signal(signal.SIGINT)  # of somebody impatient
     assert demo.wait(timeout=90) == 130, log.read_text()
     assert left_running() == []
 
