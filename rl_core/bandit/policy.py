@@ -70,11 +70,6 @@ class Policy:
         check_probes(path / MANIFEST, manifest.probes, linucb)
         return cls(manifest, linucb)
 
-    @staticmethod
-    def digest(path: Path) -> str:
-        """sha256 of the manifest, which holds the checksums of all other files: identifies the artefact."""
-        return sha256(read_bytes(path / MANIFEST))
-
     def scores(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest."""
         return self.linucb.scores(observations)

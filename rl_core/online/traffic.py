@@ -48,20 +48,6 @@ class Traffic:
     def latency_ms(self, quantile: float) -> float:
         return 1e3 * float(np.quantile(self.latencies_s, quantile)) if self.latencies_s else 0.0
 
-    def summary(self) -> dict[str, Any]:
-        return {
-            "decisions_requested": self.requested,
-            "decisions_acknowledged": self.acknowledged,
-            "rewards_acknowledged": self.rewards_acknowledged,
-            "mean_reward": self.mean_reward,
-            "retries": self.retries,
-            "p50_ms": self.latency_ms(0.5),
-            "p99_ms": self.latency_ms(0.99),
-            "wall_s": self.wall_s,
-            "policy_versions": dict(self.policy_versions),
-            "ended_early": self.ended_early,
-        }
-
 
 def simulate(
     environment: MovieLensEnvironment,

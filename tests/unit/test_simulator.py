@@ -154,4 +154,4 @@ class TestTrouble:
 
 
 def test_an_empty_traffic_has_a_summary() -> None:
-    assert Traffic(3).summary()["mean_reward"] == 0.0
+    assert Traffic(3).mean_reward == 0.0
