@@ -55,6 +55,7 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt requirements/airflow.in -o requirements/airflow.txt
 	$(LOCK) -c requirements/dev.txt requirements/job.in -o requirements/job.txt
+	$(LOCK) -c requirements/dev.txt requirements/functions.in -o requirements/functions.txt
 
 bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done

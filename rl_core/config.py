@@ -11,19 +11,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rl_core.errors import ConfigError
+from rl_core.frozen import Frozen, Seconds
+from rl_core.google_config import Google
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-Seconds = Annotated[float, Field(gt=0)]
+_CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would void every cache
+    "runner": True,
+    "retrain": True,
+    "simulate": True,
+    "startup": {"rounds", "seed"},
+    "google": {
+        "image",
+        "labels",
+        "gcp_conn_id",
+        "impersonation_chain",
+        "provisioner",
+        "join_schedule",
+        "alert_after_s",
+        "vertex",
+    },
+}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Problem(_Frozen):
+class Problem(Frozen):
     """The decision problem: what is observed, what can be done, what comes back."""
 
     observation_dim: int = Field(ge=1, le=4096)
@@ -51,7 +64,7 @@ class Problem(_Frozen):
         return self
 
 
-class Environment(_Frozen):
+class Environment(Frozen):
     """The simulated world, for bandits that have one."""
 
     kind: Literal["movielens"] = "movielens"
@@ -61,7 +74,7 @@ class Environment(_Frozen):
     seed: int = 0
 
 
-class Agent(_Frozen):
+class Agent(Frozen):
     """LinUCB's hyperparameters, named as TF-Agents names them."""
 
     agent_alpha: float = Field(default=1.0, ge=0, description="width of the confidence bound")
@@ -69,7 +82,7 @@ class Agent(_Frozen):
     half_life: float = Field(default=0.0, ge=0, description="forgetting, in interactions; 0 never forgets")
 
 
-class Serving(_Frozen):
+class Serving(Frozen):
     epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
     host: str = "127.0.0.1"
     port: int = Field(default=8471, ge=1, le=65535)
@@ -79,18 +92,18 @@ class Serving(_Frozen):
     max_instances: int = Field(default=1024, ge=1)
 
 
-class Join(_Frozen):
+class Join(Frozen):
     reward_wait_s: Seconds = 60.0
     close_early: bool = Field(default=False, description="only for worlds where every decision earns a reward")
 
 
-class Startup(_Frozen):
+class Startup(Frozen):
     source: Literal["simulation", "log"] = "simulation"
     rounds: int = Field(default=200, ge=1)
     seed: int = 1
 
 
-class Retrain(_Frozen):
+class Retrain(Frozen):
     schedule: str | None = "@continuous"
     min_new_interactions: int = Field(default=1000, ge=1)
     gate_timeout_s: Seconds = 120.0
@@ -98,14 +111,14 @@ class Retrain(_Frozen):
     run_timeout_s: Seconds = 3600.0
 
 
-class Simulate(_Frozen):
+class Simulate(Frozen):
     enabled: bool = False
     schedule: str | None = "*/10 * * * *"
     decisions: int = Field(default=1000, ge=1)
     concurrency: int = Field(default=16, ge=1, le=256)
 
 
-class Bandit(_Frozen):
+class Bandit(Frozen):
     """One bandit: `dags/bandits/<name>.yaml`."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -121,11 +134,18 @@ class Bandit(_Frozen):
     startup: Startup = Startup()
     retrain: Retrain = Retrain()
     simulate: Simulate = Simulate()
+    google: Google | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.startup.source == "simulation" and self.environment is None:
             raise ValueError("startup.source=simulation needs an environment; add one or set startup.source: log")
+        if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
+            raise ValueError(
+                f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
+            )
+        if self.runner == "vertex" and self.backend == "local":
+            raise ValueError("runner=vertex can't reach backend=local on this machine; set backend: gcp")
         return self
 
     @property
@@ -139,9 +159,7 @@ class Bandit(_Frozen):
 
     def job_json(self) -> str:
         """Canonical JSON for pipeline steps, without what only the schedule needs: it is part of every cache key."""
-        return self.model_dump_json(
-            exclude={"runner": True, "retrain": True, "simulate": True, "startup": {"rounds", "seed"}}
-        )
+        return self.model_dump_json(exclude=_CONTROL_ONLY)
 
     @classmethod
     def from_json(cls, text: str) -> Bandit:
@@ -183,7 +201,7 @@ def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
         raise ConfigError(f"{where}: {place}: {first['msg']}{got}{more}") from error
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """Where this process runs. Listed in `.env.example`."""
 
     home: Path = Path("var")
@@ -191,6 +209,8 @@ class Settings(_Frozen):
     job_python: str = sys.executable
     server_port: int | None = Field(default=None, ge=1, le=65535)
     airflow_port: int = Field(default=8088, ge=1, le=65535)
+    google_endpoint: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
+    pubsub_emulator_host: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d+$")
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -234,7 +254,7 @@ class Settings(_Frozen):
         return path
 
 
-class ServingContainer(_Frozen):
+class ServingContainer(Frozen):
     """The variables that Vertex AI sets in a custom container; all defaults where it did not start us.
 
     https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -47,3 +48,18 @@ def settings() -> Settings:
 def movielens() -> Bandit:
     """The shipped bandit."""
     return Bandit.from_yaml(REPO / "dags" / "bandits" / "movielens.yaml")
+
+
+@pytest.fixture
+def cloud_movielens(movielens: Bandit) -> Bandit:
+    """The shipped bandit, on Google Cloud."""
+    written = movielens.model_dump(mode="json") | {
+        "backend": "gcp",
+        "runner": "vertex",
+        "google": {
+            "project": "test-project",
+            "region": "europe-west1",
+            "image": f"python-banditloop@sha256:{'0' * 64}",
+        },
+    }
+    return Bandit.from_json(json.dumps(written))

@@ -12,13 +12,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def open_runner(bandit: Bandit) -> PipelineRunner:
-    from bandit_ops.runners import get_runner
-    from rl_core.config import Settings
-
-    return get_runner(bandit, Settings.from_environment())
-
-
 def identity_of(bandit: Bandit, context: Context, group_id: str) -> JobIdentity:
     """The first job of the run's task group `group_id`."""
     ti = context["ti"]

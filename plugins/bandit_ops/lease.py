@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from bandit_ops.jobs import active_in_run, group_of, open_runner
+from bandit_ops.jobs import active_in_run, group_of
 from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused
 from bandit_ops.running import is_manual, meant_to_run, waited_s
+from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
 from rl_core.errors import LeaseHeld, RegistryError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from bandit_ops.pipeline_tasks import CancelIfActive
-    from rl_core.backends.base import EventStore, PolicyRegistry
 
 LEASE_WAIT_S = 60.0
 """How long a run waits for another training before it gives up."""
@@ -33,7 +33,7 @@ LEASE_TTL_S = 600.0
 log = logging.getLogger(__name__)
 
 
-class TakeLease(BaseSensorOperator):
+class TakeLease(BanditTask, BaseSensorOperator):
     """Take the lease, then decide what to submit: nobody else trains the windows of the plan meanwhile. XCom: the Plan.
 
     A lease that stays held skips a scheduled run and fails a manual one, naming the holder.
@@ -42,12 +42,11 @@ class TakeLease(BaseSensorOperator):
     def __init__(self, *, bandit: Bandit, planner: Planner, **kwargs: Any) -> None:
         # Twice what it waits: giving up is decided here, by the kind of run, and never by the sensor's timeout.
         interval, timeout = bandit.retrain.poke_interval_s, 2 * LEASE_WAIT_S
-        super().__init__(mode="reschedule", poke_interval=interval, timeout=timeout, **kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, mode="reschedule", poke_interval=interval, timeout=timeout, **kwargs)
         self.planner = planner
 
     def poke(self, context: Context) -> PokeReturnValue:
-        registry, store = open_registry_and_store(self.bandit)
+        registry, store = self.open_registry(), self.open_store()
         holder = holder_of(context)
         try:
             registry.lease(holder, ttl_s(self.bandit))
@@ -71,30 +70,29 @@ class TakeLease(BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=plan)
 
 
-class ReleaseLease(BaseOperator):
+class ReleaseLease(BanditTask, BaseOperator):
     """Keeps the lease while a job of the run is alive, as when cancelling it failed; then it ends by itself."""
 
     def __init__(self, *, bandit: Bandit, after: CancelIfActive, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, **kwargs)
         self.group_id = group_of(after.task_id)
         self.submit_retries = after.submit_retries
 
     def execute(self, context: Context) -> None:
-        runner = open_runner(self.bandit)
+        runner = self.open_runner()
         active = active_in_run(self.bandit, context, runner, self.group_id, self.submit_retries)
         if active:
             raise AirflowException(
                 f"{active[0].job_id} is still active, so the lease is kept until it expires, in "
                 f"{ttl_s(self.bandit) / 60:.0f} minutes at most; clear {self.group_id}.cancel_if_active to end the job"
             )
-        open_registry_of(self.bandit).release(holder_of(context))
+        self.open_registry().release(holder_of(context))
 
 
-def renew_lease(bandit: Bandit, context: Context) -> None:
+def renew_lease(task: BanditTask, context: Context) -> None:
     """Raises AirflowFailException where another training took the lease, after Airflow was away for too long."""
     try:
-        open_registry_of(bandit).lease(holder_of(context), ttl_s(bandit))
+        task.open_registry().lease(holder_of(context), ttl_s(task.bandit))
     except LeaseHeld as held:
         raise AirflowFailException(f"this run lost the lease while nobody renewed it: {held}") from None
     except RegistryError as error:
@@ -108,21 +106,6 @@ def ttl_s(bandit: Bandit) -> float:
 
 def holder_of(context: Context) -> str:
     return f"{context['ti'].dag_id}/{context['ti'].run_id}"
-
-
-def open_registry_and_store(bandit: Bandit) -> tuple[PolicyRegistry, EventStore]:
-    """Opened in the task's own process: deltalake must not be inherited by a fork."""
-    from rl_core.backends import open_store
-    from rl_core.config import Settings
-
-    return open_registry_of(bandit), open_store(bandit, Settings.from_environment())
-
-
-def open_registry_of(bandit: Bandit) -> PolicyRegistry:
-    from rl_core.backends import open_registry
-    from rl_core.config import Settings
-
-    return open_registry(bandit, Settings.from_environment())
 
 
 def _given_up(context: Context, why: str) -> AirflowException:

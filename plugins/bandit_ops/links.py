@@ -28,10 +28,7 @@ class PipelineRunLink(BaseOperatorLink):
             return ""
         if task.bandit.runner == "local":
             return run_page(operator.dag_id, task.job_id)
-        from bandit_ops.runners import get_runner
-        from rl_core.config import Settings
-
-        return get_runner(task.bandit, Settings.from_environment()).url(str(task.job_id))
+        return str(task.open_runner().url(str(task.job_id)))
 
 
 def run_page(dag_id: str, job_id: str) -> str:

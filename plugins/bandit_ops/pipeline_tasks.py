@@ -26,11 +26,12 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskG
 from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of
-from bandit_ops.jobs import active_in_run, group_of, identity_of, open_runner
+from bandit_ops.jobs import active_in_run, group_of, identity_of
 from bandit_ops.lease import TakeLease, renew_lease
 from bandit_ops.links import PipelineRunLink
 from bandit_ops.runners.base import JobState, PipelineRunner
 from bandit_ops.running import meant_to_run
+from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
 from rl_core.errors import RunnerError
 
@@ -75,21 +76,20 @@ def pipeline(
     return PipelineTasks(submit, wait, cancel)
 
 
-class SubmitPipeline(BaseOperator):
-    template_fields = ("plan",)
+class SubmitPipeline(BanditTask, BaseOperator):
+    template_fields = ("plan", *BanditTask.template_fields)
     operator_extra_links = (PipelineRunLink(),)
 
     def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, leased: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, **kwargs)
         self.plan = plan
         self.leased = leased
         self.job_id: str | None = None
 
     def execute(self, context: Context) -> JobReport:
         if self.leased:
-            renew_lease(self.bandit, context)
-        runner = open_runner(self.bandit)
+            renew_lease(self, context)
+        runner = self.open_runner()
         generation = generation_of(context["ti"].max_tries, self.retries or 0)
         first = identity_of(self.bandit, context, group_of(self.task_id)).of_generation(generation)
         for older in active_jobs(runner.status, first, range(first.generation)):
@@ -113,25 +113,24 @@ class SubmitPipeline(BaseOperator):
         return last
 
 
-class WaitForPipeline(BaseSensorOperator):
+class WaitForPipeline(BanditTask, BaseSensorOperator):
     """XCom: the JobReport of the job that succeeded."""
 
-    template_fields = ("plan",)
+    template_fields = ("plan", *BanditTask.template_fields)
     operator_extra_links = (PipelineRunLink(),)
 
     def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, leased: bool = False, **kwargs: Any) -> None:
         kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
         kwargs.setdefault("timeout", bandit.retrain.run_timeout_s)
-        super().__init__(mode="reschedule", **kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, mode="reschedule", **kwargs)
         self.plan = plan
         self.leased = leased
         self.job_id: str | None = None
 
     def poke(self, context: Context) -> PokeReturnValue:
         if self.leased:
-            renew_lease(self.bandit, context)
-        runner = open_runner(self.bandit)
+            renew_lease(self, context)
+        runner = self.open_runner()
         submit = f"{group_of(self.task_id)}.{SUBMIT}"
         submitted: JobReport | None = context["ti"].xcom_pull(task_ids=submit)
         if submitted is None:
@@ -165,16 +164,15 @@ class WaitForPipeline(BaseSensorOperator):
         return context["ti"].try_number > 1 and not context["task_reschedule_count"]
 
 
-class CancelIfActive(BaseOperator):
+class CancelIfActive(BanditTask, BaseOperator):
     """XCom: the job ids it cancelled."""
 
     def __init__(self, *, bandit: Bandit, submit_retries: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, **kwargs)
         self.submit_retries = submit_retries
 
     def execute(self, context: Context) -> list[str]:
-        runner = open_runner(self.bandit)
+        runner = self.open_runner()
         active = active_in_run(self.bandit, context, runner, group_of(self.task_id), self.submit_retries)
         for job in active:
             self.log.warning("cancelling %s: nobody waits for it any more", job.job_id)

@@ -8,6 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.assets import champion_asset
+from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
@@ -16,20 +17,16 @@ if TYPE_CHECKING:
     from rl_core.backends.base import PolicyRegistry
 
 
-class PromoteVersion(BaseOperator):
+class PromoteVersion(BanditTask, BaseOperator):
     """XCom: the version that serves now. The endpoint loads and probes it before it becomes champion."""
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
-        super().__init__(outlets=[champion_asset(bandit)], **kwargs)
-        self.bandit = bandit
+        super().__init__(bandit=bandit, outlets=[champion_asset(bandit)], **kwargs)
 
     def execute(self, context: Context) -> str:
-        from rl_core.backends import open_endpoint, open_registry
         from rl_core.backends.promotion import make_champion
-        from rl_core.config import Settings
 
-        settings = Settings.from_environment()
-        registry, endpoint = open_registry(self.bandit, settings), open_endpoint(self.bandit, settings)
+        registry, endpoint = self.open_registry(), self.open_endpoint()
         champion = registry.alias("champion")
         version = wanted_version(registry, champion, str(context["params"]["version"]))
         make_champion(registry, endpoint, version, champion)

@@ -8,8 +8,8 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from bandit_ops.assets import interactions_asset
-from bandit_ops.lease import open_registry_and_store
 from bandit_ops.running import is_manual, waited_s
+from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NO_CHAMPION_WAIT_S = 30.0
 """How long a scheduled run stays without a champion, so that no run starts every second; a manual one waits for it."""
 
 
-class InteractionSensor(BaseSensorOperator):
+class InteractionSensor(BanditTask, BaseSensorOperator):
     """Counts what no training has attempted and no champion holds: the sum of the new windows. No clock plays a part.
 
     XCom: `{"head", "count", "windows": [[low, high], …]}`. Waits `gate_timeout_s` at most and then skips, so that a
@@ -31,8 +31,9 @@ class InteractionSensor(BaseSensorOperator):
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
         interval, timeout = bandit.retrain.poke_interval_s, bandit.retrain.gate_timeout_s
         outlets = [interactions_asset(bandit)]
-        super().__init__(mode="reschedule", poke_interval=interval, timeout=timeout, outlets=outlets, **kwargs)
-        self.bandit = bandit
+        super().__init__(
+            bandit=bandit, mode="reschedule", poke_interval=interval, timeout=timeout, outlets=outlets, **kwargs
+        )
         self.seen = ""
 
     def execute(self, context: Context) -> Any:
@@ -44,7 +45,7 @@ class InteractionSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         from rl_core.bandit.windows import new_windows, total
 
-        registry, store = open_registry_and_store(self.bandit)
+        registry, store = self.open_registry(), self.open_store()
         if registry.alias("champion") is None:
             patience = 0.0 if is_manual(context) else min(self.timeout, NO_CHAMPION_WAIT_S)
             why = f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup"

@@ -1,4 +1,7 @@
-"""Opens the backend that a bandit's YAML names. Nothing is imported before it is needed."""
+"""Opens the backend that a bandit's YAML names. Nothing is imported before it is needed.
+
+`clients` are the Google clients to use; without them a gcp backend acts as the process's own account.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,62 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rl_core.backends.base import Endpoint, EventStore, MessageBus, PolicyRegistry
+    from rl_core.backends.base import Endpoint, EventStore, MessageBus, PolicyRegistry, Publisher
+    from rl_core.backends.gcp.clients import GoogleClients
+
+
+def open_publisher(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Publisher:
+    """What the server writes to."""
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.message_bus import PubSubPublisher
+
+        return PubSubPublisher(clients or _clients(bandit, settings))
+    return open_bus(bandit, settings)
 
 
 def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
-    _require_local(bandit)
+    """What the event logger reads. Raises ConfigError on gcp, where Pub/Sub pushes to the logger function."""
+    if bandit.backend != "local":
+        raise ConfigError(
+            f"{bandit.name}: backend={bandit.backend} has no bus to read: Pub/Sub pushes to the function "
+            f"{bandit.artefact_name}-logger; `log` is for backend: local"
+        )
     from rl_core.backends.local.message_bus import SqliteBus
 
     return SqliteBus(settings.state_dir(bandit) / "bus" / "bus.sqlite")
 
 
-def open_store(bandit: Bandit, settings: Settings) -> EventStore:
-    _require_local(bandit)
+def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> EventStore:
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.event_store import BigQueryEventStore
+
+        return BigQueryEventStore(clients or _clients(bandit, settings))
     from rl_core.backends.local.event_store import DeltaEventStore
 
     return DeltaEventStore(settings.state_dir(bandit) / "store")
 
 
-def open_registry(bandit: Bandit, settings: Settings) -> PolicyRegistry:
-    _require_local(bandit)
+def open_registry(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> PolicyRegistry:
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.policy_registry import VertexRegistry
+
+        return VertexRegistry(clients or _clients(bandit, settings))
     from rl_core.backends.local.policy_registry import FolderRegistry
 
     return FolderRegistry(settings.state_dir(bandit) / "registry", bandit.artefact_name)
 
 
-def open_endpoint(bandit: Bandit, settings: Settings) -> Endpoint:
-    _require_local(bandit)
+def open_endpoint(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Endpoint:
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.endpoint import open_vertex_endpoint
+
+        return open_vertex_endpoint(clients or _clients(bandit, settings))
     from rl_core.backends.local.endpoint import LocalEndpoint
 
     return LocalEndpoint(settings.state_dir(bandit), open_registry(bandit, settings))
 
 
-def _require_local(bandit: Bandit) -> None:
-    if bandit.backend != "local":
-        raise ConfigError(f"{bandit.name}: backend={bandit.backend} is not there yet; set backend: local")
+def _clients(bandit: Bandit, settings: Settings) -> GoogleClients:
+    from rl_core.backends.gcp.clients import GoogleClients
+
+    return GoogleClients(bandit, settings)

@@ -52,18 +52,24 @@ class Delivery:
 BUS_PREFIX = "bus-"
 
 
-class MessageBus(Protocol):
-    """A durable, ordered log per topic. Offsets are gap-free from 1 within (producer, topic)."""
+class Publisher(Protocol):
+    """The side of the message bus that the server writes to. Offsets are gap-free from 1 within (producer, topic)."""
 
     @property
     def producer(self) -> str:
         """Begins with BUS_PREFIX: the joiner times such decisions out by the bus's watermark, a job's never."""
 
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
-        """Safe on disk when it returns: one transaction for all. Raises BusError."""
+        """All of it is durable when it returns. Raises BusError: none of it counts as accepted; publish it again."""
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
-        """The payload accepted under this key, if any."""
+        """The payload accepted under this key, if this publisher knows of one."""
+
+    def close(self) -> None: ...
+
+
+class MessageBus(Publisher, Protocol):
+    """A bus that a process reads by offset: the local one. Pub/Sub pushes its messages to the logger function."""
 
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]: ...
 
@@ -76,8 +82,6 @@ class MessageBus(Protocol):
     def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
         """Forget consumed messages received before `keep_after`; returns how many."""
 
-    def close(self) -> None: ...
-
 
 @dataclass(frozen=True)
 class Pending:
@@ -87,6 +91,27 @@ class Pending:
     rewards: pa.Table
     decision_offsets: Mapping[str, int]
     reward_offsets: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class JoinRun:
+    """What one run of the joiner did, and where it left the log."""
+
+    interactions: int
+    apart: int
+    head: int
+    open: int
+
+
+class Joiner(Protocol):
+    """The only writer of `interactions` and `rewards_apart`; any number of processes may run one."""
+
+    def run(self, watermark: datetime | None) -> JoinRun:
+        """Join everything that is in the store, as far as its time has come. Raises StoreError: run it again.
+
+        Args:
+            watermark: every event a bus received before it is in the store; None closes no decision by timeout.
+        """
 
 
 class EventStore(Protocol):
@@ -103,14 +128,21 @@ class EventStore(Protocol):
     def append_interactions(self, rows: pa.Table) -> None:
         """Rows of INTERACTION_SCHEMA with seq = head+1 …; atomic. Raises StoreError where seq doesn't continue head."""
 
-    def append_apart(self, rows: pa.Table) -> None:
-        """Rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
-
     def head(self) -> int:
         """The last seq, 0 if none. Cheap: what a sensor asks every few seconds."""
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         """The window's rows ordered by seq. Raises StoreError where the window reaches past head."""
+
+    def query(self, sql: str) -> pa.Table:
+        """Read-only SQL over the tables by name; in the store's own dialect (local: DuckDB, gcp: BigQuery)."""
+
+
+class JoinableStore(EventStore, Protocol):
+    """A store that the joiner of this process reads and writes row by row: the local one. BigQuery joins by itself."""
+
+    def append_apart(self, rows: pa.Table) -> None:
+        """Rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
 
     def since(self, table: Literal["decisions", "rewards"], offsets: Mapping[str, int]) -> pa.Table:
         """Every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
@@ -120,9 +152,6 @@ class EventStore(Protocol):
 
     def pending(self) -> Pending:
         """What the joiner has not dealt with yet."""
-
-    def query(self, sql: str) -> pa.Table:
-        """Read-only SQL over the tables by name (local: DuckDB)."""
 
     def joiner_lock(self) -> AbstractContextManager[None]:
         """Held by the one process that joins; waits for its turn."""

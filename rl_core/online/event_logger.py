@@ -20,7 +20,7 @@ from rl_core.backends.local.files import write_atomically
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, StoreError
 from rl_core.online.bus_rows import rows_of
-from rl_core.online.joiner import StoreJoiner
+from rl_core.online.joiner import open_joiner
 
 STATE_FILE = "logger.json"
 KEEP_ON_THE_BUS = timedelta(hours=24)  # for so long a repeated event_id gets its first answer
@@ -60,7 +60,7 @@ class EventLogger:
     def __init__(self, bandit: Bandit, bus: MessageBus, store: EventStore) -> None:
         self._bus = bus
         self._store = store
-        self._joiner = StoreJoiner(bandit, store)
+        self._joiner = open_joiner(bandit, store)
 
     def run_once(self) -> Cycle:
         """Everything the bus had accepted when this was called is in the store, and joined as far as its time came.

@@ -64,7 +64,7 @@ class Joined:
     apart: pa.Table
 
 
-class Joiner:
+class JoinRules:
     """Memory is bounded by the open decisions and the rewards that wait for one."""
 
     def __init__(self, join: Join, reward_default: float) -> None:

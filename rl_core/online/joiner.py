@@ -5,63 +5,51 @@ All state is in the store. A process killed anywhere leaves what is closed close
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from rl_core.backends.base import EventStore, Pending
+from rl_core.backends.base import EventStore, JoinableStore, Joiner, JoinRun, Pending
 from rl_core.config import Bandit
-from rl_core.online.join_rules import Closed, Joiner
+from rl_core.online.join_rules import Closed, JoinRules
 
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the joiner did, and where it left the log."""
-
-    interactions: int
-    apart: int
-    head: int
-    open: int
+if TYPE_CHECKING:
+    from rl_core.backends.gcp.event_store import BigQueryEventStore
 
 
 class StoreJoiner:
     """The rules over an event store; keeps what is open in memory between runs, as long as nobody else joins."""
 
-    def __init__(self, bandit: Bandit, store: EventStore) -> None:
+    def __init__(self, bandit: Bandit, store: JoinableStore) -> None:
         self._bandit = bandit
         self._store = store
-        self._joiner: Joiner | None = None
+        self._rules: JoinRules | None = None
         self._head = 0
         self._offsets: dict[str, dict[str, int]] = {}
 
-    def run(self, watermark: datetime | None) -> Run:
-        """Join everything that is in the store. Raises StoreError; the next run then starts from what is stored.
-
-        Args:
-            watermark: every event a bus received before it is in the store; None closes no decision by timeout.
-        """
+    def run(self, watermark: datetime | None) -> JoinRun:
         with self._store.joiner_lock():
-            joiner, self._joiner = self._joiner, None
-            if joiner is None or self._store.head() != self._head:
-                joiner, new = self._recover()
+            rules, self._rules = self._rules, None
+            if rules is None or self._store.head() != self._head:
+                rules, new = self._recover()
             else:
                 new = self._arrived()
-            found = self._store.closed(joiner.to_look_up(new.decisions, new.rewards))
-            joined = joiner.step(new.decisions, new.rewards, _closed(found), watermark, datetime.now(UTC))
+            found = self._store.closed(rules.to_look_up(new.decisions, new.rewards))
+            joined = rules.step(new.decisions, new.rewards, _closed(found), watermark, datetime.now(UTC))
             count = joined.interactions.num_rows
             seqs = pa.array(range(self._head + 1, self._head + count + 1), pa.int64())
             self._store.append_interactions(joined.interactions.add_column(0, "seq", seqs))
             self._store.append_apart(joined.apart)
             self._head += count
-            self._joiner = joiner
-        return Run(count, joined.apart.num_rows, self._head, joiner.open)
+            self._rules = rules
+        return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
 
-    def _recover(self) -> tuple[Joiner, Pending]:
+    def _recover(self) -> tuple[JoinRules, Pending]:
         pending = self._store.pending()
         self._head = self._store.head()
         self._offsets = {"decisions": dict(pending.decision_offsets), "rewards": dict(pending.reward_offsets)}
-        return Joiner(self._bandit.join, self._bandit.problem.reward_default), pending
+        return JoinRules(self._bandit.join, self._bandit.problem.reward_default), pending
 
     def _arrived(self) -> Pending:
         decisions = self._store.since("decisions", self._offsets["decisions"])
@@ -72,9 +60,18 @@ class StoreJoiner:
         return Pending(decisions, rewards, {}, {})
 
 
-def join_pending(bandit: Bandit, store: EventStore, watermark: datetime | None = None) -> Run:
+def open_joiner(bandit: Bandit, store: EventStore) -> Joiner:
+    """The joiner of the store's backend."""
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.joiner import SqlJoiner
+
+        return SqlJoiner(bandit, cast("BigQueryEventStore", store))
+    return StoreJoiner(bandit, cast(JoinableStore, store))
+
+
+def join_pending(bandit: Bandit, store: EventStore, watermark: datetime | None = None) -> JoinRun:
     """Join once, from what is stored: for a job that has appended rows of its own. Waits for its turn."""
-    return StoreJoiner(bandit, store).run(watermark)
+    return open_joiner(bandit, store).run(watermark)
 
 
 def _closed(rows: pa.Table) -> dict[str, Closed]:

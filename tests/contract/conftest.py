@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pytest
 
 from rl_core.backends.base import EventStore, MessageBus, PolicyRegistry
+from rl_core.config import Bandit, Settings
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
+
+if TYPE_CHECKING:
+    from rl_core.backends.gcp.clients import GoogleClients
 
 
 class Backend(Protocol):
@@ -46,6 +50,32 @@ class LocalBackend:
         from rl_core.backends.local.policy_registry import FolderRegistry
 
         return FolderRegistry(self._path / "registry", "movielens-v1")
+
+
+class GcpBackend:
+    """The real Google clients, speaking to stand-ins that keep what they are told."""
+
+    def __init__(self, path: Path, handles: ExitStack, bandit: Bandit) -> None:
+        from stand_ins.cloud import Cloud
+
+        self.cloud = handles.enter_context(Cloud(path / "cloud"))
+        self._bandit = bandit
+        self._home = path / "home"
+        self._handles = handles
+
+    def clients(self, *services: str) -> GoogleClients:
+        """New clients that are led to the stand-ins of these services."""
+        from rl_core.backends.gcp.clients import GoogleClients
+
+        variables = self.cloud.environment(*services)
+        settings = Settings(
+            home=self._home,
+            google_endpoint=variables.get("BANDIT_GOOGLE_ENDPOINT"),
+            pubsub_emulator_host=variables.get("BANDIT_PUBSUB_EMULATOR_HOST"),
+        )
+        clients = GoogleClients(self._bandit, settings)
+        self._handles.callback(clients.close)
+        return clients
 
 
 BACKENDS = {"local": LocalBackend}

@@ -208,11 +208,12 @@ class TestTheLease:
     ) -> None:
         from airflow.sdk.exceptions import AirflowFailException
 
-        from bandit_ops.lease import renew_lease
+        from bandit_ops.lease import TakeLease, renew_lease
+        from bandit_ops.plans import retrain_plan
 
         registry.lease("movielens_startup/manual__0", 60)
         with pytest.raises(AirflowFailException, match=r"lost the lease .*'movielens_startup/manual__0' holds"):
-            renew_lease(movielens, context())
+            renew_lease(TakeLease(task_id="take_lease", bandit=movielens, planner=retrain_plan), context())
 
     def test_is_kept_while_a_job_of_the_run_is_alive(
         self, registry: FolderRegistry, active_job: str, take: Callable[..., Any], give_back: Callable[[], None]

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from rl_core.backends import open_bus, open_store
-from rl_core.backends.base import EventStore, Message, MessageBus
+from rl_core.backends.base import JoinableStore, Message, MessageBus
 from rl_core.config import Bandit, Join, Settings
 from rl_core.errors import SchemaError, StoreError
 from rl_core.online.event_logger import EventLogger, drain
@@ -46,12 +46,12 @@ def bus(bandit: Bandit, settings: Settings) -> Iterator[MessageBus]:
 
 
 @pytest.fixture
-def store(bandit: Bandit, settings: Settings) -> EventStore:
-    return open_store(bandit, settings)
+def store(bandit: Bandit, settings: Settings) -> JoinableStore:
+    return cast(JoinableStore, open_store(bandit, settings))
 
 
 @pytest.fixture
-def logger(bandit: Bandit, bus: MessageBus, store: EventStore) -> EventLogger:
+def logger(bandit: Bandit, bus: MessageBus, store: JoinableStore) -> EventLogger:
     return EventLogger(bandit, bus, store)
 
 
@@ -109,7 +109,7 @@ def reward(event_id: str, value: float = 4.5) -> Message:
 
 class TestOneCycle:
     def test_carries_every_value_and_the_buss_stamps(
-        self, bus: MessageBus, store: EventStore, logger: EventLogger
+        self, bus: MessageBus, store: JoinableStore, logger: EventLogger
     ) -> None:
         sent = decision("a")
         (receipt,) = bus.publish([sent])
@@ -127,7 +127,7 @@ class TestOneCycle:
         assert row == expected
         assert list(row) == [column.name for column in DECISION]
 
-    def test_joins_what_it_carried(self, bus: MessageBus, store: EventStore, logger: EventLogger) -> None:
+    def test_joins_what_it_carried(self, bus: MessageBus, store: JoinableStore, logger: EventLogger) -> None:
         bus.publish([decision("a"), reward("a"), decision("b")])
         cycle = logger.run_once()
         assert str(cycle) == "+2 decisions, +1 rewards; 1 joined, 0 rewards set apart; head 1, 1 open"
@@ -135,14 +135,14 @@ class TestOneCycle:
         assert not logger.run_once()
 
     def test_leaves_nothing_behind_that_was_acknowledged_before_it(
-        self, bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore
+        self, bandit: Bandit, settings: Settings, bus: MessageBus, store: JoinableStore
     ) -> None:
         for start in range(0, 12_000, 4_000):
             bus.publish([decision(str(n)) for n in range(start, start + 4_000)])
         assert drain(bandit, settings).decisions == 12_000
         assert store.last_offset("decisions", bus.producer) == 12_000
 
-    def test_timed_out_decisions_earn_the_default(self, bandit: Bandit, bus: MessageBus, store: EventStore) -> None:
+    def test_timed_out_decisions_earn_the_default(self, bandit: Bandit, bus: MessageBus, store: JoinableStore) -> None:
         quick = bandit.model_copy(update={"join": Join(reward_wait_s=0.05)})
         logger = EventLogger(quick, bus, store)
         bus.publish([decision("a")])
@@ -164,7 +164,7 @@ class TestWhatDoesNotFitTheLog:
         ],
     )
     def test_is_named_by_its_offset_and_nothing_after_it_is_lost(
-        self, bus: MessageBus, store: EventStore, logger: EventLogger, changes: dict[str, Any], says: str
+        self, bus: MessageBus, store: JoinableStore, logger: EventLogger, changes: dict[str, Any], says: str
     ) -> None:
         bus.publish([decision("a"), decision("b", **changes), decision("c")])
         with pytest.raises(SchemaError, match=rf"decisions offset 2 on the bus \(event_id 'b'\) doesn't fit.*{says}"):
@@ -216,7 +216,7 @@ class TestTheDaemon:
         bandit: Bandit,
         settings: Settings,
         bus: MessageBus,
-        store: EventStore,
+        store: JoinableStore,
         start: Callable[[], subprocess.Popen[str]],
     ) -> None:
         program = start()
@@ -236,7 +236,7 @@ class TestTheDaemon:
         bandit: Bandit,
         settings: Settings,
         bus: MessageBus,
-        store: EventStore,
+        store: JoinableStore,
         start: Callable[[], subprocess.Popen[str]],
     ) -> None:
         table = settings.state_dir(bandit) / "store" / "decisions"
@@ -253,7 +253,7 @@ class TestTheDaemon:
 
     @pytest.mark.slow
     def test_killed_again_and_again_loses_nothing_and_doubles_nothing(
-        self, bus: MessageBus, store: EventStore, start: Callable[[], subprocess.Popen[str]]
+        self, bus: MessageBus, store: JoinableStore, start: Callable[[], subprocess.Popen[str]]
     ) -> None:
         rng = random.Random(3)
         acknowledged = 0

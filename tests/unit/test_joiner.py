@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rl_core.backends.local.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
-from rl_core.online.join_rules import Closed, Joined, Joiner
+from rl_core.online.join_rules import Closed, Joined, JoinRules
 from rl_core.online.joiner import StoreJoiner, join_pending
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
@@ -76,7 +76,7 @@ class World:
     """A joiner, and what it has given out so far."""
 
     def __init__(self, close_early: bool = False) -> None:
-        self.joiner = Joiner(Join(reward_wait_s=WAIT_S, close_early=close_early), DEFAULT)
+        self.joiner = JoinRules(Join(reward_wait_s=WAIT_S, close_early=close_early), DEFAULT)
         self.closed: dict[str, Closed] = {}
         self.interactions: list[dict[str, Any]] = []
         self.apart: list[tuple[int, str]] = []

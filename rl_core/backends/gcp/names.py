@@ -1,0 +1,132 @@
+"""What a bandit's resources on Google Cloud are called. Provisioning, run time and teardown agree by it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from rl_core.config import Bandit
+from rl_core.errors import ConfigError
+from rl_core.google_config import Google
+
+Role = Literal["job", "server", "logger", "simulator"]
+ROLES: tuple[Role, ...] = ("job", "server", "logger", "simulator")
+LABEL = "banditloop"
+"""The label that every resource of ours carries; its value is the artefact name."""
+
+_ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-create
+
+
+@dataclass(frozen=True)
+class Names:
+    """All derived from `{prefix}-{pipe_version}`; short ids within the project, full names by method."""
+
+    google: Google
+    artefact_name: str
+
+    @property
+    def project(self) -> str:
+        return self.google.project
+
+    @property
+    def region(self) -> str:
+        return self.google.region
+
+    @property
+    def location(self) -> str:
+        """Of dataset and bucket."""
+        return self.google.location or self.google.region
+
+    @property
+    def parent(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**self.google.labels, LABEL: self.artefact_name}
+
+    @property
+    def bucket(self) -> str:
+        return self.google.bucket or f"{self.project}-{self.artefact_name}"
+
+    @property
+    def folder(self) -> str:
+        """The bucket's objects of this bandit begin with it: a bucket may be shared."""
+        return f"{self.artefact_name}/"
+
+    @property
+    def pipeline_root(self) -> str:
+        return f"gs://{self.bucket}/{self.folder}pipelines"
+
+    @property
+    def dataset(self) -> str:
+        """BigQuery takes letters, digits and underscores."""
+        return self.artefact_name.replace("-", "_")
+
+    def table(self, name: str) -> str:
+        return f"{self.project}.{self.dataset}.{name}"
+
+    @property
+    def events_topic(self) -> str:
+        """Decisions, rewards and heartbeats; the attribute `kind` tells which."""
+        return f"projects/{self.project}/topics/{self.artefact_name}-events"
+
+    @property
+    def simulate_topic(self) -> str:
+        return f"projects/{self.project}/topics/{self.artefact_name}-simulate"
+
+    @property
+    def logger_function(self) -> str:
+        return f"{self.parent}/functions/{self.artefact_name}-logger"
+
+    @property
+    def simulator_function(self) -> str:
+        return f"{self.parent}/functions/{self.artefact_name}-simulator"
+
+    @property
+    def scheduler_job(self) -> str:
+        return f"{self.parent}/jobs/{self.artefact_name}-simulate"
+
+    @property
+    def repository(self) -> str:
+        return f"{self.parent}/repositories/{self.artefact_name}"
+
+    @property
+    def image_base(self) -> str:
+        """Without digest. kfp.local wants "python" in an image's name."""
+        return f"{self.region}-docker.pkg.dev/{self.project}/{self.artefact_name}/python-banditloop"
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint's display name; its id is Vertex's."""
+        return self.artefact_name
+
+    @property
+    def model(self) -> str:
+        """The Vertex model whose versions are the policies."""
+        return f"{self.parent}/models/{self.artefact_name}"
+
+    @property
+    def experiment(self) -> str:
+        return self.google.vertex.experiment or self.artefact_name
+
+    def account(self, role: Role) -> str:
+        """E-mail of the service account that acts as `role`; one named in the YAML goes first."""
+        chosen = {"job": self.google.vertex.service_account, "server": self.google.endpoint.service_account}.get(role)
+        return chosen or f"{self.account_id(role)}@{self.project}.iam.gserviceaccount.com"
+
+    def account_id(self, role: Role) -> str:
+        whole = f"{self.artefact_name}-{role}"
+        if len(whole) <= _ACCOUNT_ID_MOST:
+            return whole
+        digest = hashlib.sha256(self.artefact_name.encode()).hexdigest()[:6]
+        room = _ACCOUNT_ID_MOST - len(f"-{digest}-{role}")
+        return f"{self.artefact_name[:room].rstrip('-')}-{digest}-{role}"
+
+
+def names_of(bandit: Bandit) -> Names:
+    """Raises ConfigError where the bandit has no section `google`."""
+    if bandit.google is None:
+        raise ConfigError(f"{bandit.name}: has no section google; add one with at least a project")
+    return Names(bandit.google, bandit.artefact_name)

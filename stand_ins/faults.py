@@ -1,0 +1,53 @@
+"""Faults that a test asks a stand-in for: the next calls of a method fail, before or after they took effect."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+
+@dataclass
+class Fault:
+    """Args:
+    code: gRPC status name ("UNAVAILABLE") or HTTP status ("503"); None changes nothing but the delay.
+    after: the call takes effect and its answer is lost, instead of failing before it does anything.
+    drop: the connection ends without an answer.
+    delay_s: waited before the call.
+    """
+
+    method: str
+    code: str | None = None
+    times: int = 1
+    after: bool = False
+    drop: bool = False
+    delay_s: float = 0.0
+    message: str = "a fault that was asked for"
+
+
+class Faults:
+    """What is still to fail. Thread-safe; `calls` counts every call by method, failed or not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._planned: list[Fault] = []
+        self.calls: dict[str, int] = {}
+
+    def add(self, fault: Fault) -> None:
+        with self._lock:
+            self._planned.append(fault)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._planned.clear()
+
+    def next(self, method: str) -> Fault | None:
+        """The fault of this call of `method`, after its delay."""
+        with self._lock:
+            self.calls[method] = self.calls.get(method, 0) + 1
+            fault = next((planned for planned in self._planned if planned.method == method and planned.times > 0), None)
+            if fault is not None:
+                fault.times -= 1
+        if fault is not None and fault.delay_s:
+            time.sleep(fault.delay_s)
+        return fault
