@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +26,23 @@ _STORAGE = ("/storage/", "/upload/storage/", "/resumable/upload/storage/", "/dow
 
 class Cloud:
     """Args:
-    folder: where everything is kept; a new Cloud over the same folder goes on with it where the stand-in can.
+    folder: where everything is kept; a new Cloud over the same folder goes on with it.
+    ports: of "rest", "pubsub" and "vertex" (its proxy); a free one where none is given.
     """
 
-    def __init__(self, folder: Path, project: str = "test-project", region: str = "europe-west1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        project: str = "test-project",
+        region: str = "europe-west1",
+        host: str = "127.0.0.1",
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
         self.folder = folder
         self.project = project
         self.region = region
+        self._host = host
+        self._ports = ports or {}
         self.faults = Faults()
         self._handles = ExitStack()
 
@@ -64,17 +75,21 @@ class Cloud:
     def pubsub(self) -> PubSubStandIn:
         from stand_ins.pubsub import PubSubStandIn
 
-        return self._handles.enter_context(PubSubStandIn(self.folder / "pubsub", self.faults))
+        return self._handles.enter_context(
+            PubSubStandIn(self.folder / "pubsub", self.faults, self._host, self._ports.get("pubsub", 0))
+        )
 
     @cached_property
     def vertex(self) -> VertexStandIn:
         from stand_ins.vertex import VertexStandIn
 
-        return self._handles.enter_context(VertexStandIn(self.folder / "vertex", self.region, self.faults))
+        return self._handles.enter_context(
+            VertexStandIn(self.folder / "vertex", self.region, self.faults, self._host, self._ports.get("vertex", 0))
+        )
 
     @cached_property
     def rest_url(self) -> str:
-        return self._handles.enter_context(served(self._rest))
+        return self._handles.enter_context(served(self._rest, self._host, self._ports.get("rest", 0)))
 
     def environment(self, *services: str) -> dict[str, str]:
         """The variables that lead the real clients here; of all services where none are named."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from rl_core.config import Bandit
 
-TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback"})
+TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "teardown"})
 """The closed set of tags; a bandit's own name is the one tag besides."""
 
-RECURRING = frozenset({"retrain", "simulate"})
+RECURRING = frozenset({"retrain", "simulate", "join"})
 FAILURES_BEFORE_PAUSE = 3
 """In a row; then Airflow pauses a recurring DAG, or "@continuous" would repeat the same failure for ever."""
 

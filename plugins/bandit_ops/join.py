@@ -1,0 +1,47 @@
+"""Joins decisions with rewards in BigQuery, as one task; on backend local the event logger does it by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from bandit_ops.task import BanditTask
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class JoinLog(BanditTask, BaseOperator):
+    """XCom: `{"interactions", "apart", "head", "open"}` of this run.
+
+    Every run first sends a heartbeat of its own through the bus: what arrives of it shows how far delivery works, by
+    which a silent server is told from a delayed one. A run that is killed has joined nothing or everything.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from rl_core.backends.gcp.event_store import BigQueryEventStore
+        from rl_core.backends.gcp.joiner import SqlJoiner
+        from rl_core.backends.gcp.message_bus import publish_joiner_heartbeat
+        from rl_core.errors import ConfigError
+
+        clients = self.clients
+        if clients is None:
+            raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} is joined by its event logger")
+        publish_joiner_heartbeat(clients)
+        joiner = SqlJoiner(self.bandit, BigQueryEventStore(clients))
+        watermark = joiner.watermark()
+        run = joiner.run(watermark)
+        self.log.info(
+            "%s interactions joined, %s rewards set apart; head %s, %s decisions open, watermark %s",
+            run.interactions,
+            run.apart,
+            run.head,
+            run.open,
+            watermark.isoformat(timespec="seconds") if watermark else "none yet",
+        )
+        for gap in joiner.gaps():
+            self.log.error("a gap holds the watermark: %s", gap)
+        return asdict(run)
