@@ -16,6 +16,6 @@ from bandit_ops.house import house_rules
 from bandit_ops.join import JoinLog
 
 for bandit in good_bandits(__file__):
-    if bandit.backend == "gcp":
+    if bandit.backend == "gcp" and bandit.google is not None:
         with DAG(**house_rules(bandit, "join", __doc__), schedule=bandit.google.join_schedule):
             JoinLog(task_id="join", bandit=bandit)
