@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-fast lint types format compile lock bench clean
+.PHONY: help demo up down test test-fast test-composer lint types format compile composer-bundle lock bench clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -56,12 +56,28 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 	$(LOCK) -c requirements/dev.txt requirements/airflow.in -o requirements/airflow.txt
 	$(LOCK) -c requirements/dev.txt requirements/job.in -o requirements/job.txt
 	$(LOCK) -c requirements/dev.txt requirements/functions.in -o requirements/functions.txt
+	$(LOCK) -c requirements/dev.txt requirements/postgres.in -o requirements/postgres.txt
+	for version in $(COMPOSER_PROVIDERS); do \
+	  $(LOCK) requirements/composer-$$version.in -o requirements/composer-$$version.txt; done
 
 bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi
+
+composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins and data of Cloud Composer
+	@$(PY) scripts/composer_bundle.py
+
+# Composer's newest Google provider, and the one that runs here; pass no argument that either lacks.
+COMPOSER_PROVIDERS := 22.4.0 22.8.0
+test-composer: $(COMPOSER_PROVIDERS:%=.venv-composer-%/.ready) $(READY) ## the bundle where only Airflow and the Google provider are, in two versions
+	$(PY) -m pytest tests/composer
+
+.venv-composer-%/.ready: requirements/composer-%.txt $(UV)
+	$(UV) venv --quiet --clear --python "$(PYTHON)" $(@D)
+	$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes --compile-bytecode $<
+	@touch $@
 
 $(UV): requirements/uv.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

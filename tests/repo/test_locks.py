@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("airflow", "job", "functions", "dev")
+LOCKS = ("airflow", "job", "functions", "postgres", "composer-22.4.0", "composer-22.8.0", "dev")
 
 
 def pins(repo: Path, lock: str) -> dict[str, str]:
@@ -23,7 +23,7 @@ def test_the_vertex_side_has_no_airflow(repo: Path) -> None:
     assert not [name for name in pins(repo, "job") if name.startswith("apache-airflow")]
 
 
-@pytest.mark.parametrize("lock", ["airflow", "job", "functions"])
+@pytest.mark.parametrize("lock", ["airflow", "job", "functions", "postgres"])
 def test_a_side_pins_what_dev_pins(repo: Path, lock: str) -> None:
     dev = pins(repo, "dev")
     differing = {name: (v, dev.get(name)) for name, v in pins(repo, lock).items() if dev.get(name) != v}
@@ -35,3 +35,14 @@ def test_a_lock_is_hashed_and_names_no_address(repo: Path, lock: str) -> None:
     text = (repo / "requirements" / f"{lock}.txt").read_text()
     assert "://" not in text
     assert len(re.findall(r"^[a-z0-9].*==.*\\$", text, re.MULTILINE)) == len(pins(repo, lock)) > 0
+
+
+@pytest.mark.parametrize("provider", ["22.4.0", "22.8.0"])
+def test_the_environments_that_stand_for_composer_hold_nothing_of_ours(repo: Path, provider: str) -> None:
+    asked = (repo / "requirements" / f"composer-{provider}.in").read_text().splitlines()
+    airflow = pins(repo, "airflow")["apache-airflow"]
+    assert [line for line in asked if not line.startswith("#")] == [
+        f"apache-airflow=={airflow}",
+        f"apache-airflow-providers-google=={provider}",
+    ]
+    assert not {"tensorflow", "kfp", "deltalake", "duckdb"} & pins(repo, f"composer-{provider}").keys()
