@@ -84,6 +84,20 @@ REWARD_APART = (
     Column("reason", "string", "'duplicate', 'late' or 'unknown'"),
 )
 
+HEARTBEAT = (
+    Column("producer", "string", "who accepted the events; 'bus-joiner' accepts none and shows how far delivery works"),
+    Column("decisions", "int64", "the last decision it had acknowledged before `at`, 0 if none"),
+    Column("rewards", "int64", "the last reward it had acknowledged before `at`, 0 if none"),
+    Column("at", "timestamp", "what it accepts from now on has received_at >= at"),
+)
+
+REJECTED_EVENT = (
+    Column("kind", "string", "'decision', 'reward' or 'heartbeat', or whatever the message said"),
+    *_STAMP,
+    Column("payload", "string", "the message as it came"),
+    Column("reason", "string", "why it can't be a row of the log"),
+)
+
 TABLES = {"decisions": DECISION, "rewards": REWARD, "interactions": INTERACTION, "rewards_apart": REWARD_APART}
 
 
@@ -95,3 +109,37 @@ DECISION_SCHEMA = arrow_schema(DECISION)
 REWARD_SCHEMA = arrow_schema(REWARD)
 INTERACTION_SCHEMA = arrow_schema(INTERACTION)
 REWARD_APART_SCHEMA = arrow_schema(REWARD_APART)
+
+BigQueryField = dict[str, str]
+"""A TableFieldSchema of BigQuery's REST API: name, type, mode, description."""
+
+# BigQuery has no float32 and no int32: wider types hold them exactly. A repeated field can't be null, so a map is JSON
+# text, which keeps null, empty and the order of the keys apart.
+_BIGQUERY_TYPES: dict[Type, str] = {
+    "string": "STRING",
+    "int32": "INTEGER",
+    "int64": "INTEGER",
+    "float64": "FLOAT",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "float32[]": "FLOAT",
+    "int32[]": "INTEGER",
+    "map": "STRING",
+}
+
+
+def bigquery_schema(columns: tuple[Column, ...]) -> list[BigQueryField]:
+    return [
+        {"name": c.name, "type": _BIGQUERY_TYPES[c.type], "mode": _bigquery_mode(c), "description": _said(c)}
+        for c in columns
+    ]
+
+
+def _bigquery_mode(column: Column) -> str:
+    if column.type.endswith("[]"):
+        return "REPEATED"
+    return "NULLABLE" if column.nullable else "REQUIRED"
+
+
+def _said(column: Column) -> str:
+    return f"{column.doc}; a JSON object of strings" if column.type == "map" else column.doc

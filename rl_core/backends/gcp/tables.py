@@ -1,0 +1,212 @@
+"""The dataset and its tables: what provisioning makes, and what everything else expects to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rl_core.backends.gcp.failures import explained
+from rl_core.errors import StoreError
+from rl_core.schema import HEARTBEAT, REJECTED_EVENT, TABLES, Column, bigquery_schema
+
+if TYPE_CHECKING:
+    from rl_core.backends.gcp.clients import GoogleClients
+
+SEQ_PER_PARTITION = 100_000
+_PARTITIONS = 10_000  # the most a table may have: https://cloud.google.com/bigquery/quotas#partitioned_tables
+_DAY_MS = 24 * 3600 * 1000
+OWNER = "roles/bigquery.dataOwner on the project"
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+JOINER = (
+    Column("head", "int64", "the last seq of interactions, 0 if none"),
+    Column("revision", "int64", "one more with every change of this row: two runs that began with the same conflict"),
+    Column("open", "int64", "decisions that wait for their reward"),
+    Column("open_from", "timestamp", "everything received before it has been dealt with: runs read from here on"),
+    Column("watermark", "timestamp", "the furthest that a run has timed decisions out by", nullable=True),
+    Column("joined_at", "timestamp", "when the last run ended", nullable=True),
+)
+
+_BATCH = Column("batch", "string", "the append that brought the row here")
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """Args:
+    day: the timestamp column whose UTC day partitions the table; "" partitions by the day of loading.
+    keep_days: partitions older than this are deleted; None keeps them for ever.
+    """
+
+    columns: tuple[Column, ...]
+    description: str
+    day: str | None = None
+    by_seq: bool = False
+    clustering: tuple[str, ...] = field(default=())
+    keep_days: int | None = None
+
+
+def _staging(table: str) -> TableKind:
+    # `at` rest for a moment: a load job can't be part of a transaction, an INSERT … SELECT can.
+    return TableKind(
+        (_BATCH, *TABLES[table]), f"rows on their way into {table}", day="", clustering=("batch",), keep_days=1
+    )
+
+
+KINDS: dict[str, TableKind] = {
+    # Clustered by time within the day, the joiner's predicate on received_at reads the last hours only.
+    "decisions": TableKind(
+        TABLES["decisions"],
+        "what the policies chose; at least once: the first by (producer, offset) counts",
+        day="received_at",
+        clustering=("received_at", "producer"),
+    ),
+    "rewards": TableKind(
+        TABLES["rewards"],
+        "what the choices earned; at least once: the first by (producer, offset) counts",
+        day="received_at",
+        clustering=("received_at", "producer"),
+    ),
+    # Clustered by event_id, a look-up opens the blocks between the smallest and the largest id it asks for.
+    "interactions": TableKind(
+        TABLES["interactions"],
+        "closed decisions with their reward, numbered without gap; written by the joiner alone",
+        by_seq=True,
+        clustering=("event_id",),
+    ),
+    "rewards_apart": TableKind(
+        TABLES["rewards_apart"], "rewards that no interaction holds, and why", day="received_at"
+    ),
+    "heartbeats": TableKind(HEARTBEAT, "what each server had accepted, and when", day="at", keep_days=30),
+    "rejected_events": TableKind(REJECTED_EVENT, "messages that can't be rows of the log", day="received_at"),
+    "joiner": TableKind(JOINER, "one row: where the joiner stands"),
+    "decisions_staging": _staging("decisions"),
+    "rewards_staging": _staging("rewards"),
+    "interactions_staging": _staging("interactions"),
+}
+
+
+def ensure_tables(clients: GoogleClients) -> list[str]:
+    """Make dataset and tables where missing, add columns that a table lacks; returns the full names of what was made.
+
+    Raises StoreError naming setting and role.
+    """
+    from google.cloud import bigquery
+    from google.cloud.exceptions import Conflict
+
+    client, names, made = clients.bigquery, clients.names, []
+    with explained(StoreError, f"make dataset {names.project}.{names.dataset}", names, OWNER):
+        dataset = bigquery.Dataset(f"{names.project}.{names.dataset}")
+        dataset.location = names.location
+        dataset.labels = names.labels
+        dataset.description = f"the log of {names.artefact_name}"
+        if names.google.kms_key is not None:
+            dataset.default_encryption_configuration = bigquery.EncryptionConfiguration(names.google.kms_key)
+        for place, resource in [(f"{names.project}.{names.dataset}", dataset), *_resources(clients)]:
+            try:
+                if isinstance(resource, bigquery.Dataset):
+                    client.create_dataset(resource)
+                else:
+                    client.create_table(resource)
+                made.append(place)
+            except Conflict:
+                if isinstance(resource, bigquery.Table):
+                    _add_columns(client, resource)
+        _first_row(clients)
+    return made
+
+
+def missing_tables(clients: GoogleClients) -> list[str]:
+    """Full names of what `ensure_tables` would make. Raises StoreError naming setting and role."""
+    from google.cloud.exceptions import NotFound
+
+    client, names = clients.bigquery, clients.names
+    role = "roles/bigquery.metadataViewer on the dataset"
+    with explained(StoreError, f"look at dataset {names.project}.{names.dataset}", names, role):
+        try:
+            dataset = client.get_dataset(names.dataset)
+        except NotFound:
+            return [f"{names.project}.{names.dataset}", *(names.table(name) for name in KINDS)]
+        if dataset.location.lower() != names.location.lower():
+            raise StoreError(
+                f"dataset {names.project}.{names.dataset} is in {dataset.location}; set google.location to it, or take "
+                "another prefix: a dataset can't move"
+            )
+        there = {table.table_id for table in client.list_tables(names.dataset)}
+    return [names.table(name) for name in KINDS if name not in there]
+
+
+def drop(clients: GoogleClients) -> list[str]:
+    """Delete the dataset with everything in it, if it carries our label; returns the full names of what is gone."""
+    from google.cloud.exceptions import NotFound
+
+    from rl_core.backends.gcp.names import LABEL
+
+    client, names = clients.bigquery, clients.names
+    place = f"{names.project}.{names.dataset}"
+    with explained(StoreError, f"delete dataset {place}", names, OWNER):
+        try:
+            dataset = client.get_dataset(names.dataset)
+        except NotFound:
+            return []
+        if (dataset.labels or {}).get(LABEL) != names.artefact_name:
+            raise StoreError(f"dataset {place} has no label {LABEL}={names.artefact_name}: it is not ours to delete")
+        gone = [names.table(table.table_id) for table in client.list_tables(names.dataset)]
+        client.delete_dataset(names.dataset, delete_contents=True)
+    return [*gone, place]
+
+
+def _resources(clients: GoogleClients) -> Iterator[tuple[str, Any]]:
+    from google.cloud import bigquery
+
+    for name, kind in KINDS.items():
+        place = clients.names.table(name)
+        table = bigquery.Table(
+            place, schema=[bigquery.SchemaField.from_api_repr(f) for f in bigquery_schema(kind.columns)]
+        )
+        table.description = kind.description
+        table.labels = clients.names.labels
+        if kind.day is not None:
+            keep = None if kind.keep_days is None else kind.keep_days * _DAY_MS
+            table.time_partitioning = bigquery.TimePartitioning("DAY", field=kind.day or None, expiration_ms=keep)
+        if kind.by_seq:
+            table.range_partitioning = bigquery.RangePartitioning(
+                field="seq",
+                range_=bigquery.PartitionRange(0, SEQ_PER_PARTITION * (_PARTITIONS - 1), SEQ_PER_PARTITION),
+            )
+        if kind.clustering:
+            table.clustering_fields = list(kind.clustering)
+        if clients.names.google.kms_key is not None:
+            table.encryption_configuration = bigquery.EncryptionConfiguration(clients.names.google.kms_key)
+        yield place, table
+
+
+def _add_columns(client: Any, wanted: Any) -> None:
+    """Columns are only ever added, and added nullable."""
+    found = client.get_table(wanted.reference)
+    known = {column.name for column in found.schema}
+    lacking = [column for column in wanted.schema if column.name not in known]
+    if lacking:
+        found.schema = [*found.schema, *lacking]
+        client.update_table(found, ["schema"])
+
+
+def _first_row(clients: GoogleClients) -> None:
+    """The joiner's one row; of two that make it at once, only one does, since both change the table."""
+    from google.cloud import bigquery
+
+    names = clients.names
+    if list(
+        clients.bigquery.list_rows(names.table("joiner"), selected_fields=[bigquery.SchemaField("head", "INTEGER")])
+    ):
+        return
+    config = bigquery.QueryJobConfig(
+        default_dataset=f"{names.project}.{names.dataset}",
+        query_parameters=[bigquery.ScalarQueryParameter("beginning", "TIMESTAMP", BEGINNING)],
+    )
+    sql = (
+        "MERGE joiner USING (SELECT 0 AS head) AS none ON TRUE WHEN NOT MATCHED THEN "
+        "INSERT (head, revision, `open`, open_from) VALUES (0, 0, 0, @beginning)"
+    )
+    clients.bigquery.query(sql, job_config=config).result()
