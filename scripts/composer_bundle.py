@@ -144,7 +144,7 @@ def _digest(files: Files) -> str:
 def _warnings(files: Files) -> Iterator[str]:
     for path, content in files.items():
         if path.parent == Path("dags/bandits") and (yaml.safe_load(content) or {}).get("backend", "local") == "local":
-            yield f"{path.name}: backend is local, whose state a Composer worker loses; set backend: gcp, runner: vertex"
+            yield f"{path.name}: backend is local, which Composer can't keep; set backend: gcp, runner: vertex"
     if not any(path.parent == OURS / "functions" for path in files):
         yield "data/ has no functions; `make functions-bundle` first, for provisioning from Composer"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
+
 from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
     from rl_core.backends.gcp.clients import GoogleClients
 
 
-class BanditTask:
-    """Stands before BaseOperator or BaseSensorOperator among a class's bases.
+class BanditTask(BaseOperator):
+    """Stands before BaseSensorOperator among a sensor's bases. An operator itself, or a task without a constructor of its
+    own could not be made: Airflow wraps the constructors of operators only.
 
     Doors are opened in the task's own process: deltalake and gRPC must not be inherited by a fork.
 

@@ -23,7 +23,7 @@ def test_the_vertex_side_has_no_airflow(repo: Path) -> None:
     assert not [name for name in pins(repo, "job") if name.startswith("apache-airflow")]
 
 
-@pytest.mark.parametrize("lock", ["airflow", "job", "functions", "postgres"])
+@pytest.mark.parametrize("lock", ["airflow", "job", "functions"])
 def test_a_side_pins_what_dev_pins(repo: Path, lock: str) -> None:
     dev = pins(repo, "dev")
     differing = {name: (v, dev.get(name)) for name, v in pins(repo, lock).items() if dev.get(name) != v}
