@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from rl_core.backends.base import Lineage
 from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.registry_state import RegistryState
 from rl_core.errors import RegistryError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -100,7 +102,10 @@ class TestAFolderThatCanNotBeWritten:
 class TestReading:
     def test_needs_no_lock(self, tmp_path: Path) -> None:
         registry = FolderRegistry(tmp_path, "b-v1")
-        with registry._changing() as state:
+
+        def change(state: RegistryState, now: datetime) -> None:
             state.aliases["champion"] = "b-v1-0001"
             assert FolderRegistry(tmp_path, "b-v1").alias("champion") is None
+
+        registry._change(change)
         assert registry.alias("champion") == "b-v1-0001"

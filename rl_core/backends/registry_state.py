@@ -1,11 +1,11 @@
-"""`registry.json`: what the local registry knows, as checked types."""
+"""`registry.json`: what a policy registry knows, as checked types. One document on every backend."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,9 +43,9 @@ class RegistryState(BaseModel):
         listed = ", ".join(known[-5:]) if known else "none: run startup first"
         raise RegistryError(f"no version {version!r}; the {'last ' if len(known) > 5 else ''}versions are {listed}")
 
-    def leased_to_another(self, holder: str) -> Lease | None:
+    def leased_to_another(self, holder: str, now: datetime) -> Lease | None:
         lease = self.lease
-        return lease if lease and lease.holder != holder and lease.until > datetime.now(UTC) else None
+        return lease if lease and lease.holder != holder and lease.until > now else None
 
     def crown(self, version: str | None) -> None:
         """Make a version the champion, which ends its challenge; None leaves no champion."""
@@ -62,19 +62,22 @@ class RegistryState(BaseModel):
             self.attempts.append(attempt)
 
     @classmethod
-    def parse(cls, content: bytes, path: Path) -> RegistryState:
+    def parse(cls, content: bytes, place: object) -> Self:
+        """Args:
+        place: where the document lies, for the error.
+        """
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
+            field = ".".join(str(part) for part in first["loc"])
             raise RegistryError(
-                f"{path} is damaged ({place + ': ' if place else ''}{first['msg']}); restore it from a copy, "
+                f"{place} is damaged ({field + ': ' if field else ''}{first['msg']}); restore it from a copy, "
                 "or move the registry folder away and run startup again"
             ) from error
 
 
-def check_lineage(lineage: Lineage, state: RegistryState, blocks: Path) -> None:
+def check_lineage(lineage: Lineage, state: RegistryState, stored: Callable[[str], bool]) -> None:
     """Every interaction belongs to one window, counted or excluded; a counted window's block is stored.
 
     Raises RegistryError.
@@ -92,7 +95,7 @@ def check_lineage(lineage: Lineage, state: RegistryState, blocks: Path) -> None:
                 f"lineage windows ({low}, {high}] and ({next_low}, {next_high}] overlap; count each once"
             )
     for window in lineage.windows:
-        if not (blocks / f"{window.block}.npz").exists():
+        if not stored(window.block):
             raise RegistryError(
                 f"block {window.block} of ({window.seq_low}, {window.seq_high}] is not stored; put_block it first"
             )
