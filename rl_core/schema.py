@@ -89,6 +89,7 @@ HEARTBEAT = (
     Column("decisions", "int64", "the last decision it had acknowledged before `at`, 0 if none"),
     Column("rewards", "int64", "the last reward it had acknowledged before `at`, 0 if none"),
     Column("at", "timestamp", "what it accepts from now on has received_at >= at"),
+    Column("ended", "bool", "it accepts nothing more under this name: satisfied, it holds no watermark", nullable=True),
 )
 
 REJECTED_EVENT = (
