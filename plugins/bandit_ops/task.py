@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 class BanditTask(BaseOperator):
-    """Stands before BaseSensorOperator among a sensor's bases. An operator itself, or a task without a constructor of its
-    own could not be made: Airflow wraps the constructors of operators only.
+    """Stands before BaseSensorOperator among a sensor's bases.
+
+    An operator itself: Airflow can't make a task whose constructor is not an operator's.
 
     Doors are opened in the task's own process: deltalake and gRPC must not be inherited by a fork.
 

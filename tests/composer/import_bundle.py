@@ -97,7 +97,8 @@ def _called(node: ast.Call, known: dict[str, Any]) -> Any:
 
 def _arguments(called: Any) -> set[str]:
     """Named parameters; of a class, those of every constructor it hands `**kwargs` on to."""
-    functions = [c.__init__ for c in called.__mro__ if c is not object] if inspect.isclass(called) else [called]
+    functions = [vars(c).get("__init__", c) for c in called.__mro__] if inspect.isclass(called) else [called]
+    functions = [f for f in functions if not inspect.isclass(f) and f is not object.__init__]
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {p.name for f in functions for p in inspect.signature(f).parameters.values() if p.kind not in kinds}
 
