@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bandit_ops.watching import deadlines, log_failure
 from rl_core.config import Bandit
 
 TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "teardown"})
@@ -30,5 +31,7 @@ def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
             "retries": 2,
             "retry_delay": timedelta(seconds=5),
             "execution_timeout": timedelta(minutes=10),
+            "on_failure_callback": log_failure,
         },
+        **deadlines(bandit, noun),
     }
