@@ -19,6 +19,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from kfp import components, local
 
 from pipeline_defs.step_log import StepLog, StepOutput
+from rl_core.backends.local import experiments
 from rl_core.backends.local.files import write_atomically
 
 
@@ -45,6 +47,14 @@ def say(text: str) -> None:
 def write_state(folder: Path, state: str, message: str = "", outputs: dict[str, Any] | None = None) -> None:
     content = {"state": state, "message": message, "outputs": outputs or {}, "pid": os.getpid()}
     write_atomically(folder / "state.json", json.dumps({**content, "at": datetime.now(UTC).isoformat()}).encode())
+
+
+def noted(write: Callable[[], None]) -> None:
+    """Write to the run's experiment log; a run doesn't fail for it."""
+    try:
+        write()
+    except (ImportError, OSError) as error:
+        say(f"not in the experiment log: {error}")
 
 
 def prepare_steps(folder: Path) -> None:
@@ -89,6 +99,9 @@ def run(folder: Path) -> int:
     write_state(folder, "RUNNING")
     job = json.loads((folder / "job.json").read_text())
     say(f"{job['pipeline_name']}: {job['job_id']}")
+    experiment = folder.parent.parent / experiments.EXPERIMENTS / folder.name
+    parameters = {name: value for name, value in job["parameters"].items() if name != "bandit"}
+    noted(lambda: experiments.begin(experiment, job["pipeline_name"], parameters))
     output = StepOutput(say)
     log = StepLog(folder / "steps.json", say, output)
     state, message, outputs = "SUCCEEDED", "", {}
@@ -104,6 +117,7 @@ def run(folder: Path) -> int:
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     cached = sum(step["state"] == "SKIPPED" for step in log.steps)
     say(f"{state} in {time.monotonic() - began:.1f} s: {len(log.steps)} steps, {cached} cached. {message or outputs}")
+    noted(lambda: experiments.end(experiment, succeeded=state == "SUCCEEDED"))
     write_state(folder, state, message, outputs)
     return 0 if state == "SUCCEEDED" else 1
 

@@ -20,14 +20,15 @@ def evaluator(
         policy: what the trainer wrote.
         champion: the version in production; empty where there is none.
         full_retrain: whether the policy was trained on every window anew.
-        verdict: a folder with `verdict.json`.
+        verdict: a folder with `verdict.json`; its figures are the artefact's metadata, which experiments show.
     """
+    import math
     from pathlib import Path
 
     from rl_core.config import Bandit, Settings
     from rl_core.stages import evaluator as stage
 
-    stage.run(
+    judged = stage.run(
         Bandit.from_json(bandit),
         Settings.from_environment(),
         Path(dataset.path),
@@ -36,3 +37,6 @@ def evaluator(
         full_retrain,
         Path(verdict.path),
     )
+    for name, value in {"promote": judged.promote, "rows": judged.rows, **judged.metrics}.items():
+        if math.isfinite(value):
+            verdict.log_metric(name, float(value))

@@ -119,6 +119,13 @@ class Layout:
         )
 
 
+def framed(data: bytes) -> bytes:
+    """One record of a TFRecord file."""
+    length = len(data).to_bytes(8, "little")
+    before, after = (int(crc).to_bytes(4, "little") for crc in _masked(_crcs([length, data])))
+    return length + before + data + after
+
+
 def _feature(name: str, leaf: np.dtype[Any]) -> bytes:
     """The map entry of a feature: a packed FloatList for float32, else a BytesList with one value of raw bytes."""
     values = _field(1, bytes(leaf.itemsize))

@@ -14,6 +14,7 @@ from typing import Literal, cast, get_args
 
 from rl_core.backends import open_endpoint, open_registry
 from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.local import experiments
 from rl_core.backends.promotion import make_champion
 from rl_core.bandit.policy import Manifest, Policy, block_name, read_manifest
 from rl_core.bandit.verdict import Verdict
@@ -52,19 +53,38 @@ def run(
     if trigger not in get_args(Trigger):
         raise ConfigError(f"trigger is {trigger!r}; it must be one of {', '.join(get_args(Trigger))}")
     registry = open_registry(bandit, settings)
+    attempt = _attempt(bandit, settings, registry, policy, verdict, champion, cast(Trigger, trigger), job_id)
+    deployment = _told(registry, attempt)
+    metrics = attempt.metrics | {"promoted": float(deployment.promoted)}
+    last_seq = max((high for _, high in attempt.windows), default=0)
+    experiments.measured(settings.state_dir(bandit) / experiments.EXPERIMENTS / job_id, metrics, last_seq)
+    return deployment
+
+
+def _attempt(
+    bandit: Bandit,
+    settings: Settings,
+    registry: PolicyRegistry,
+    policy: Path,
+    verdict: Path,
+    champion: str | None,
+    trigger: Trigger,
+    job_id: str,
+) -> Attempt:
+    """What this job, or the one that promoted this very policy, has recorded in the registry."""
     if (done := _recorded(registry, job_id)) is not None:
-        return _told(registry, done)
+        return done
     manifest = Policy.load(policy, bandit.problem).manifest
     decision = Verdict.load(verdict)
     version = _register(registry, policy, manifest, champion)
     if (done := _promoted_before(registry, version)) is not None:
-        return _told(registry, done)
+        return done
     attempt = Attempt(
         key=job_id,
         windows=manifest.trained,
         verdict="promoted" if decision.promote else "rejected",
         version=version,
-        trigger=cast(Trigger, trigger),
+        trigger=trigger,
         reason=decision.reason,
         at=datetime.now(UTC),
         metrics=decision.metrics,
@@ -73,7 +93,7 @@ def run(
         make_champion(registry, open_endpoint(bandit, settings), version, champion, attempt)
     else:
         registry.record(attempt)
-    return _told(registry, _recorded(registry, job_id) or attempt)
+    return _recorded(registry, job_id) or attempt
 
 
 def _recorded(registry: PolicyRegistry, key: str) -> Attempt | None:

@@ -122,7 +122,7 @@ runner.submit({job_id!r}, {self.pipeline!r}, {self.parameters(job_id)!r})
 def make_world(folder: Path) -> World:
     root, home = folder / "code", folder / "home"
     home.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__", "stages", "online", "bandit")
+    ignored = shutil.ignore_patterns("__pycache__", "stages", "online")
     shutil.copytree(REPOSITORY / "rl_core", root / "rl_core", ignore=ignored)
     shutil.copytree(REPOSITORY / "pipeline_defs", root / "pipeline_defs", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "requirements").mkdir()

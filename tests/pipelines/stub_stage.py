@@ -38,4 +38,6 @@ def run(bandit: Bandit, settings: Settings, *arguments: Any) -> Any:
         return SimpleNamespace(version=f"{bandit.artefact_name}-0001", promoted=True, reason="no champion yet")
     arguments[-1].mkdir(parents=True)
     Path(arguments[-1], "made-by").write_text(str(os.getpid()))
+    if stage == "evaluator":
+        return SimpleNamespace(promote=True, rows=2, metrics={"challenger_dr": 1.5, "undefined": float("nan")})
     return 7

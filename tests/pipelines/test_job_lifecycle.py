@@ -46,6 +46,27 @@ class TestAFailingStep:
         assert world.run("a1").state is JobState.SUCCEEDED
 
 
+class TestTheExperimentLog:
+    @pytest.mark.tf
+    def test_holds_every_run_and_how_it_ended(self, world: World) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.plugins.hparams import api_pb2, metadata
+
+        for job_id, behaviour in {"bad": {"trainer": "fail"}, "good": {}}.items():
+            world.behave(**behaviour)
+            world.run(job_id)
+        status = {}
+        for run in (world.settings.state_dir(world.bandit) / "experiments").iterdir():
+            log = EventAccumulator(str(run))
+            log.Reload()
+            content = log.PluginTagToContent("hparams")
+            start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+            assert start.hparams["agent_alpha"].number_value == 0.2
+            ended = metadata.parse_session_end_info_plugin_data(content[metadata.SESSION_END_INFO_TAG])
+            status[run.name] = api_pb2.Status.Name(ended.status)
+        assert status == {"good": "STATUS_SUCCESS", "bad": "STATUS_FAILURE"}
+
+
 class TestAKilledJob:
     def test_is_failed_once_its_process_is_killed_and_its_steps_are_gone(self, world: World) -> None:
         world.behave(trainer="hang")

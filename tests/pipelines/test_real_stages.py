@@ -39,6 +39,15 @@ class Runs:
         return [step["step"] for step in json.loads(self.file(job_id, "steps.json")) if step["state"] == "SKIPPED"]
 
 
+def measured(runs: Runs, job_id: str) -> dict[str, float]:
+    """What TensorBoard shows of the run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(runs.settings.state_dir(runs.bandit) / "experiments" / job_id))
+    log.Reload()
+    return {tag: log.Scalars(tag)[-1].value for tag in log.Tags()["scalars"]}
+
+
 @pytest.fixture
 def runs(movielens: Bandit, settings: Settings, tmp_path: Path) -> Runs:
     ratings = tmp_path / "ratings"
@@ -54,6 +63,9 @@ def test_a_bandit_is_born_is_refused_a_mixture_learns_on_and_a_repeated_run_trai
     registry, store = open_registry(runs.bandit, runs.settings), open_store(runs.bandit, runs.settings)
     assert registry.alias("champion") == "movielens-v1-0001"
     assert ([attempt.windows for attempt in registry.attempts()], store.head()) == ([((0, 200),)], 200)
+
+    assert measured(runs, "born")["promoted"] == 1.0
+    assert measured(runs, "born")["challenger_dr"] > 0
 
     more: Parameters = {"rounds": 600, "seed": 2, "champion": "movielens-v1-0001", "trigger": "startup"}
     refused = runs.run("refused", "startup", **more, half_life=500.0)
