@@ -83,7 +83,7 @@ class PubSubPublisher:
             return self._accept(messages)
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
-        """Of decisions that this process remembers, unacknowledged ones too: no other will be published. Never waits."""
+        """Of decisions this process remembers, unacknowledged ones too: what a repeat would publish. Never waits."""
         standing = self._first.get(key) if topic == "decisions" else None
         return None if standing is None else standing.payload
 
