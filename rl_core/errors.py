@@ -12,6 +12,8 @@
     ├── EndpointError           the endpoint did not answer or refused the policy
     │   └── EndpointAbsent      none was started for this bandit
     ├── RunnerError             a pipeline run could not be submitted, read or cancelled
+    │   └── RunnerUnavailable   the runner did not answer; the same call may succeed a little later
+    ├── ProvisioningError       what a bandit needs on Google Cloud is missing, or can't be made or taken away
     ├── LeaseHeld               another training holds the lease
     └── PortBusy                something else listens on the port
 
@@ -64,6 +66,14 @@ class EndpointAbsent(EndpointError):
 
 
 class RunnerError(BanditError):
+    pass
+
+
+class RunnerUnavailable(RunnerError):
+    pass
+
+
+class ProvisioningError(BanditError):
     pass
 
 

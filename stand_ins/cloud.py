@@ -84,7 +84,14 @@ class Cloud:
         from stand_ins.vertex import VertexStandIn
 
         return self._handles.enter_context(
-            VertexStandIn(self.folder / "vertex", self.region, self.faults, self._host, self._ports.get("vertex", 0))
+            VertexStandIn(
+                self.folder / "vertex",
+                self.region,
+                self.faults,
+                self._host,
+                self._ports.get("vertex", 0),
+                project=self.project,
+            )
         )
 
     @cached_property

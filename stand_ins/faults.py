@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -13,7 +14,7 @@ class Fault:
     code: gRPC status name ("UNAVAILABLE") or HTTP status ("503"); None changes nothing but the delay.
     after: the call takes effect and its answer is lost, instead of failing before it does anything.
     drop: the connection ends without an answer.
-    delay_s: waited before the call.
+    delay_s: waited before the call; before its answer, where `after` is set.
     """
 
     method: str
@@ -32,6 +33,8 @@ class Faults:
         self._lock = threading.Lock()
         self._planned: list[Fault] = []
         self.calls: dict[str, int] = {}
+        self.connections: list[Callable[[], None]] = []
+        """What ends the open connections of a stand-in at once; for `drop` over gRPC."""
 
     def add(self, fault: Fault) -> None:
         with self._lock:
@@ -48,6 +51,6 @@ class Faults:
             fault = next((planned for planned in self._planned if planned.method == method and planned.times > 0), None)
             if fault is not None:
                 fault.times -= 1
-        if fault is not None and fault.delay_s:
+        if fault is not None and fault.delay_s and not fault.after:
             time.sleep(fault.delay_s)
         return fault

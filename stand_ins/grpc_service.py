@@ -6,6 +6,7 @@ What the API does not know is refused: a request with unknown fields is INVALID_
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from stand_ins.faults import Faults
+from stand_ins.faults import Fault, Faults
 
 
 class ApiError(Exception):
@@ -70,15 +71,24 @@ def _handler(name: str, rpc: Rpc, faults: Faults) -> grpc.RpcMethodHandler:
 
 
 def _guarded(name: str, faults: Faults, context: grpc.ServicerContext, call: Callable[[], Any]) -> Any:
-    fault = faults.next(name)
-    code = None if fault is None or fault.code is None else grpc.StatusCode[fault.code]
+    fault = faults.next(name) or Fault(name)
+    lost = None
+    if fault.drop:
+        lost = ApiError(grpc.StatusCode.UNAVAILABLE, fault.message)
+    elif fault.code is not None:
+        lost = ApiError(grpc.StatusCode[fault.code], fault.message)
     try:
-        if fault is not None and code is not None and not fault.after:
-            raise ApiError(code, fault.message)
+        if lost is not None and not fault.after:
+            raise lost
         answer = call()
-        if fault is not None and code is not None and fault.after:
-            raise ApiError(code, fault.message)
+        if fault.after:
+            time.sleep(fault.delay_s)
+        if lost is not None:
+            raise lost
     except ApiError as error:
+        if fault.drop and error is lost:
+            for end in list(faults.connections):
+                end()
         context.abort(error.code, str(error))
     return answer
 

@@ -28,7 +28,10 @@ class PipelineRunLink(BaseOperatorLink):
             return ""
         if task.bandit.runner == "local":
             return run_page(operator.dag_id, task.job_id)
-        return str(task.open_runner().url(str(task.job_id)))
+        from bandit_ops.runners.vertex import console_url
+        from rl_core.backends.gcp.names import names_of
+
+        return console_url(names_of(task.bandit), task.job_id)
 
 
 def run_page(dag_id: str, job_id: str) -> str:

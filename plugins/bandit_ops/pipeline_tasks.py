@@ -7,8 +7,9 @@
 Retries. A retried `submit` attaches to a job that is active, returns one that succeeded, and starts the next attempt
 after one that failed or was cancelled. A job that fails makes `wait` fail; the retry of `wait` starts the next attempt
 with its first look, so retries of `wait` are retries of the pipeline, while a retry that only replaces a killed worker
-attaches. A cancelled job is a person's will: `wait` fails for good. Clearing any of the tasks clears `submit` with it
-(Airflow clears a setup with what it serves), which begins a new generation.
+attaches. A cancelled job is a person's will: `wait` fails for good, as every task does where the runner refuses what it
+is asked (wrong project, missing permission). Where the runner gives no answer, `wait` goes on asking. Clearing any of
+the tasks clears `submit` with it (Airflow clears a setup with what it serves), which begins a new generation.
 
 The lease. Where a TakeLease is among the setups, `submit` and every look of `wait` renew it. A run that finds it taken
 by another training gives up for good, and its teardown cancels the job.
@@ -19,7 +20,8 @@ too early. So whoever starts a job asks Airflow afterwards whether it is still m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskGroup
@@ -33,7 +35,7 @@ from bandit_ops.runners.base import JobState, PipelineRunner
 from bandit_ops.running import meant_to_run
 from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
-from rl_core.errors import RunnerError
+from rl_core.errors import RunnerError, RunnerUnavailable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -89,6 +91,10 @@ class SubmitPipeline(BanditTask, BaseOperator):
     def execute(self, context: Context) -> JobReport:
         if self.leased:
             renew_lease(self, context)
+        with for_good():
+            return self._submit(context)
+
+    def _submit(self, context: Context) -> JobReport:
         runner = self.open_runner()
         generation = generation_of(context["ti"].max_tries, self.retries or 0)
         first = identity_of(self.bandit, context, group_of(self.task_id)).of_generation(generation)
@@ -138,8 +144,9 @@ class WaitForPipeline(BanditTask, BaseSensorOperator):
                 f"{submit} left no job to wait for (marked success by hand?); clear it to start one"
             )
         try:
-            tried = attempts(runner.status, JobIdentity.parse(submitted["job_id"]))
-        except RunnerError as error:
+            with for_good():
+                tried = attempts(runner.status, JobIdentity.parse(submitted["job_id"]))
+        except RunnerUnavailable as error:
             self.log.warning("the runner did not answer, asking again: %s", error)
             return PokeReturnValue(is_done=False)
         if not tried:
@@ -157,6 +164,8 @@ class WaitForPipeline(BanditTask, BaseSensorOperator):
                 reason = status.message or "no reason given"
                 raise RunnerError(f"{job.job_id} failed: {reason}; see {runner.url(job.job_id)}")
             start(self, context, runner, job.next_attempt())
+        if status.state is JobState.PAUSED:
+            self.log.warning("%s is paused; resume or cancel it: %s", job.job_id, runner.url(job.job_id))
         return PokeReturnValue(is_done=False)
 
     def _first_look_of_a_retry(self, context: Context) -> bool:
@@ -180,6 +189,17 @@ class CancelIfActive(BanditTask, BaseOperator):
         return [job.job_id for job in active]
 
 
+@contextmanager
+def for_good() -> Iterator[None]:
+    """What a runner refuses fails the task at once; what may pass (RunnerUnavailable) is tried again."""
+    try:
+        yield
+    except RunnerUnavailable:
+        raise
+    except RunnerError as error:
+        raise AirflowFailException(str(error)) from error
+
+
 def start(
     task: SubmitPipeline | WaitForPipeline, context: Context, runner: PipelineRunner, job: JobIdentity
 ) -> JobIdentity:
@@ -188,7 +208,8 @@ def start(
     if plan is None:
         raise AirflowFailException("no plan came from upstream (marked success by hand?); clear the task that makes it")
     parameters = {**plan["parameters"], "bandit": task.bandit.job_json(), "job_id": job.job_id}
-    runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
+    with for_good():
+        runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
     task.log.info("submitted %s: %s", job.job_id, runner.url(job.job_id))
     if not meant_to_run(context):
         runner.cancel(job.job_id)

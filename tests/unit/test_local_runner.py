@@ -150,5 +150,5 @@ class TestTheCodeDigest:
 
 def test_the_runner_is_the_one_that_the_bandit_names(movielens: Bandit, settings: Settings) -> None:
     assert isinstance(get_runner(movielens, settings), LocalRunner)
-    with pytest.raises(ConfigError, match="set runner: local"):
+    with pytest.raises(ConfigError, match="has no section google"):
         get_runner(movielens.model_copy(update={"runner": "vertex"}), settings)

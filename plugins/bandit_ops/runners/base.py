@@ -33,6 +33,8 @@ class JobStatus:
 
 
 class PipelineRunner(Protocol):
+    """Every method may raise RunnerUnavailable: the same call may succeed later. Any other RunnerError stays."""
+
     def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
         """Start the pipeline once under this id; a known id is left as it is. Raises RunnerError."""
 

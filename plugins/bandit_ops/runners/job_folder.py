@@ -21,7 +21,7 @@ from typing import Any
 
 from bandit_ops.runners.base import JobState, JobStatus
 from rl_core.backends.local.files import write_atomically
-from rl_core.errors import RunnerError
+from rl_core.errors import RunnerError, RunnerUnavailable
 
 MARK = "BANDITLOOP_JOB_FOLDER"
 """Environment variable that every process of a job inherits: it tells the job's processes from all others."""
@@ -95,11 +95,13 @@ class JobFolder:
         return count
 
     def kill_all(self, timeout_s: float = 10.0) -> None:
-        """Return once no process of this job is left. Raises RunnerError."""
+        """Return once no process of this job is left. Raises RunnerUnavailable."""
         deadline = time.monotonic() + timeout_s
         while self.signal_all(signal.SIGKILL):
             if time.monotonic() > deadline:
-                raise RunnerError(f"{self.path.name}: processes survive SIGKILL for {timeout_s:.0f} s; look for {MARK}")
+                raise RunnerUnavailable(
+                    f"{self.path.name}: processes survive SIGKILL for {timeout_s:.0f} s; look for {MARK}"
+                )
             time.sleep(0.02)
 
     def log_tail(self, lines: int = 5) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bandit_ops.runners.job_folder import MARK, JobFolder
 from rl_core.config import Settings
-from rl_core.errors import RunnerError
+from rl_core.errors import RunnerError, RunnerUnavailable
 
 START_TIMEOUT_S = 60.0
 
@@ -18,6 +18,7 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
 
     Raises:
         RunnerError: BANDIT_JOB_PYTHON can't be executed or lacks packages; nothing runs.
+        RunnerUnavailable: it took too long, as on a machine without free memory; nothing runs.
     """
     environment = child_environment(settings, root) | {MARK: str(job.path)}
     command = [settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
@@ -34,6 +35,11 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
                 check=True,
                 timeout=START_TIMEOUT_S,
             )
+    except subprocess.TimeoutExpired as error:
+        if not job.cancel_asked:
+            raise RunnerUnavailable(
+                f"{job.path.name}: {command[0]} did not start within {START_TIMEOUT_S:.0f} s"
+            ) from error
     except (OSError, subprocess.SubprocessError) as error:
         if not job.cancel_asked:  # a cancel ends the process before it can detach
             raise unfit(job, settings, error) from error

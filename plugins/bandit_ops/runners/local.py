@@ -20,7 +20,7 @@ from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.backends.local.files import write_atomically
 from rl_core.bandit.movielens_data import ratings_digest
 from rl_core.config import Bandit, Settings
-from rl_core.errors import RunnerError
+from rl_core.errors import RunnerError, RunnerUnavailable
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _CANCEL_GRACE_S = 5.0
@@ -62,7 +62,7 @@ class LocalRunner:
             if started and job.settle() is None:
                 raise unfit(job, self._settings, "it ended at once")
             if time.monotonic() > deadline:
-                raise RunnerError(f"{job_id}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}")
+                raise RunnerUnavailable(f"{job_id}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}")
             time.sleep(_POLL_S)
 
     def status(self, job_id: str) -> JobStatus | None:

@@ -1,4 +1,4 @@
-"""The compiled pipeline, filled in at submit: pipeline name (the scope of the cache), image, and parameters checked."""
+"""The compiled pipeline, filled in at submit: its name (the scope of the cache), image, sizes; parameters checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.errors import RunnerError
 
 ROOT = Path(rl_core.__file__).absolute().parent.parent
-"""Holds rl_core, pipeline_defs and requirements."""
+"""Holds rl_core, pipeline_defs and requirements; on Composer it is plugins/, and the pipelines lie in data/ beside."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -24,7 +24,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def load(root: Path, pipeline: Pipeline) -> dict[str, Any]:
-    path = root / "pipeline_defs" / "compiled" / f"{pipeline}.yaml"
+    """Raises RunnerError where no compiled pipeline lies in `root`, nor in the `data` beside it."""
+    places = [place / "pipeline_defs" / "compiled" / f"{pipeline}.yaml" for place in (root, root.parent / "data")]
+    path = next((place for place in places if place.is_file()), places[0])
     try:
         loaded: dict[str, Any] = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -38,6 +40,33 @@ def fill(spec: dict[str, Any], pipeline_name: str, image: str, environment: dict
     for executor in spec["deploymentSpec"]["executors"].values():
         executor["container"]["image"] = image
         executor["container"]["env"] = [{"name": key, "value": value} for key, value in sorted(environment.items())]
+
+
+def size(spec: dict[str, Any], cpu: str | None, memory: str | None) -> None:
+    """Set the limits of every step, e.g. "4" and "16G"; in cores and GB too, as KFP's compiler writes them."""
+    limits: dict[str, str | float] = {}
+    if cpu is not None:
+        limits |= {"resourceCpuLimit": cpu, "cpuLimit": float(cpu)}
+    if memory is not None:
+        limits |= {"resourceMemoryLimit": memory, "memoryLimit": gigabytes(memory)}
+    if limits:
+        for executor in spec["deploymentSpec"]["executors"].values():
+            executor["container"].setdefault("resources", {}).update(limits)
+
+
+def gigabytes(quantity: str) -> float:
+    """A Kubernetes quantity in units of 10⁹ bytes: "1Gi" is 1.073741824."""
+    number = float(quantity.rstrip("KMGTi"))
+    unit = quantity.lstrip("0123456789.")
+    base = 1024 if unit.endswith("i") else 1000
+    return float(number * base ** ("KMGT".index(unit[0]) + 1) / 10**9)
+
+
+def cache_where_compiled(spec: dict[str, Any], enable_caching: bool) -> None:
+    """Switch caching off for every step, or leave each as it was compiled."""
+    if not enable_caching:
+        for task in spec["root"]["dag"]["tasks"].values():
+            task["cachingOptions"] = {}
 
 
 def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> Parameters:

@@ -1,0 +1,238 @@
+"""Pipelines on Vertex AI: each run is a PipelineJob whose id is our job id, so a second submit meets the first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bandit_ops.runners import spec as specs
+from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
+from bandit_ops.runners.vertex_job import parameters_of, spec_of, status_of
+from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.backends.gcp.failures import explained, transient
+from rl_core.backends.gcp.names import Names
+from rl_core.bandit.movielens_data import ratings_digest
+from rl_core.config import Bandit, Settings
+from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
+
+if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1.types import PipelineJob
+
+T = TypeVar("T")
+SPEC_LABEL = "banditloop-spec"
+_JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
+
+
+class VertexRunner:
+    """A `PipelineRunner`. Safe to call from any process, at the same time: Vertex holds one job of an id.
+
+    What may pass (throttling, outages, timeouts, broken connections) is tried again for `patience_s`, then
+    RunnerUnavailable; anything else is a RunnerError at once.
+    """
+
+    patience_s = 20.0
+    call_timeout_s = 10.0
+    cancel_timeout_s = 300.0
+
+    def __init__(self, bandit: Bandit, clients: GoogleClients, settings: Settings, root: Path = specs.ROOT) -> None:
+        self._bandit = bandit
+        self._clients = clients
+        self._settings = settings
+        self._names = clients.names
+        self._root = root
+
+    def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
+        """Return once Vertex has the job. Where it has one of this id, that must be the same: spec and parameters.
+
+        Raises:
+            RunnerError: the job can't run as it is described, or another holds its id; nothing was started.
+        """
+        from google.api_core.exceptions import AlreadyExists
+
+        self._name(job_id)  # checks it
+        job = self._described(pipeline, parameters, enable_caching)
+        try:
+            self._ask(
+                f"submit {job_id}",
+                self._clients.pipelines.create_pipeline_job,
+                expected=(AlreadyExists,),
+                parent=self._names.parent,
+                pipeline_job=job,
+                pipeline_job_id=job_id,
+            )
+        except AlreadyExists:
+            self._attach(job_id, job)
+
+    def status(self, job_id: str) -> JobStatus | None:
+        job = self._job(job_id)
+        return None if job is None else status_of(job)
+
+    def cancel(self, job_id: str) -> None:
+        """Raises RunnerUnavailable where the job is still not terminal after `cancel_timeout_s`."""
+        from google.api_core.exceptions import FailedPrecondition, NotFound
+
+        deadline = time.monotonic() + self.cancel_timeout_s
+        status = self.status(job_id)
+        if status is None or status.state.terminal:
+            return
+        with suppress(FailedPrecondition, NotFound):  # it ended meanwhile
+            self._ask(
+                f"cancel {job_id}",
+                self._clients.pipelines.cancel_pipeline_job,
+                expected=(FailedPrecondition, NotFound),
+                name=self._name(job_id),
+            )
+        pause = 0.2
+        while (status := self.status(job_id)) is not None and not status.state.terminal:
+            if time.monotonic() > deadline:
+                raise RunnerUnavailable(
+                    f"{job_id}: not ended {self.cancel_timeout_s:.0f} s after it was cancelled; see {self.url(job_id)}"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    def url(self, job_id: str) -> str:
+        return console_url(self._names, job_id)
+
+    def active(self) -> list[str]:
+        """The jobs of this bandit that have not ended: what a teardown cancels first."""
+        ours = f'labels.banditloop="{self._names.labels["banditloop"]}"'
+
+        def listed(**options: Any) -> list[PipelineJob]:
+            return list(self._clients.pipelines.list_pipeline_jobs(**options))
+
+        jobs = self._ask("list the runs", listed, request={"parent": self._names.parent, "filter": ours})
+        return sorted(job.name.rpartition("/")[2] for job in jobs if not status_of(job).state.terminal)
+
+    def _described(self, pipeline: Pipeline, parameters: Parameters, enable_caching: bool) -> PipelineJob:
+        from google.cloud.aiplatform_v1.types import EncryptionSpec, PipelineJob
+
+        google = self._names.google
+        spec = specs.load(self._root, pipeline)
+        parameters = specs.checked(spec, pipeline, parameters)
+        specs.fill(spec, self._bandit.pipeline_name(pipeline), image_of(self._names), self._step_environment())
+        specs.size(spec, google.vertex.cpu, google.vertex.memory)
+        specs.cache_where_compiled(spec, enable_caching)
+        kms_key = google.vertex.kms_key or google.kms_key
+        account = self._names.account("job")
+        job = PipelineJob(
+            display_name=google.vertex.display_name or self._bandit.pipeline_name(pipeline),
+            pipeline_spec=spec,
+            runtime_config={"gcs_output_directory": self._names.pipeline_root, "parameter_values": parameters},
+            service_account=account,
+            network=google.vertex.network or "",
+            labels={**google.vertex.labels, **self._names.labels, "bandit": self._bandit.name},
+        )
+        if kms_key is not None:
+            job.encryption_spec = EncryptionSpec(kms_key_name=kms_key)
+        job.labels[SPEC_LABEL] = _digest(spec, parameters, account, job.network, kms_key)
+        return job
+
+    def _step_environment(self) -> dict[str, str]:
+        """The digest of the ratings is part of the cache key; unknown where the steps will download them."""
+        digest = ratings_digest(self._settings) if self._bandit.environment else "none"
+        return {} if digest == "none" else {"RATINGS_MD5": digest}
+
+    def _attach(self, job_id: str, wanted: PipelineJob) -> None:
+        """Raises RunnerError where the job of this id is another one than `wanted`."""
+        found = self._job(job_id)
+        if found is None:
+            raise RunnerUnavailable(f"{job_id}: Vertex has the id and does not find the job; it is being deleted")
+        if found.labels.get(SPEC_LABEL) != wanted.labels[SPEC_LABEL]:
+            raise RunnerError(
+                f"{job_id} exists and runs something else ({differences(found, wanted)}); "
+                f"clear the task to start another job, or see {self.url(job_id)}"
+            )
+
+    def _job(self, job_id: str) -> PipelineJob | None:
+        from google.api_core.exceptions import NotFound
+
+        try:
+            return self._ask(
+                f"read {job_id}",
+                self._clients.pipelines.get_pipeline_job,
+                expected=(NotFound,),
+                name=self._name(job_id),
+            )
+        except NotFound:
+            return None
+
+    def _name(self, job_id: str) -> str:
+        if not _JOB_ID.fullmatch(job_id):
+            raise RunnerError(f"job id {job_id!r} must match ^{_JOB_ID.pattern}$; shorten prefix or pipe_version")
+        return f"{self._names.parent}/pipelineJobs/{job_id}"
+
+    def _ask(
+        self, what: str, call: Callable[..., T], *, expected: tuple[type[Exception], ...] = (), **arguments: Any
+    ) -> T:
+        """Google's answer. Raises what is `expected` as it is, RunnerUnavailable, or RunnerError."""
+        role = f"roles/aiplatform.user on the project and roles/iam.serviceAccountUser on {self._names.account('job')}"
+        with explained(RunnerError, what, self._names, role):
+            try:
+                return self._patiently(what, call, arguments)
+            except expected as error:
+                answer = error
+        raise answer
+
+    def _patiently(self, what: str, call: Callable[..., T], arguments: dict[str, Any]) -> T:
+        deadline = time.monotonic() + self.patience_s
+        pause = 0.25
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return call(**arguments, retry=None, timeout=max(0.5, min(self.call_timeout_s, left)))
+            except Exception as error:
+                if not transient(error):
+                    raise
+                wait = random.uniform(0.5, 1.0) * pause  # noqa: S311 - so that many tasks don't ask at once
+                if time.monotonic() + wait > deadline:
+                    said = " ".join(str(getattr(error, "message", None) or error).split())
+                    raise RunnerUnavailable(
+                        f"{what}: no answer from Vertex within {self.patience_s:.0f} s ({said}); if this lasts, "
+                        f"correct google.region={self._names.region} or the network"
+                    ) from error
+            time.sleep(wait)
+            pause = min(2 * pause, 5.0)
+
+
+def image_of(names: Names) -> str:
+    """Raises ConfigError where the bandit names no image."""
+    if names.google.image is None:
+        raise ConfigError(
+            f"{names.artefact_name}: google.image is not set, and Vertex runs steps in it; build the job image "
+            f"(gcloud builds submit) and set google.image: {names.image_base}@sha256:…"
+        )
+    return names.google.image
+
+
+def console_url(names: Names, job_id: str) -> str:
+    return (
+        f"https://console.cloud.google.com/vertex-ai/locations/{names.region}/pipelines/runs/{job_id}"
+        f"?project={names.project}"
+    )
+
+
+def differences(found: PipelineJob, wanted: PipelineJob) -> str:
+    """What of two jobs is not equal, in words, e.g. "parameter windows, image of trainer"."""
+    mine, theirs = parameters_of(wanted), parameters_of(found)
+    changed = [f"parameter {name}" for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
+    executors = [spec_of(job).get("deploymentSpec", {}).get("executors", {}) for job in (wanted, found)]
+    for step in sorted(executors[0].keys() | executors[1].keys()):
+        one, other = (side.get(step, {}).get("container", {}) for side in executors)
+        changed += [f"{key} of {step}" for key in sorted(one | other) if one.get(key) != other.get(key)]
+    for field in ("service_account", "network", "encryption_spec"):
+        if getattr(found, field) != getattr(wanted, field):
+            changed.append(field)
+    return ", ".join(changed) or "another version of the pipeline"
+
+
+def _digest(*what: Any) -> str:
+    """Shortened to what a label's value may hold."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]
