@@ -30,6 +30,7 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
         "impersonation_chain",
         "provisioner",
         "join_schedule",
+        "simulate_by",
         "alert_after_s",
         "vertex",
     },
@@ -211,6 +212,9 @@ class Settings(Frozen):
     airflow_port: int = Field(default=8088, ge=1, le=65535)
     google_endpoint: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     pubsub_emulator_host: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d+$")
+    image: str | None = None
+    definition: str | None = None
+    policy_version: str | None = None
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -241,6 +245,14 @@ class Settings(Frozen):
 
     def server_port_of(self, bandit: Bandit) -> int:
         return self.server_port or bandit.serving.port
+
+    def bandit(self, name: str | None) -> Bandit:
+        """The bandit that BANDIT_DEFINITION holds, as on Vertex AI, else the named one. Raises ConfigError."""
+        if self.definition is not None:
+            return Bandit.from_json(self.definition)
+        if name is None:
+            raise ConfigError("which bandit? give a name in dags/bandits, or its JSON in BANDIT_DEFINITION")
+        return Bandit.from_yaml(self.bandit_path(name))
 
     def bandit_path(self, name: str) -> Path:
         """The YAML of a bandit by name, or the path itself where one is given. Raises ConfigError naming the known."""

@@ -62,6 +62,9 @@ class Google(Frozen):
         default=None, description="impersonated by provisioning and teardown alone; default: as impersonation_chain"
     )
     join_schedule: str | None = Field(default="*/2 * * * *", description="how often …_join runs")
+    simulate_by: Literal["dag", "scheduler"] = Field(
+        default="dag", description="who asks the simulator function for traffic: the DAG …_simulate or Cloud Scheduler"
+    )
     silent_after_s: Seconds = Field(
         default=900.0, description="a server that has not been heard of for so long while others were is taken as gone"
     )
