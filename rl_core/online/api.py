@@ -33,8 +33,14 @@ def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, A
     return fields
 
 
+def bodies(bandit: Bandit) -> tuple[Any, Any]:
+    """What the predict route takes, instances or rewards, and what the reward route takes: rewards or one."""
+    one, many = _reward(bandit)
+    return predict_body(bandit) | many, many | one
+
+
 def predict_body(bandit: Bandit) -> type[BaseModel]:
-    """The predict request of this bandit, with its dimension and its actions."""
+    """Instances, with this bandit's dimension and actions."""
     dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
     numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
     indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
@@ -57,8 +63,8 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
     )
 
 
-def reward_body(bandit: Bandit) -> Any:
-    """The reward request: one reward, or a list of them."""
+def _reward(bandit: Bandit) -> tuple[type[BaseModel], type[BaseModel]]:
+    """One reward, and a list of them."""
     problem = bandit.problem
     reward = create_model(
         "Reward",
@@ -75,7 +81,7 @@ def reward_body(bandit: Bandit) -> Any:
         __config__=_STRICT,
         rewards=(list[reward], Field(min_length=1, max_length=bandit.serving.max_instances)),
     )
-    return rewards | reward
+    return reward, rewards
 
 
 class Parameters(BaseModel):
@@ -125,6 +131,7 @@ class State(BaseModel):
     defects: int = Field(description="requests answered 500")
     lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
     durability: Literal["durable", "best_effort"]
+    producer: str = Field(description="the name under which the message bus numbers what this server accepts")
     bus_error: str | None = Field(description="why the last write to the message bus failed, if it did")
     latency: Latency | None = Field(description="of the last predictions, in the server")
     pid: int

@@ -36,18 +36,19 @@ def build_app(
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, Exception: _defect},
     )
+    predict_body, reward_body = api.bodies(bandit)
     app.post(
         container.predict_route,
-        summary="Choose an action for each instance; the same event_id again gets the same answer",
-        response_model=api.PredictAnswer,
+        summary="Choose an action for each instance; the same event_id again gets the same answer. Takes rewards, too",
+        response_model=api.PredictAnswer | api.RewardAnswer,
         responses=api.REFUSED,
-    )(_documented(api.predict_body(bandit)))
+    )(_documented(predict_body))
     app.post(
         "/reward",
         summary="Take rewards, one or many, for decisions made before",
         response_model=api.RewardAnswer,
         responses=api.REFUSED,
-    )(_documented(api.reward_body(bandit)))
+    )(_documented(reward_body))
     _add_views(app, bandit, container, service)
     return HotRoutes(app, bandit.serving.max_body_bytes, service, container.predict_route)
 

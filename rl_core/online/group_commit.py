@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from rl_core.backends.base import Message, MessageBus, Receipt
+from rl_core.backends.base import Message, Publisher, Receipt
 from rl_core.errors import BusError
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class _Entry:
 class GroupCommit:
     """Publishes for one event loop. `submit` and the futures belong to that loop; the bus is used by one thread."""
 
-    def __init__(self, bus: MessageBus) -> None:
+    def __init__(self, bus: Publisher) -> None:
         self._bus = bus
         self._queue: SimpleQueue[list[_Entry] | None] = SimpleQueue()
         self._gathered: list[_Entry] = []

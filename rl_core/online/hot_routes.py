@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import orjson
@@ -41,14 +40,13 @@ class HotRoutes:
             await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, service = time.perf_counter(), self._service()
+        service = self._service()
         service.counts["requests"] += 1
         status, headers = 200, _NO_HEADERS
         try:
             body = await self._body(scope, receive)
             if scope["path"] == self._predict_route:
                 answer = await service.predict(body)
-                service.latencies.append(time.perf_counter() - started)
             else:
                 answer = await service.reward(body)
         except _Gone:

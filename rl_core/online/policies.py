@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -45,7 +45,8 @@ class Policies(Protocol):
     @property
     def snapshot(self) -> Snapshot: ...
 
-    def start(self) -> None: ...
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Load what there is, then follow; `on_change` is called on any thread after the snapshot was replaced."""
 
     def close(self) -> None: ...
 
@@ -56,7 +57,7 @@ class OneArtefact:
     def __init__(self, artefact: Path, problem: Problem) -> None:
         self.snapshot = Snapshot(champion=Served(artefact.name, Policy.load(artefact, problem)))
 
-    def start(self) -> None:
+    def start(self, on_change: Callable[[], None]) -> None:
         pass
 
     def close(self) -> None:
@@ -68,20 +69,25 @@ class RegistryWatcher:
 
     A version that can't be loaded is refused with its reason and tried again every few seconds while it is pointed at;
     the champion before it goes on serving. A pointer that disappears changes nothing.
+
+    Args:
+        poll_s: how often to look at the pointers.
     """
 
-    def __init__(self, registry: PolicyRegistry, problem: Problem) -> None:
+    def __init__(self, registry: PolicyRegistry, problem: Problem, poll_s: float = POLL_S) -> None:
         self.snapshot = Snapshot()
         self._registry = registry
         self._problem = problem
+        self._poll_s = poll_s
+        self._on_change: Callable[[], None] = lambda: None
         self._pointers: tuple[str | None, str | None] = (None, None)
         self._retry_at = float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
 
-    def start(self) -> None:
-        """Load what is pointed at now, then follow."""
+    def start(self, on_change: Callable[[], None]) -> None:
         self.poll()
+        self._on_change = on_change
         self._thread.start()
 
     def close(self) -> None:
@@ -90,7 +96,7 @@ class RegistryWatcher:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_S):
+        while not self._stop.wait(self._poll_s):
             self.poll()
 
     def poll(self) -> None:
@@ -112,6 +118,7 @@ class RegistryWatcher:
                 _log.error("policy %s refused: %s", version, reason)
         if after.champion is not before.champion and after.champion is not None:
             _log.info("champion is %s", after.champion.version)
+        self._on_change()
 
     def _follow(self, now: Snapshot, champion: str | None, challenger: str | None) -> Snapshot:
         refused: dict[str, str] = {}

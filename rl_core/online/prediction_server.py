@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -23,19 +22,16 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from rl_core.backends import open_bus, open_registry
-from rl_core.backends.base import MessageBus
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.backends.local.files import locked, write_atomically
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, PortBusy
 from rl_core.online.app import build_app
-from rl_core.online.policies import OneArtefact, Policies, RegistryWatcher
+from rl_core.online.replica_reports import ReplicaReports
 from rl_core.online.service import Service
+from rl_core.online.serving_parts import Parts, opened
 
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
 _DRAIN_S = 10
-_SALT_BYTES = 32
 
 
 def main(bandit: Bandit, settings: Settings, port: int) -> int:
@@ -47,41 +43,41 @@ def main(bandit: Bandit, settings: Settings, port: int) -> int:
     """
     container = ServingContainer.from_environment()
     host = "0.0.0.0" if container.http_port else bandit.serving.host  # noqa: S104  Vertex asks from outside
-    with _listen(host, container.http_port or port) as listener:
-        state_dir = settings.state_dir(bandit)
-        policies: Policies
-        if container.artefact is not None:
-            policies = OneArtefact(container.artefact, bandit.problem)
-        else:
-            policies = RegistryWatcher(open_registry(bandit, settings), bandit.problem)
-        bus = open_bus(bandit, settings)
-        try:
-            app = application(bandit, container, policies, bus, _salt(state_dir))
-            _serve(app, listener, bandit.name, state_dir)
-        finally:
-            bus.close()
+    with (
+        _listen(host, container.http_port or port) as listener,
+        opened(bandit, settings, container) as parts,
+    ):
+        _serve(application(bandit, container, parts), listener, bandit.name, parts.announce_in)
     return 0
 
 
-def application(
-    bandit: Bandit, container: ServingContainer, policies: Policies, bus: MessageBus, salt: bytes
-) -> ASGIApp:
-    """The server without its process: starts to follow `policies` and to write to `bus` with its ASGI lifespan."""
+def application(bandit: Bandit, container: ServingContainer, parts: Parts) -> ASGIApp:
+    """The server without its process: follows the policies and writes to the bus within its ASGI lifespan."""
     service: Service
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal service
-        service = Service(bandit, policies, bus, salt)
-        await asyncio.to_thread(policies.start)
+        service = Service(bandit, parts.policies, parts.bus, parts.salt)
+        reports: ReplicaReports | None = None
+
+        def changed() -> None:
+            if reports is not None:
+                reports.changed()
+
+        await asyncio.to_thread(parts.policies.start, changed)
+        if parts.reporter is not None:
+            reports = ReplicaReports(parts.reporter, service.state)
         yield
-        await asyncio.to_thread(policies.close)
+        await asyncio.to_thread(parts.policies.close)
         await asyncio.to_thread(service.close)
+        if reports is not None:
+            await reports.close()
 
     return build_app(bandit, container, lambda: service, lifespan)
 
 
-def _serve(app: ASGIApp, listener: socket.socket, name: str, state_dir: Path) -> None:
+def _serve(app: ASGIApp, listener: socket.socket, name: str, announce_in: Path | None) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -97,7 +93,7 @@ def _serve(app: ASGIApp, listener: socket.socket, name: str, state_dir: Path) ->
         timeout_graceful_shutdown=_DRAIN_S,
     )
     announcement = Announcement(_url(listener), os.getpid(), datetime.now(UTC).isoformat())
-    server = _Announced(config, announcement, state_dir, name)
+    server = _Announced(config, announcement, announce_in, name)
     # uvicorn sends itself the signal again when it has stopped; these handlers end that in status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -105,9 +101,9 @@ def _serve(app: ASGIApp, listener: socket.socket, name: str, state_dir: Path) ->
 
 
 class _Announced(uvicorn.Server):
-    """Tells the state folder where it listens, from when it does until it begins to stop."""
+    """Tells the state folder, if there is one, where it listens, from when it does until it begins to stop."""
 
-    def __init__(self, config: uvicorn.Config, announcement: Announcement, state_dir: Path, name: str) -> None:
+    def __init__(self, config: uvicorn.Config, announcement: Announcement, state_dir: Path | None, name: str) -> None:
         super().__init__(config)
         self._announcement = announcement
         self._state_dir = state_dir
@@ -115,11 +111,13 @@ class _Announced(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._announcement.write(self._state_dir)
+        if self._state_dir is not None:
+            self._announcement.write(self._state_dir)
         print(f"{self._name}: serving on {self._announcement.url} (pid {self._announcement.pid})", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._announcement.remove(self._state_dir)
+        if self._state_dir is not None:
+            self._announcement.remove(self._state_dir)
         await super().shutdown(sockets)
 
 
@@ -149,15 +147,3 @@ def _listen(host: str, port: int) -> socket.socket:
             ) from error
         raise ConfigError(f"serving.host={host!r}: can't listen there ({error.strerror})") from error
     return listener
-
-
-def _salt(state_dir: Path) -> bytes:
-    """The endpoint's secret, made once: an event id keeps its draw over restarts."""
-    path = state_dir / "endpoint" / "salt"
-    with locked(path.with_name("salt.lock"), "the endpoint's secret"):
-        if not path.exists():
-            write_atomically(path, secrets.token_bytes(_SALT_BYTES))
-        salt = path.read_bytes()
-    if len(salt) != _SALT_BYTES:
-        raise ConfigError(f"{path} holds {len(salt)} bytes, a salt has {_SALT_BYTES}; remove it and a new one is made")
-    return salt

@@ -41,9 +41,13 @@ class Reward:
     observed_at: datetime
 
 
-def parse_predict(body: bytes, problem: Problem, max_instances: int) -> PredictRequest:
-    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?}], "parameters"?: {"source"?}}`."""
+def parse_predict(body: bytes, problem: Problem, max_instances: int, now: datetime) -> PredictRequest | list[Reward]:
+    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?}], "parameters"?: {"source"?}}`, or
+    `{"rewards": [...]}` as `parse_rewards` takes it: on Vertex AI no other route is reachable.
+    """
     request = _json_object(body, '{"instances": [{"observation": [...]}]}')
+    if "rewards" in request:
+        return _rewards(request, problem, max_instances, now)
     _only(request, "the body", ("instances", "parameters"))
     instances = _list(request, "instances", max_instances)
     event_ids, eligible, rows = [], [], []
@@ -63,6 +67,10 @@ def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime
     request = _json_object(body, '{"rewards": [{"event_id": "…", "reward": 1.0}]}')
     if "rewards" not in request:
         return [_reward(request, "the reward", problem, now)]
+    return _rewards(request, problem, max_rewards, now)
+
+
+def _rewards(request: dict[str, Any], problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
     _only(request, "the body", ("rewards",))
     given = _list(request, "rewards", max_rewards)
     return [_reward(reward, f"rewards[{i}]", problem, now) for i, reward in enumerate(given)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,13 +12,13 @@ from typing import Any
 
 import orjson
 
-from rl_core.backends.base import Message, MessageBus, Receipt
+from rl_core.backends.base import Message, Publisher, Receipt
 from rl_core.config import Bandit
 from rl_core.errors import BusError, EndpointError
 from rl_core.online.decisions import Answer, Decider, answer_of
 from rl_core.online.group_commit import GroupCommit
 from rl_core.online.policies import Policies
-from rl_core.online.requests import Reward, parse_predict, parse_rewards
+from rl_core.online.requests import PredictRequest, Reward, parse_predict, parse_rewards
 
 COUNTERS = ("requests", "decisions", "rewards", "repeated", "refused_requests", "unavailable", "defects", "lost")
 ANSWERS_REMEMBERED = 10_000
@@ -31,7 +32,7 @@ class Unavailable(EndpointError):
 class Service:
     """One bandit's answers. Lives on one event loop; only `bus` and the policies' loading are on other threads."""
 
-    def __init__(self, bandit: Bandit, policies: Policies, bus: MessageBus, salt: bytes) -> None:
+    def __init__(self, bandit: Bandit, policies: Policies, bus: Publisher, salt: bytes) -> None:
         self._bandit = bandit
         self._serving = bandit.serving
         self._policies = policies
@@ -49,8 +50,21 @@ class Service:
         self._commit.close()
 
     async def predict(self, body: bytes) -> bytes:
-        """The answer to a predict request. Raises SchemaError, Unavailable."""
-        request = parse_predict(body, self._bandit.problem, self._serving.max_instances)
+        """The answer to a request to the predict route. Raises SchemaError, Unavailable."""
+        started = time.perf_counter()
+        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, datetime.now(UTC))
+        if not isinstance(request, PredictRequest):
+            return await self._take(request)
+        answer = await self._decide(request)
+        self.latencies.append(time.perf_counter() - started)
+        return answer
+
+    async def reward(self, body: bytes) -> bytes:
+        """The answer to a reward request. Raises SchemaError, Unavailable."""
+        rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, datetime.now(UTC))
+        return await self._take(rewards)
+
+    async def _decide(self, request: PredictRequest) -> bytes:
         served = self._policies.snapshot.champion
         if served is None:
             raise Unavailable(f"{self._bandit.name} has no policy yet: run its startup pipeline, then send this again")
@@ -75,9 +89,7 @@ class Service:
         self.counts["repeated"] += len(event_ids) - fresh
         return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
 
-    async def reward(self, body: bytes) -> bytes:
-        """The answer to a reward request. Raises SchemaError, Unavailable."""
-        rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, datetime.now(UTC))
+    async def _take(self, rewards: list[Reward]) -> bytes:
         await self._publish([Message("rewards", reward.event_id, _reward_payload(reward)) for reward in rewards])
         self.counts["rewards"] += len(rewards)
         return self._answer({"accepted": len(rewards)})
@@ -136,6 +148,7 @@ class Service:
             "refused": dict(snapshot.refused),
             **self.counts,
             "durability": self._serving.durability,
+            "producer": self._bus.producer,
             "bus_error": self._commit.last_error,
             "latency": _latency(taken) if taken else None,
             "pid": os.getpid(),

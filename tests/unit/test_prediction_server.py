@@ -25,6 +25,7 @@ from rl_core.config import Bandit, ServingContainer
 from rl_core.errors import BusError
 from rl_core.online.policies import RegistryWatcher
 from rl_core.online.prediction_server import application
+from rl_core.online.serving_parts import Parts
 from rl_core.schema import DECISION, REWARD
 
 SALT = b"salt of the test"
@@ -85,7 +86,7 @@ class World:
     def client(self, container: ServingContainer | None = None, **serving: Any) -> TestClient:
         bandit = self.bandit(**serving)
         watcher = RegistryWatcher(self.registry, bandit.problem)
-        app = application(bandit, container or ServingContainer(), watcher, self.bus, SALT)
+        app = application(bandit, container or ServingContainer(), Parts(watcher, self.bus, SALT))
         return self._stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
     def logged(self, topic: Any = "decisions") -> list[dict[str, Any]]:
@@ -229,6 +230,16 @@ class TestRewards:
         assert [(row["event_id"], row["reward"]) for row in rows] == [("a", 1.0), ("b", 5.0)]
         assert set(rows[0]) == {column.name for column in REWARD} - STAMPED
 
+    def test_are_taken_by_the_predict_route_too(self, world: World) -> None:
+        client = world.client()
+        response = client.post("/predict", json={"rewards": [{"event_id": "a", "reward": 1}]})
+        assert (response.status_code, response.json()) == (200, {"accepted": 1})
+        assert [row["event_id"] for row in world.logged("rewards")] == ["a"]
+        both = client.post("/predict", json={"rewards": [], "instances": []})
+        assert both.status_code == 400
+        assert 'the body has "instances", which is unknown; the fields are rewards' in both.json()["error"]
+        assert client.get("/state").json()["latency"] is None
+
 
 class TestWithoutAPolicy:
     def test_predictions_and_health_are_503_and_state_is_200(self, world: World) -> None:
@@ -340,7 +351,8 @@ class TestViews:
     def test_openapi_describes_requests_answers_and_refusals(self, world: World) -> None:
         paths = world.client().get("/openapi.json").json()["paths"]
         predict = paths["/predict"]["post"]
-        assert predict["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/PredictBody")
+        body = predict["requestBody"]["content"]["application/json"]["schema"]
+        assert [one["$ref"].rpartition("/")[2] for one in body["anyOf"]] == ["PredictBody", "Rewards"]
         assert set(predict["responses"]) == {"200", "4XX", "503"}
         assert set(paths) == {"/", "/predict", "/reward", "/health", "/state", "/metrics"}
 

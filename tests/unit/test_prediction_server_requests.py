@@ -38,7 +38,9 @@ ANY_JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(
 
 def predict(content: Any) -> PredictRequest:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return parse_predict(body, PROBLEM, max_instances=4)
+    request = parse_predict(body, PROBLEM, 4, NOW)
+    assert isinstance(request, PredictRequest)
+    return request
 
 
 def instance(**fields: Any) -> dict[str, Any]:
