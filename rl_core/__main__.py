@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from rl_core.config import Bandit, Settings
+from rl_core.config import Settings
 from rl_core.errors import BanditError
 
 
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.add_argument("bandit", help="a name in dags/bandits, or the path of a YAML")
+        sub.add_argument("bandit", nargs="?", help="a name in dags/bandits, or a YAML; default: BANDIT_DEFINITION")
         return sub
 
     serve = command("serve", "answer predictions and take rewards, until stopped")
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
-    bandit = Bandit.from_yaml(settings.bandit_path(args.bandit))
+    bandit = settings.bandit(args.bandit)
     if args.command == "serve":
         from rl_core.online import prediction_server
 

@@ -16,7 +16,7 @@ from http.client import HTTPMessage
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from anyio import to_thread
 from gcp_storage_emulator.server import Router
@@ -172,7 +172,7 @@ class StorageStandIn:
         return None
 
     def _written(self, call: Call, request: Request, answer: Answer) -> Answer:
-        """A resumable upload gets its generation when it ends, not when it begins."""
+        """A resumable upload gets its generation when it ends, not when it begins; a name is one segment of a link."""
         if upload := answer.headers.get("Location"):
             wanted = {**request.query, "name": request.query.get("name") or (request.json() or {}).get("name", "")}
             self._uploads[dict(parse_qsl(upload.partition("?")[2]))["upload_id"]] = wanted
@@ -181,7 +181,9 @@ class StorageStandIn:
         if self._uploads.pop(request.query.get("upload_id", ""), None) is not None:
             newest = max(int(kept["generation"]) for kept in self._storage.objects[made["bucket"]].values())
             made["generation"] = str(newest + 1)
-            self._storage.patch_object(made["bucket"], made["name"], made)
+        base = made["mediaLink"].partition("?")[0].removesuffix(made["name"])
+        made["mediaLink"] = f"{base}{quote(made['name'], safe='')}?generation={made['generation']}&alt=media"
+        self._storage.patch_object(made["bucket"], made["name"], made)
         return Answer(200, answer.headers, json.dumps(made).encode())
 
     def _settled(self, wanted: Mapping[str, Any]) -> Answer:

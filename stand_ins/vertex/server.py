@@ -15,11 +15,12 @@ import grpc
 
 from stand_ins.faults import Faults
 from stand_ins.vertex.certificates import authority, credentials
+from stand_ins.vertex.models import Models
 from stand_ins.vertex.operations import Operations
 from stand_ins.vertex.pipelines import Pipelines
 from stand_ins.vertex.proxy import Proxy
 
-_OTHERS = {"models": "models_service", "endpoints": "endpoints_service", "metadata": "metadata_service"}
+_OTHERS = {"metadata": "metadata_service"}
 _LOOPBACK = "127.0.0.1,localhost,::1"
 
 
@@ -51,6 +52,7 @@ class VertexStandIn:
         self.region_host = f"{region}-aiplatform.googleapis.com"
         self.operations = Operations()
         self.pipelines = Pipelines(folder, project, region, faults, self.operations)
+        self.models = Models(folder, self.operations)
         self.services: list[grpc.GenericRpcHandler] = []
         self._faults = faults
         self._address = host, port
@@ -87,7 +89,7 @@ class VertexStandIn:
         self._handles.close()
 
     def _services(self) -> list[grpc.GenericRpcHandler]:
-        found = [self.pipelines.service(), self.operations.service(self._faults)]
+        found = [self.pipelines.service(), self.operations.service(self._faults), self.models.service(self._faults)]
         for module, maker in _OTHERS.items():
             if find_spec(f"stand_ins.vertex.{module}"):
                 found.append(getattr(import_module(f"stand_ins.vertex.{module}"), maker)(self.folder, self._faults))

@@ -17,6 +17,7 @@ from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend
 
+BACKENDS = ("gcp", "local")
 MakeArtefact = Callable[[str], Path]
 FIRST = Lineage(None, ())
 
