@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from bandit_ops.assets import interactions_asset
 from bandit_ops.running import is_manual, waited_s
 from bandit_ops.task import BanditTask
+from bandit_ops.watching import say_vital_signs
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
         from rl_core.bandit.windows import new_windows, total
 
         registry, store = self.open_registry(), self.open_store()
+        say_vital_signs(self, context, registry, store)
         if registry.alias("champion") is None:
             patience = 0.0 if is_manual(context) else min(self.timeout, NO_CHAMPION_WAIT_S)
             why = f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup"

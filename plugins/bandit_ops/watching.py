@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator, Context, DeadlineAlert
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.definitions.deadline import DeadlineAlert
+
+    from bandit_ops.task import BanditTask
+    from rl_core.backends.base import EventStore, PolicyRegistry
 
 FAILURE, LATE = "banditloop_failure", "banditloop_late"
 WATCHED = frozenset({"startup", "retrain"})
@@ -70,7 +74,8 @@ def _deadline(bandit: Bandit, after_s: float) -> DeadlineAlert:
 
     https://docs.cloud.google.com/composer/docs/composer-3/dag-cloud-storage-access
     """
-    from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
+    from airflow.sdk.definitions.callback import SyncCallback
+    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
     callback = SyncCallback(deadline_missed, kwargs={"bandit": bandit.name, "after_s": after_s})
     return DeadlineAlert(
@@ -108,6 +113,25 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
         "advice": "look at the run's page: a step may hang, or wait for quota; mark the run failed to end its job",
     }
     log.warning("%s", json.dumps(line))
+
+
+def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry, store: EventStore) -> None:
+    """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does.
+
+    What can't be measured is told and fails nothing.
+    """
+    from bandit_ops.running import waited_s
+    from rl_core.config import Settings
+    from rl_core.errors import BanditError
+    from rl_core.online.vital_signs import local_delivery, log_vital_signs
+
+    if task.bandit.backend != "local" or waited_s(context):
+        return
+    try:
+        delivery = local_delivery(task.bandit, Settings.from_environment(), store)
+        log_vital_signs(task.bandit, registry, store, delivery, datetime.now(UTC))
+    except BanditError as error:
+        log.warning("no vital signs: %s", error)
 
 
 def _link(task: BaseOperator | None) -> str | None:
