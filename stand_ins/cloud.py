@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
+import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stand_ins.faults import Faults
@@ -16,18 +19,21 @@ from stand_ins.serving import served
 if TYPE_CHECKING:
     from stand_ins.admin import AdminStandIn
     from stand_ins.bigquery import BigQueryStandIn
+    from stand_ins.functions import Functions
     from stand_ins.pubsub import PubSubStandIn
     from stand_ins.storage import StorageStandIn
     from stand_ins.vertex import VertexStandIn
 
 _BIGQUERY = ("/bigquery/", "/upload/bigquery/", "/resumable/upload/bigquery/")
 _STORAGE = ("/storage/", "/upload/storage/", "/resumable/upload/storage/", "/download/storage/", "/batch/storage/")
+_POLICY = re.compile(r"/b/[^/]+/iam(/testPermissions)?$|:(get|set|test)Iam[A-Za-z]+$")
 
 
 class Cloud:
     """Args:
     folder: where everything is kept; a new Cloud over the same folder goes on with it.
     ports: of "rest", "pubsub" and "vertex" (its proxy); a free one where none is given.
+    runs: variables of what is deployed, e.g. BANDIT_HOME; given, functions really run and steps find the stand-ins.
     """
 
     def __init__(
@@ -37,12 +43,15 @@ class Cloud:
         region: str = "europe-west1",
         host: str = "127.0.0.1",
         ports: Mapping[str, int] | None = None,
+        *,
+        runs: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.project = project
         self.region = region
         self._host = host
         self._ports = ports or {}
+        self._runs = runs
         self.faults = Faults()
         self._handles = ExitStack()
 
@@ -66,10 +75,15 @@ class Cloud:
 
     @cached_property
     def admin(self) -> AdminStandIn:
-        """Functions, Scheduler, Artifact Registry, IAM, Resource Manager."""
-        from stand_ins.admin import AdminStandIn
+        """Functions, Scheduler, Artifact Registry, IAM, Resource Manager; the policies of buckets and tables too."""
+        from stand_ins.admin import AdminStandIn, Hooks
+        from stand_ins.admin.elsewhere import exists
 
-        return self._handles.enter_context(AdminStandIn(self.project, self.faults))
+        hooks = Hooks(exists=lambda name: exists(name, lambda: self.rest_url, lambda: self.pubsub.address))
+        if self._runs is not None:
+            hooks.deployed = self.functions.deploy
+            hooks.deleted = lambda function: self.functions.delete(str(function["name"]))
+        return self._handles.enter_context(AdminStandIn(self.project, self.faults, hooks))
 
     @cached_property
     def pubsub(self) -> PubSubStandIn:
@@ -80,10 +94,28 @@ class Cloud:
         )
 
     @cached_property
+    def functions(self) -> Functions:
+        """The processes of deployed functions."""
+        from stand_ins.functions import Functions, push_to
+
+        def fetch(bucket: str, name: str) -> bytes:
+            path = f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+            return httpx.get(f"{self.rest_url}{path}", params={"alt": "media"}).raise_for_status().content
+
+        def subscribe(name: str, topic: str, url: str) -> None:
+            push_to(self.pubsub.address, f"projects/{self.project}/subscriptions/{name}", topic, url)
+
+        functions = Functions(
+            self.folder / "functions", fetch, subscribe, lambda: self.environment() | dict(self._runs or {})
+        )
+        self._handles.callback(functions.close)
+        return functions
+
+    @cached_property
     def vertex(self) -> VertexStandIn:
         from stand_ins.vertex import VertexStandIn
 
-        return self._handles.enter_context(
+        vertex = self._handles.enter_context(
             VertexStandIn(
                 self.folder / "vertex",
                 self.region,
@@ -93,6 +125,9 @@ class Cloud:
                 project=self.project,
             )
         )
+        if self._runs is not None:
+            vertex.step_environment.update(self.environment("rest", "pubsub") | self._runs)
+        return vertex
 
     @cached_property
     def rest_url(self) -> str:
@@ -113,7 +148,9 @@ class Cloud:
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         app: ASGIApp
-        if path.startswith(_BIGQUERY):
+        if _POLICY.search(path):
+            app = self.admin.app
+        elif path.startswith(_BIGQUERY):
             app = self.bigquery.app
         elif path.startswith(_STORAGE):
             app = self.storage.app

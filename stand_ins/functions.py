@@ -66,7 +66,8 @@ class Functions:
             self._subscribe(f"eventarc-{name}", trigger["pubsubTopic"], f"http://127.0.0.1:{port}")
 
     def delete(self, name: str) -> None:
-        process = self._running.pop(name, None)
+        """End the function of this name, short or in full; its subscription keeps what comes for it."""
+        process = self._running.pop(name.rpartition("/")[2], None)
         if process is not None:
             process.terminate()
             try:
@@ -78,3 +79,19 @@ class Functions:
     def close(self) -> None:
         for name in list(self._running):
             self.delete(name)
+
+
+def push_to(address: str, name: str, topic: str, url: str) -> None:
+    """Make the push subscription `name`, or lead the one that is there to the URL, as Eventarc does."""
+    import grpc
+    from google.api_core.exceptions import AlreadyExists
+    from google.pubsub_v1 import PushConfig, SubscriberClient, Subscription
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+    with grpc.insecure_channel(address) as channel:
+        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        config = PushConfig(push_endpoint=url)
+        try:
+            client.create_subscription(Subscription(name=name, topic=topic, push_config=config))
+        except AlreadyExists:
+            client.modify_push_config(subscription=name, push_config=config)
