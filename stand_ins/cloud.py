@@ -51,7 +51,7 @@ class Cloud:
         self.region = region
         self._host = host
         self._ports = ports or {}
-        self._runs = runs
+        self._runs = None if runs is None else dict(runs)
         self.faults = Faults()
         self._handles = ExitStack()
 
@@ -106,7 +106,7 @@ class Cloud:
             push_to(self.pubsub.address, f"projects/{self.project}/subscriptions/{name}", topic, url)
 
         functions = Functions(
-            self.folder / "functions", fetch, subscribe, lambda: self.environment() | dict(self._runs or {})
+            self.folder / "functions", fetch, subscribe, lambda: self.environment() | (self._runs or {})
         )
         self._handles.callback(functions.close)
         return functions
