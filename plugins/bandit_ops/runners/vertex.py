@@ -17,7 +17,7 @@ from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
 from bandit_ops.runners.vertex_job import parameters_of, spec_of, status_of
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.failures import explained, transient
-from rl_core.backends.gcp.names import Names
+from rl_core.backends.gcp.names import LABEL, Names
 from rl_core.bandit.movielens_data import ratings_digest
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
@@ -103,7 +103,7 @@ class VertexRunner:
 
     def active(self) -> list[str]:
         """The jobs of this bandit that have not ended: what a teardown cancels first."""
-        ours = f'labels.banditloop="{self._names.labels["banditloop"]}"'
+        ours = f'labels.{LABEL}="{self._names.label}"'
 
         def listed(**options: Any) -> list[PipelineJob]:
             return list(self._clients.pipelines.list_pipeline_jobs(**options))
