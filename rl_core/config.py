@@ -290,12 +290,15 @@ class ServingContainer(Frozen):
             raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
 
     @property
+    def remote_artefact(self) -> str | None:
+        """The folder in Cloud Storage that `AIP_STORAGE_URI` names."""
+        return self.storage_uri if self.storage_uri and self.storage_uri.startswith("gs://") else None
+
+    @property
     def artefact(self) -> Path | None:
-        """The folder that `AIP_STORAGE_URI` names. Raises ConfigError for anything but a path or `file://`."""
-        if self.storage_uri is None:
+        """The folder on this machine that it names. Raises ConfigError for anything but a path, file:// or gs://."""
+        if self.storage_uri is None or self.remote_artefact is not None:
             return None
         if "://" in (path := self.storage_uri.removeprefix("file://")):
-            raise ConfigError(
-                f"AIP_STORAGE_URI={self.storage_uri!r}: only a local path or file:// can be served so far"
-            )
+            raise ConfigError(f"AIP_STORAGE_URI={self.storage_uri!r}: only a path, file:// or gs:// can be served")
         return Path(path)
