@@ -1,0 +1,119 @@
+"""The submitted spec is really executed: Vertex runner, real client, stand-in, kfp.local, and stages that do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from bandit_ops.runners.base import JobState, JobStatus
+from bandit_ops.runners.vertex import VertexRunner
+from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.config import Bandit
+from stand_ins.faults import Faults
+from stand_ins.vertex import VertexStandIn
+
+if TYPE_CHECKING:
+    from tests.pipelines.conftest import World
+
+OUTPUTS = {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
+
+
+@dataclass(frozen=True)
+class OnVertex:
+    """The world's bandit on Google Cloud; its steps run in the world's own code and BANDIT_HOME."""
+
+    world: World
+    stand_in: VertexStandIn
+    runner: VertexRunner
+
+    def submit(self, job_id: str, **changed: str | float | bool) -> None:
+        self.runner.submit(job_id, "retrain", self.world.parameters(job_id, **changed))
+
+    def wait(self, job_id: str) -> JobStatus:
+        def ended() -> bool:
+            status = self.runner.status(job_id)
+            return status is not None and status.state.terminal
+
+        assert self.world.until(ended, 60), self.runner.status(job_id)
+        status = self.runner.status(job_id)
+        assert status is not None
+        return status
+
+    def steps(self, job_id: str) -> dict[str, str]:
+        return {
+            detail.task_name: detail.state.name
+            for detail in self.stand_in.pipelines.job(job_id).job_detail.task_details
+        }
+
+    def processes(self) -> list[psutil.Process]:
+        """The living processes of the jobs."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("BANDITLOOP_JOB_FOLDER", "").startswith(str(self.stand_in.folder))
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+@pytest.fixture
+def vertex(world: World) -> Iterator[OnVertex]:
+    google = {"project": "test-project", "image": f"python-banditloop@sha256:{'0' * 64}"}
+    bandit = Bandit.model_validate(world.bandit.model_dump() | {"backend": "gcp", "runner": "vertex", "google": google})
+    settings = world.settings.model_copy(update={"google_endpoint": "http://127.0.0.1:1"})
+    with VertexStandIn(world.settings.home / "vertex", "europe-west1", Faults()) as stand_in:
+        stand_in.pipelines.runs.root = world.root
+        stand_in.step_environment["BANDIT_HOME"] = str(world.settings.home)
+        clients = GoogleClients(bandit, settings)
+        made = OnVertex(world, stand_in, VertexRunner(bandit, clients, settings))
+        yield made
+        clients.close()
+    assert made.processes() == []
+
+
+@pytest.mark.slow
+def test_a_run_gives_its_outputs_and_a_second_one_takes_its_steps_from_the_cache(vertex: OnVertex) -> None:
+    vertex.submit("a0")
+    assert vertex.wait("a0") == JobStatus(JobState.SUCCEEDED, "", OUTPUTS)
+    assert vertex.world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+    assert vertex.steps("a0") == dict.fromkeys(vertex.world.calls(), "SUCCEEDED")
+
+    vertex.submit("a1")
+    assert vertex.wait("a1").state is JobState.SUCCEEDED
+    assert vertex.world.calls()[4:] == ["deployer"]
+    assert vertex.steps("a1") == {
+        "ingester": "SKIPPED",
+        "trainer": "SKIPPED",
+        "evaluator": "SKIPPED",
+        "deployer": "SUCCEEDED",
+    }
+    assert vertex.stand_in.pipelines.executed == ["a0", "a1"]
+
+
+def test_a_failing_step_is_a_failed_job_with_the_line_of_its_error(vertex: OnVertex) -> None:
+    vertex.world.behave(ingester="fail")
+    vertex.submit("a0")
+    message = "ingester: StoreError: seq 5 is missing (gap); run the joiner first"
+    assert vertex.wait("a0") == JobStatus(JobState.FAILED, message)
+
+
+def test_cancelling_ends_every_process_of_the_job(vertex: OnVertex) -> None:
+    vertex.world.behave(ingester="hang")
+    vertex.submit("a0")
+    assert vertex.world.until(lambda: any(process.name() == "sleep" for process in vertex.processes()))
+    vertex.runner.cancel("a0")
+    assert vertex.processes() == []
+    assert vertex.runner.status("a0") == JobStatus(JobState.CANCELLED, "cancelled")
+
+
+def test_what_still_runs_is_gone_with_the_stand_in(vertex: OnVertex) -> None:
+    """See the fixture's last line."""
+    vertex.world.behave(ingester="hang")
+    vertex.submit("a0")
+    assert vertex.world.until(lambda: any(process.name() == "sleep" for process in vertex.processes()))
