@@ -21,6 +21,7 @@ from rl_core.backends.local.endpoint import Announcement
 from rl_core.bandit.environment import load_environment
 from rl_core.config import Settings
 from rl_core.errors import BanditError
+from rl_core.online.http_client import over_http
 from rl_core.online.traffic import simulate
 
 RETRAIN_TIMEOUT_S = 180
@@ -121,7 +122,7 @@ class Demo:
 
             traffic = simulate(
                 self.environment,
-                lambda: Announcement.read(state_dir).url,
+                over_http(lambda: Announcement.read(state_dir).url),
                 decisions,
                 concurrency=self.bandit.simulate.concurrency,
                 seed=number,

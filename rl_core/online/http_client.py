@@ -11,7 +11,7 @@ from rl_core.errors import EndpointError
 TIMEOUT_S = 15.0
 
 
-class Connection:
+class HttpConnection:
     """Posts JSON to the server that `locate` finds; it is asked again after every broken connection.
 
     The server answers with Content-Length, as ours does; nothing else is understood.
@@ -53,3 +53,8 @@ class Connection:
         if self._streams:
             self._streams[1].close()
             self._streams = None
+
+
+def over_http(locate: Callable[[], str]) -> Callable[[], HttpConnection]:
+    """Connections to the server whose base URL `locate` returns."""
+    return lambda: HttpConnection(locate)

@@ -52,10 +52,13 @@ class Policies(Protocol):
 
 
 class OneArtefact:
-    """Serves the artefact folder that `AIP_STORAGE_URI` names, under the folder's name. Raises PolicyError."""
+    """Serves the artefact folder that `AIP_STORAGE_URI` names, as `version` or the folder's name.
 
-    def __init__(self, artefact: Path, problem: Problem) -> None:
-        self.snapshot = Snapshot(champion=Served(artefact.name, Policy.load(artefact, problem)))
+    Raises PolicyError.
+    """
+
+    def __init__(self, artefact: Path, problem: Problem, version: str | None = None) -> None:
+        self.snapshot = Snapshot(champion=Served(version or artefact.name, Policy.load(artefact, problem)))
 
     def start(self, on_change: Callable[[], None]) -> None:
         pass

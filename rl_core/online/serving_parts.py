@@ -55,7 +55,7 @@ def _on_this_machine(bandit: Bandit, settings: Settings, container: ServingConta
     state_dir = settings.state_dir(bandit)
     policies: Policies
     if container.artefact is not None:
-        policies = OneArtefact(container.artefact, bandit.problem)
+        policies = OneArtefact(container.artefact, bandit.problem, settings.policy_version)
     else:
         policies = RegistryWatcher(open_registry(bandit, settings), bandit.problem)
     yield Parts(policies, open_publisher(bandit, settings), _local_salt(state_dir), announce_in=state_dir)
@@ -85,9 +85,9 @@ def _policies(bandit: Bandit, settings: Settings, container: ServingContainer, c
 
         name = container.remote_artefact.rstrip("/").rpartition("/")[2]
         into = settings.state_dir(bandit) / "endpoint" / "artefacts" / name
-        return OneArtefact(download(clients, container.remote_artefact, into), bandit.problem)
+        return OneArtefact(download(clients, container.remote_artefact, into), bandit.problem, settings.policy_version)
     if container.artefact is not None:
-        return OneArtefact(container.artefact, bandit.problem)
+        return OneArtefact(container.artefact, bandit.problem, settings.policy_version)
     poll_s = clients.names.google.endpoint.poll_s
     return RegistryWatcher(open_registry(bandit, settings, clients), bandit.problem, poll_s)
 

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.bandit.environment import load_environment
 from rl_core.config import Bandit, Settings
+from rl_core.online.connections import Connect
+from rl_core.online.http_client import over_http
 from rl_core.online.traffic import Traffic, simulate
 
-__all__ = ["Traffic", "main", "simulate"]
+__all__ = ["Traffic", "main", "open_line", "simulate", "summary"]
 
 _PLAIN_STEPS = 10
 
@@ -24,32 +26,48 @@ def main(bandit: Bandit, settings: Settings, decisions: int, concurrency: int, s
         EndpointError: no server runs, or it refused a request.
         ConfigError, DataError: the bandit has no environment, or its data is broken.
     """
-    state_dir = settings.state_dir(bandit)
-
-    def locate() -> str:
-        return Announcement.read(state_dir).url
-
-    url = locate()
-    environment, data = load_environment(bandit, settings)
-    print(f"{bandit.name}: {decisions} users from {data}, {concurrency} at a time, to {url}", flush=True)
-    with _interrupts() as interrupted, _progress(decisions) as advance:
-        traffic = simulate(
-            environment,
-            locate,
-            decisions,
-            concurrency=concurrency,
-            seed=seed,
-            round=round,
-            stop=interrupted,
-            on_decisions=advance,
-        )
-    print(_line(traffic), flush=True)
+    with open_line(bandit, settings) as (where, connect):
+        environment, data = load_environment(bandit, settings)
+        print(f"{bandit.name}: {decisions} users from {data}, {concurrency} at a time, to {where}", flush=True)
+        with _interrupts() as interrupted, _progress(decisions) as advance:
+            traffic = simulate(
+                environment,
+                connect,
+                decisions,
+                concurrency=concurrency,
+                seed=seed,
+                round=round,
+                stop=interrupted,
+                on_decisions=advance,
+            )
+    print(summary(traffic), flush=True)
     if interrupted():
         return 130
     return 0 if traffic.acknowledged == traffic.requested == traffic.rewards_acknowledged else 1
 
 
-def _line(traffic: Traffic) -> str:
+@contextmanager
+def open_line(bandit: Bandit, settings: Settings) -> Iterator[tuple[str, Connect]]:
+    """Where the bandit's endpoint is, and how to connect to it. Raises EndpointError where there is none."""
+    if bandit.backend == "local":
+        state_dir = settings.state_dir(bandit)
+
+        def locate() -> str:
+            return Announcement.read(state_dir).url
+
+        yield locate(), over_http(locate)
+        return
+    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.online.vertex_client import over_vertex
+
+    clients = GoogleClients(bandit, settings)
+    try:
+        yield f"Vertex AI endpoint {clients.names.endpoint}", over_vertex(clients)
+    finally:
+        clients.close()
+
+
+def summary(traffic: Traffic) -> str:
     versions = ", ".join(f"{version}: {count}" for version, count in sorted(traffic.policy_versions.items())) or "none"
     line = (
         f"acknowledged {traffic.acknowledged} of {traffic.requested} decisions and {traffic.rewards_acknowledged} "

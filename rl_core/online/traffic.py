@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import orjson
-import uvloop
 
 from rl_core.bandit.environment import MovieLensEnvironment
 from rl_core.errors import EndpointError
+from rl_core.online.connections import Connect, Connection, Unreachable
 from rl_core.online.decisions import uuid7
-from rl_core.online.http_client import Connection
 
 REWARDS_PER_REQUEST = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -51,7 +50,7 @@ class Traffic:
 
 def simulate(
     environment: MovieLensEnvironment,
-    locate: Callable[[], str],
+    connect: Connect,
     decisions: int,
     *,
     concurrency: int = 16,
@@ -62,21 +61,21 @@ def simulate(
     stop: Callable[[], bool] = lambda: False,
     on_decisions: Callable[[int], None] = lambda count: None,
 ) -> Traffic:
-    """Send `decisions` users, `concurrency` at a time, to the server whose base URL `locate` returns.
+    """Send `decisions` users, `concurrency` at a time, each over a connection of its own.
 
     A request that got 503 or no answer is sent again with the same event ids, for `patience_s` at most; then, or when
     `stop()` turns true, the traffic ends early and says so. `batch` users share a request. The order of arrival is
     determined by (seed, round); event ids are new each time.
 
     Raises:
-        EndpointError: the server refused a request (4xx), in its own words.
+        EndpointError: the server refused a request (4xx), in its own words, or there is none to be reached.
     """
     rng = np.random.default_rng((seed, round))
     arrivals = iter(rng.integers(len(environment.user_ids), size=decisions).tolist())
     run = _Run(environment, round, batch, patience_s, stop, on_decisions, Traffic(decisions))
     started = time.perf_counter()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run.everyone(arrivals, locate, concurrency))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run.everyone(arrivals, connect, concurrency))
     run.traffic.wall_s = time.perf_counter() - started
     return run.traffic
 
@@ -92,8 +91,8 @@ class _Run:
     traffic: Traffic
     _observations: dict[int, orjson.Fragment] = field(default_factory=dict)
 
-    async def everyone(self, arrivals: Iterator[int], locate: Callable[[], str], concurrency: int) -> None:
-        lines = [asyncio.create_task(self._line(arrivals, Connection(locate))) for _ in range(concurrency)]
+    async def everyone(self, arrivals: Iterator[int], connect: Connect, concurrency: int) -> None:
+        lines = [asyncio.create_task(self._line(arrivals, connect())) for _ in range(concurrency)]
         try:
             await asyncio.gather(*lines)
         finally:
@@ -153,6 +152,8 @@ class _Run:
         while True:
             try:
                 status, text = await connection.post(path, body)
+            except Unreachable:
+                raise
             except EndpointError as error:
                 problem = str(error)
             else:
@@ -174,6 +175,15 @@ class _Run:
             row = self.environment.observations_f32[user].tolist()
             self._observations[user] = orjson.Fragment(orjson.dumps(row))
         return self._observations[user]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # the job image has it, Cloud Functions don't
+    except ModuleNotFoundError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 class _OutOfPatience(EndpointError):

@@ -27,6 +27,7 @@ from rl_core.bandit.linucb import accumulate
 from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
+from rl_core.online.http_client import over_http
 from rl_core.online.traffic import Traffic, simulate
 
 
@@ -116,7 +117,7 @@ class Site:
         """Traffic of 8 users at a time, with `during` going on beside it."""
         beside = threading.Thread(target=during)
         beside.start()
-        traffic = simulate(self.environment, self.url, decisions, concurrency=8, seed=1)
+        traffic = simulate(self.environment, over_http(self.url), decisions, concurrency=8, seed=1)
         beside.join()
         return traffic
 

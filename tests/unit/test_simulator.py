@@ -13,6 +13,7 @@ import pytest
 
 from rl_core.bandit.environment import MovieLensEnvironment
 from rl_core.errors import EndpointError
+from rl_core.online.http_client import over_http
 from rl_core.online.traffic import Traffic, simulate
 
 Requests = list[tuple[str, dict[str, Any]]]
@@ -73,7 +74,7 @@ class TestUsers:
         self, server: Any, environment: MovieLensEnvironment
     ) -> None:
         scripted, locate = server
-        traffic = simulate(environment, locate, 60, concurrency=3, batch=2, seed=1)
+        traffic = simulate(environment, over_http(locate), 60, concurrency=3, batch=2, seed=1)
         decided = {i["event_id"]: i["observation"] for i in sent(scripted.requests, "/predict", "instances")}
         rewarded = {r["event_id"]: r["reward"] for r in sent(scripted.requests, "/reward", "rewards")}
         assert len(decided) == 60
@@ -87,7 +88,7 @@ class TestUsers:
 
     def test_say_that_they_are_simulated(self, server: Any, environment: MovieLensEnvironment) -> None:
         scripted, locate = server
-        simulate(environment, locate, 1)
+        simulate(environment, over_http(locate), 1)
         assert scripted.requests[0][1]["parameters"] == {"source": "simulator"}
 
     def test_arrive_in_an_order_that_seed_and_round_determine(
@@ -97,7 +98,7 @@ class TestUsers:
         orders = []
         for seed, round in ((1, 0), (1, 0), (1, 1), (2, 0)):
             scripted.requests.clear()
-            simulate(environment, locate, 30, concurrency=1, seed=seed, round=round)
+            simulate(environment, over_http(locate), 30, concurrency=1, seed=seed, round=round)
             orders.append([i["observation"] for i in sent(scripted.requests, "/predict", "instances")])
         assert orders[0] == orders[1]
         assert orders[0] != orders[2] != orders[3] != orders[0]
@@ -108,7 +109,7 @@ class TestTrouble:
     def test_the_same_event_is_sent_again(self, server: Any, environment: MovieLensEnvironment, trouble: int) -> None:
         scripted, locate = server
         scripted.trouble = staticmethod(lambda number: trouble if number in (1, 2, 8) else None)
-        traffic = simulate(environment, locate, 20, concurrency=1)
+        traffic = simulate(environment, over_http(locate), 20, concurrency=1)
         asked = [i["event_id"] for i in sent(scripted.requests, "/predict", "instances")]
         assert asked[0] == asked[1] == asked[2]
         assert len(set(asked)) == traffic.acknowledged == traffic.rewards_acknowledged == 20
@@ -118,14 +119,14 @@ class TestTrouble:
         scripted, locate = server
         scripted.trouble = staticmethod(lambda number: 400)
         with pytest.raises(EndpointError, match=r"/predict answered 400: .*as the test wants it"):
-            simulate(environment, locate, 20)
+            simulate(environment, over_http(locate), 20)
 
     def test_patience_ends_and_what_was_acknowledged_counts(
         self, server: Any, environment: MovieLensEnvironment
     ) -> None:
         scripted, locate = server
         scripted.trouble = staticmethod(lambda number: 503 if number > 5 else None)
-        traffic = simulate(environment, locate, 20, concurrency=1, patience_s=0.2)
+        traffic = simulate(environment, over_http(locate), 20, concurrency=1, patience_s=0.2)
         assert traffic.acknowledged == 5
         assert "gave up after 0.2 s" in str(traffic.ended_early)
 
@@ -133,7 +134,7 @@ class TestTrouble:
         def nowhere() -> str:
             raise EndpointError("no prediction server: endpoint.json is not there")
 
-        traffic = simulate(environment, nowhere, 5, patience_s=0.2)
+        traffic = simulate(environment, over_http(nowhere), 5, patience_s=0.2)
         assert traffic.acknowledged == 0
         assert "endpoint.json is not there" in str(traffic.ended_early)
 
@@ -147,7 +148,9 @@ class TestTrouble:
             nonlocal served
             served += more
 
-        traffic = simulate(environment, locate, 1000, concurrency=4, stop=lambda: served >= 21, on_decisions=count)
+        traffic = simulate(
+            environment, over_http(locate), 1000, concurrency=4, stop=lambda: served >= 21, on_decisions=count
+        )
         assert 21 <= traffic.acknowledged < 30
         assert traffic.rewards_acknowledged == traffic.acknowledged
         assert traffic.ended_early == "interrupted"
