@@ -209,6 +209,7 @@ class Settings(Frozen):
     movielens_dir: Path | None = None
     job_python: str = sys.executable
     server_port: int | None = Field(default=None, ge=1, le=65535)
+    server_url: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     airflow_port: int = Field(default=8088, ge=1, le=65535)
     google_endpoint: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     pubsub_emulator_host: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d+$")

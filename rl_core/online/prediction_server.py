@@ -47,7 +47,8 @@ def main(bandit: Bandit, settings: Settings, port: int) -> int:
         _listen(host, container.http_port or port) as listener,
         opened(bandit, settings, container) as parts,
     ):
-        _serve(application(bandit, container, parts), listener, bandit.name, parts.announce_in)
+        app = application(bandit, container, parts)
+        _serve(app, _announcement(listener, settings.server_url), listener, bandit.name, parts.announce_in)
     return 0
 
 
@@ -77,7 +78,9 @@ def application(bandit: Bandit, container: ServingContainer, parts: Parts) -> AS
     return build_app(bandit, container, lambda: service, lifespan)
 
 
-def _serve(app: ASGIApp, listener: socket.socket, name: str, announce_in: Path | None) -> None:
+def _serve(
+    app: ASGIApp, announcement: Announcement, listener: socket.socket, name: str, announce_in: Path | None
+) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -92,7 +95,6 @@ def _serve(app: ASGIApp, listener: socket.socket, name: str, announce_in: Path |
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    announcement = Announcement(_url(listener), os.getpid(), datetime.now(UTC).isoformat())
     server = _Announced(config, announcement, announce_in, name)
     # uvicorn sends itself the signal again when it has stopped; these handlers end that in status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,12 +115,18 @@ class _Announced(uvicorn.Server):
         await super().startup(sockets)
         if self._state_dir is not None:
             self._announcement.write(self._state_dir)
-        print(f"{self._name}: serving on {self._announcement.url} (pid {self._announcement.pid})", flush=True)
+        print(f"{self._name}: serving on {self._announcement.url} (pid {os.getpid()})", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._state_dir is not None:
             self._announcement.remove(self._state_dir)
         await super().shutdown(sockets)
+
+
+def _announcement(listener: socket.socket, elsewhere: str | None) -> Announcement:
+    """`elsewhere`: BANDIT_SERVER_URL; who reads it there knows another process by our number, if any."""
+    started_at = datetime.now(UTC).isoformat()
+    return Announcement(elsewhere or _url(listener), None if elsewhere else os.getpid(), started_at)
 
 
 def _url(listener: socket.socket) -> str:

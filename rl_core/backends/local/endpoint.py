@@ -19,10 +19,10 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Announcement:
-    """Where a server listens: written once it does, removed when it stops."""
+    """Where a server listens: written once it does, removed when it stops; `pid` is None in another container."""
 
     url: str
-    pid: int
+    pid: int | None
     started_at: str
 
     @staticmethod
@@ -52,7 +52,7 @@ class Announcement:
             raise EndpointAbsent(f"no prediction server: {path} is not there; {_start(state_dir)}") from error
         except (OSError, ValueError, TypeError) as error:
             raise EndpointError(f"{path}: not a server's announcement ({error}); {_start(state_dir)}") from error
-        if not _alive(found.pid):
+        if found.pid is not None and not _alive(found.pid):
             raise EndpointError(f"{found.url}: its server (pid {found.pid}) is gone; {_start(state_dir)}")
         return found
 
