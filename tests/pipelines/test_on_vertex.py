@@ -1,4 +1,4 @@
-"""The submitted spec is really executed: Vertex runner, real client, stand-in, kfp.local, and stages that do nothing."""
+"""The submitted spec is really executed: Vertex runner, real client, stand-in, kfp.local; the stages do nothing."""
 
 from __future__ import annotations
 
