@@ -1,0 +1,179 @@
+"""The whole of a bandit on Google Cloud, in order; made, checked, or taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rl_core.backends.gcp.failures import explained
+from rl_core.backends.gcp.names import ROLES
+from rl_core.backends.gcp.provisioning.accounts import Account
+from rl_core.backends.gcp.provisioning.bindings import Bindings
+from rl_core.backends.gcp.provisioning.bucket import Bucket
+from rl_core.backends.gcp.provisioning.dataset import Dataset
+from rl_core.backends.gcp.provisioning.functions import Function
+from rl_core.backends.gcp.provisioning.grants import GRANTS, Principal
+from rl_core.backends.gcp.provisioning.ledger import Binding, Ledger
+from rl_core.backends.gcp.provisioning.preflight import actor
+from rl_core.backends.gcp.provisioning.repository import Repository
+from rl_core.backends.gcp.provisioning.resource import Found, Part, Resource, Site
+from rl_core.backends.gcp.provisioning.rest import call
+from rl_core.backends.gcp.provisioning.scheduler import SchedulerJob
+from rl_core.backends.gcp.provisioning.topics import Topic
+from rl_core.errors import BanditError, ProvisioningError
+
+Say = Callable[[str], None]
+_ADMINS = {
+    "project": "roles/resourcemanager.projectIamAdmin",
+    "bucket": "roles/storage.admin",
+    "dataset": "roles/bigquery.dataOwner",
+    "table": "roles/bigquery.dataOwner",
+    "topic": "roles/pubsub.admin",
+    "repository": "roles/artifactregistry.admin",
+    "account": "roles/iam.serviceAccountAdmin",
+    "function": "roles/run.admin",
+}
+
+
+def resources(site: Site) -> list[Resource]:
+    """In the order in which they are made; the bucket, which holds the ledger, is the first."""
+    simulated = site.bandit.environment is not None
+    made: list[Resource] = [Bucket(site), Dataset(site), Repository(site), Topic(site, site.names.events_topic)]
+    if simulated:
+        made.append(Topic(site, site.names.simulate_topic))
+    made += [Account(site, role) for role in ROLES if simulated or role != "simulator"]
+    functions: list[Resource] = [Function(site, "logger")]
+    if simulated:
+        functions.append(Function(site, "simulator"))
+        if site.bandit.simulate.schedule is not None:
+            functions.append(SchedulerJob(site))
+    bindings = _bindings(site, wanted(site))
+    return [
+        *made,
+        *[b for b in bindings if b.part == "identities"],
+        *functions,
+        *[b for b in bindings if b.part == "functions"],
+    ]
+
+
+def wanted(site: Site) -> set[Binding]:
+    """Without those of the run-time account where it is unknown: a person has to give these."""
+    number = None
+    found = set()
+    for grant in GRANTS:
+        if grant.simulated and site.bandit.environment is None:
+            continue
+        if grant.to == "pubsub" and number is None:
+            number = _project_number(site)
+        email = _email(site, grant.to, number)
+        if email is not None:
+            found |= {Binding(target, grant.role, f"serviceAccount:{email}") for target in grant.targets}
+    return found
+
+
+def provision(site: Site, part: Part, say: Say) -> None:
+    """Make what is missing of one part, and mend what is stale. Raises ProvisioningError at the first that can't be."""
+    for resource in _of(site, part):
+        with _told(site, f"make {resource.describe()}", resource):
+            found = resource.exists()
+            if found in (Found.ABSENT, Found.STALE):
+                resource.create()
+        told = {Found.ABSENT: "created", Found.STALE: "updated", Found.FOREIGN: "was there before, kept as it is"}
+        say(f"{resource.describe()}: {told.get(found, 'exists')}")
+    if part == "identities" and site.runtime_account is None:
+        say(f"the run-time account is unknown; set google.impersonation_chain, or give by hand: {_by_hand()}")
+
+
+def verify(site: Site, say: Say) -> None:
+    """Raise one ProvisioningError that lists all that is missing; nothing is changed."""
+    missing = []
+    for resource in _of(site, None):
+        described = resource.describe()
+        try:
+            with _told(site, f"look at {described}", resource):
+                found = resource.exists()
+        except ProvisioningError as error:
+            say(f"{described}: can't be verified: {error}")
+            if not _may_not_look(error):
+                missing.append(str(error))
+            continue
+        say(f"{described}: {'would be created' if found is Found.ABSENT else found.value}")
+        if found is Found.ABSENT:
+            missing.append(f"{described} (made with {resource.role})")
+    if missing:
+        raise ProvisioningError(
+            f"{site.names.artefact_name} lacks {len(missing)}: {'; '.join(missing)}. Run the startup DAG with "
+            f"provision=true, or correct google.project={site.names.project}, google.region={site.names.region}"
+        )
+
+
+def teardown(site: Site, say: Say) -> None:
+    """Take away what we made, last made first, past what fails. Raises one ProvisioningError that lists what stayed."""
+    problems = []
+    for resource in reversed([*_of(site, None), *_forgotten(site)]):
+        described = resource.describe()
+        try:
+            with _told(site, f"delete {described}", resource):
+                found = resource.delete()
+        except BanditError as error:
+            say(f"{described}: NOT removed: {error}")
+            problems.append(str(error))
+            continue
+        told = {Found.ABSENT: "is gone already", Found.FOREIGN: "was there before, kept"}
+        say(f"{described}: {told.get(found, 'removed')}")
+    if problems:
+        raise ProvisioningError(f"{len(problems)} could not be removed: {'; '.join(problems)}. Mend it, run this again")
+
+
+def _of(site: Site, part: Part | None) -> list[Resource]:
+    with explained(ProvisioningError, f"look at project {site.names.project}", site.names, "roles/browser on it"):
+        return [resource for resource in resources(site) if part in (None, resource.part)]
+
+
+def _forgotten(site: Site) -> list[Bindings]:
+    """Bindings that the ledger knows and the settings no longer ask for."""
+    with explained(ProvisioningError, "read the ledger", site.names, "roles/storage.objectUser on the bucket"):
+        known = Ledger(site).bindings()
+    targets = {binding.target for binding in wanted(site)}
+    return _bindings(site, {binding for binding in known if binding.target not in targets})
+
+
+def _bindings(site: Site, wanted: set[Binding]) -> list[Bindings]:
+    grouped: dict[str, list[Binding]] = {}
+    for binding in sorted(wanted):
+        grouped.setdefault(binding.target, []).append(binding)
+    found = []
+    for target, group in grouped.items():
+        kind = target.partition(" ")[0]
+        part: Part = "functions" if kind == "function" else "identities"
+        found.append(Bindings(site, target, group, part, f"{_ADMINS[kind]} on the project"))
+    return found
+
+
+def _email(site: Site, principal: Principal, number: str | None) -> str | None:
+    if principal == "airflow":
+        return site.runtime_account
+    if principal == "pubsub":
+        return f"service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+    return site.names.account(next(role for role in ROLES if role == principal))
+
+
+def _project_number(site: Site) -> str:
+    projects = site.rest("cloudresourcemanager", "v3").projects()
+    return str(call(projects.get(name=f"projects/{site.names.project}"))["name"]).rpartition("/")[2]
+
+
+def _by_hand() -> str:
+    return ", ".join(sorted({f"{grant.role} on {grant.place}" for grant in GRANTS if grant.to == "airflow"}))
+
+
+@contextmanager
+def _told(site: Site, what: str, resource: Resource) -> Iterator[None]:
+    with explained(ProvisioningError, what, site.names, f"{resource.role} ({actor(site)})"):
+        yield
+
+
+def _may_not_look(error: ProvisioningError) -> bool:
+    from google.api_core.exceptions import Forbidden
+
+    return isinstance(error.__cause__, Forbidden)

@@ -1,0 +1,108 @@
+"""What every kind of resource can do, and what it works with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rl_core.backends.gcp.names import LABEL, Names
+
+if TYPE_CHECKING:
+    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.config import Bandit
+
+Part = Literal["storage", "messaging", "identities", "functions", "endpoint"]
+PARTS: tuple[Part, ...] = ("storage", "messaging", "identities", "functions", "endpoint")
+"""In the order in which they are made; a later part needs the earlier ones."""
+
+
+class Found(StrEnum):
+    ABSENT = "absent"
+    STALE = "made by us, and the settings have changed since"
+    OURS = "made by us"
+    FOREIGN = "was there before"
+
+
+class Resource(Protocol):
+    """One resource, or bindings of one resource. Every method may be called again after any crash."""
+
+    @property
+    def part(self) -> Part: ...
+
+    @property
+    def role(self) -> str:
+        """What the acting account needs, e.g. "roles/pubsub.admin on the project"."""
+
+    def describe(self) -> str:
+        """Kind and name, e.g. "topic movielens-v1-events"."""
+
+    def exists(self) -> Found: ...
+
+    def create(self) -> None:
+        """Make it where it is absent, mend it where it is stale. Raises what the clients raise."""
+
+    def delete(self) -> Found:
+        """Take away what we made, and only that; gives what there was."""
+
+
+class Owned(ABC):
+    """A resource that is ours as a whole or not at all."""
+
+    def delete(self) -> Found:
+        from google.api_core.exceptions import NotFound
+
+        found = self.exists()
+        if found in (Found.OURS, Found.STALE):
+            try:
+                self._remove()
+            except NotFound:
+                return Found.ABSENT
+        return found
+
+    @abstractmethod
+    def exists(self) -> Found: ...
+
+    @abstractmethod
+    def _remove(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Args:
+    runtime_account: e-mail of the account that tasks, sensors and the joiner act as; None where it is unknown.
+    bundle: the zip of the Cloud Functions.
+    patience_s: how long a new account may take to be known to other services.
+    """
+
+    bandit: Bandit
+    clients: GoogleClients
+    runtime_account: str | None = None
+    bundle: Path | None = None
+    patience_s: float = 60.0
+    _rest: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def names(self) -> Names:
+        return self.clients.names
+
+    @property
+    def mark(self) -> str:
+        """Stands in the description of what carries no label."""
+        return f"{LABEL}={self.names.artefact_name}"
+
+    def rest(self, service: str, version: str) -> Any:
+        """One client of each service is enough: the discovery documents are large."""
+        if (service, version) not in self._rest:
+            self._rest[service, version] = self.clients.rest(service, version)
+        return self._rest[service, version]
+
+    def owner(self, labels: Mapping[str, str] | None) -> Found:
+        """OURS where the labels say so."""
+        return Found.OURS if (labels or {}).get(LABEL) == self.names.artefact_name else Found.FOREIGN
+
+    def owner_by(self, description: str | None) -> Found:
+        return Found.OURS if self.mark in (description or "").split() else Found.FOREIGN

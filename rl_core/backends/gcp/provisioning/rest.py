@@ -1,0 +1,72 @@
+"""Calls of the REST services that have no library of their own in Composer: errors as the libraries raise them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rl_core.backends.gcp.failures import transient
+
+OPERATION_TIMEOUT_S = 1_200.0
+"""A function is built in two to five minutes, a server deployed in ten to twenty."""
+
+_RETRY_S = 60.0
+
+
+def call(request: Any) -> dict[str, Any]:
+    """Execute it; throttling, outages and broken connections are ridden out for a minute.
+
+    Raises GoogleAPICallError: NotFound, Forbidden, Conflict, …
+    """
+    from google.api_core.retry import Retry
+
+    retry = Retry(predicate=transient, initial=0.2, maximum=10.0, timeout=_RETRY_S)
+    answer: dict[str, Any] = retry(_once)(request)
+    return answer
+
+
+def get(request: Any) -> dict[str, Any] | None:
+    """None where the resource does not exist."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        return call(request)
+    except NotFound:
+        return None
+
+
+def wait(operation: dict[str, Any], look: Callable[[str], Any], poll_s: float = 2.0) -> None:
+    """Return once the long-running operation is done.
+
+    Args:
+        look: the request that reads an operation by name.
+    """
+    from google.api_core import exceptions as google
+
+    until = time.monotonic() + OPERATION_TIMEOUT_S
+    pause = 0.05
+    while not operation.get("done"):
+        if time.monotonic() > until:
+            raise google.DeadlineExceeded(f"{operation['name']} is not done after {OPERATION_TIMEOUT_S:.0f} s")
+        time.sleep(pause)
+        pause = min(2 * pause, poll_s)
+        operation = call(look(operation["name"]))
+    if "error" in operation:
+        error = operation["error"]
+        raise google.from_grpc_status(error.get("code", 13), error.get("message", "no reason given"))
+
+
+def _once(request: Any) -> Any:
+    from http.client import HTTPException
+
+    from google.api_core.exceptions import from_http_status
+    from googleapiclient.errors import HttpError
+    from httplib2 import HttpLib2Error
+
+    try:
+        return request.execute()
+    except HttpError as error:
+        raise from_http_status(int(error.resp.status), str(error.reason), errors=error.error_details or ()) from error
+    except (HttpLib2Error, HTTPException) as error:  # HTTPException: an answer that was cut off
+        raise ConnectionError(str(error)) from error
