@@ -1,0 +1,63 @@
+"""What the policy registry stands on: one object that changes hands by its generation."""
+
+from __future__ import annotations
+
+from google.api_core.exceptions import NotFound, PreconditionFailed
+
+from stand_ins.beliefs.scratch import Belief, Scratch
+
+
+def one_of_two_creators_wins(scratch: Scratch) -> str | None:
+    scratch.bucket.blob("created").upload_from_string("first", if_generation_match=0)
+    try:
+        scratch.bucket.blob("created").upload_from_string("second", if_generation_match=0)
+    except PreconditionFailed:
+        assert scratch.bucket.blob("created").download_as_bytes() == b"first"
+        return None
+    raise AssertionError("if_generation_match=0 replaced an object")
+
+
+def a_write_over_a_generation_that_has_passed_is_refused(scratch: Scratch) -> str | None:
+    blob = scratch.bucket.blob("swapped")
+    blob.upload_from_string("1", if_generation_match=0)
+    first = blob.generation
+    scratch.bucket.blob("swapped").upload_from_string("2", if_generation_match=first)
+    try:
+        scratch.bucket.blob("swapped").upload_from_string("3", if_generation_match=first)
+    except PreconditionFailed as error:
+        assert error.code == 412
+    else:
+        raise AssertionError("a stale generation was written over")
+    read = scratch.bucket.blob("swapped")
+    assert read.download_as_bytes() == b"2", "a read after the write sees it"
+    read.reload()
+    assert read.generation > first, f"generations rise: {first} to {read.generation}"
+    return None
+
+
+def what_is_not_there_is_404(scratch: Scratch) -> str | None:
+    try:
+        scratch.bucket.blob("absent").download_as_bytes()
+    except NotFound:
+        return None
+    raise AssertionError("an object that is not there was read")
+
+
+def a_listing_sees_what_was_written_before(scratch: Scratch) -> str | None:
+    for number in range(3):
+        scratch.bucket.blob(f"listed/{number}").upload_from_string(str(number))
+    found = [blob.name for blob in scratch.clients.storage.list_blobs(scratch.bucket.name, prefix="listed/")]
+    assert found == ["listed/0", "listed/1", "listed/2"], f"names ascend: {found}"
+    return None
+
+
+BELIEFS = (
+    Belief("storage", "of two that create an object, one gets 412", one_of_two_creators_wins),
+    Belief(
+        "storage",
+        "a write over a generation that has passed gets 412",
+        a_write_over_a_generation_that_has_passed_is_refused,
+    ),
+    Belief("storage", "an object that is not there is 404", what_is_not_there_is_404),
+    Belief("storage", "a listing is strongly consistent, in order of names", a_listing_sees_what_was_written_before),
+)
