@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-fast test-composer lint types format compile composer-bundle lock bench clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle lock bench clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -59,6 +59,9 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 	$(LOCK) -c requirements/dev.txt requirements/postgres.in -o requirements/postgres.txt
 	for version in $(COMPOSER_PROVIDERS); do \
 	  $(LOCK) requirements/composer-$$version.in -o requirements/composer-$$version.txt; done
+
+smoke-gcp: $(READY) ## ask a real project what our stand-ins believe: make smoke-gcp PROJECT=… [REGION=…] [IMAGE=…]
+	$(PY) -m stand_ins.smoke $(if $(PROJECT),--project $(PROJECT)) $(if $(REGION),--region $(REGION)) $(if $(IMAGE),--image $(IMAGE))
 
 bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
