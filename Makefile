@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle lock bench clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle functions-bundle lock bench clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -68,6 +68,9 @@ bench: $(READY) ## the figures of docs/performance.md, measured here
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi
+
+functions-bundle: $(READY) ## write dist/functions/<bandit>.zip, the Cloud Functions of each bandit with backend gcp
+	@$(PY) -m scripts.functions_bundle
 
 composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins and data of Cloud Composer
 	@$(PY) scripts/composer_bundle.py

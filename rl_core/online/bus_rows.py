@@ -14,22 +14,30 @@ from rl_core.errors import SchemaError
 from rl_core.schema import TABLES, Column, arrow_schema
 
 _STAMPS = ("received_at", "producer", "offset")
+_MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
 
 
 def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:
     """The rows of the table called like the topic. Raises SchemaError naming the first offset that doesn't fit."""
     try:
         return _rows(topic, deliveries, producer)
-    except (ValueError, TypeError, pa.ArrowException):
+    except _MISFITS:
         for delivery in deliveries:
             try:
-                _rows(topic, [delivery], producer)
-            except (ValueError, TypeError, pa.ArrowException) as error:
-                raise SchemaError(
-                    f"{topic} offset {delivery.offset} on the bus (event_id {delivery.key!r}) doesn't fit the log: "
-                    f"{error}; nothing after it is read until this is mended"
-                ) from error
+                row_of(topic, delivery, producer)
+            except SchemaError as error:
+                raise SchemaError(f"{error}; nothing after it is read until this is mended") from error
         raise
+
+
+def row_of(topic: Topic, delivery: Delivery, producer: str) -> pa.Table:
+    """As `rows_of`, of one delivery."""
+    try:
+        return _rows(topic, [delivery], producer)
+    except _MISFITS as error:
+        raise SchemaError(
+            f"{topic} offset {delivery.offset} on the bus (event_id {delivery.key!r}) doesn't fit the log: {error}"
+        ) from error
 
 
 def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:

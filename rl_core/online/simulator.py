@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.bandit.environment import load_environment
@@ -14,13 +14,36 @@ from rl_core.online.connections import Connect
 from rl_core.online.http_client import over_http
 from rl_core.online.traffic import Traffic, simulate
 
-__all__ = ["Traffic", "main", "open_line", "simulate", "summary"]
+__all__ = ["Traffic", "main", "open_line", "send", "simulate"]
 
 _PLAIN_STEPS = 10
 
 
+Watch = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""For so many users: what is to be called with the number of those served since."""
+
+
 def main(bandit: Bandit, settings: Settings, decisions: int, concurrency: int, seed: int, round: int) -> int:
-    """Send the users; 0 if every decision was acknowledged, 1 if not, 130 after Ctrl-C.
+    """Send the users; 0 if every decision was acknowledged, 1 if not, 130 after Ctrl-C. Raises as `send` does."""
+    with _interrupts() as interrupted:
+        traffic = send(bandit, settings, decisions, concurrency, seed, round, stop=interrupted, watch=_progress)
+        if interrupted():
+            return 130
+    return 0 if traffic.complete else 1
+
+
+def send(
+    bandit: Bandit,
+    settings: Settings,
+    decisions: int,
+    concurrency: int,
+    seed: int,
+    round: int,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = lambda users: nullcontext(lambda served: None),
+) -> Traffic:
+    """Simulated users for the bandit's endpoint; says where they go and what became of them.
 
     Raises:
         EndpointError: no server runs, or it refused a request.
@@ -29,7 +52,7 @@ def main(bandit: Bandit, settings: Settings, decisions: int, concurrency: int, s
     with open_line(bandit, settings) as (where, connect):
         environment, data = load_environment(bandit, settings)
         print(f"{bandit.name}: {decisions} users from {data}, {concurrency} at a time, to {where}", flush=True)
-        with _interrupts() as interrupted, _progress(decisions) as advance:
+        with watch(decisions) as advance:
             traffic = simulate(
                 environment,
                 connect,
@@ -37,13 +60,11 @@ def main(bandit: Bandit, settings: Settings, decisions: int, concurrency: int, s
                 concurrency=concurrency,
                 seed=seed,
                 round=round,
-                stop=interrupted,
+                stop=stop,
                 on_decisions=advance,
             )
-    print(summary(traffic), flush=True)
-    if interrupted():
-        return 130
-    return 0 if traffic.acknowledged == traffic.requested == traffic.rewards_acknowledged else 1
+    print(_summary(traffic), flush=True)
+    return traffic
 
 
 @contextmanager
@@ -67,7 +88,7 @@ def open_line(bandit: Bandit, settings: Settings) -> Iterator[tuple[str, Connect
         clients.close()
 
 
-def summary(traffic: Traffic) -> str:
+def _summary(traffic: Traffic) -> str:
     versions = ", ".join(f"{version}: {count}" for version, count in sorted(traffic.policy_versions.items())) or "none"
     line = (
         f"acknowledged {traffic.acknowledged} of {traffic.requested} decisions and {traffic.rewards_acknowledged} "

@@ -41,6 +41,11 @@ class Traffic:
         return len(self.acknowledged_ids)
 
     @property
+    def complete(self) -> bool:
+        """Every decision and every reward was acknowledged."""
+        return self.acknowledged == self.requested == self.rewards_acknowledged
+
+    @property
     def mean_reward(self) -> float:
         return self.reward_sum / max(self.acknowledged, 1)
 

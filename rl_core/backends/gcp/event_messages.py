@@ -81,18 +81,19 @@ class Heartbeat:
 
     @property
     def row(self) -> dict[str, Any]:
-        """As in the table `heartbeats`, but for `received_at`."""
+        """As in the table `heartbeats`."""
         return {
             "producer": self.producer,
             "decisions": self.decisions,
             "rewards": self.rewards,
-            "at": self.at.isoformat(timespec="microseconds"),
+            "at": self.at,
             "ended": self.ended,
         }
 
     @property
     def event(self) -> Event:
-        return Event("heartbeat", self.producer, 0, self.at, self.producer, orjson.dumps(self.row))
+        payload = orjson.dumps({**self.row, "at": self.at.isoformat(timespec="microseconds")})
+        return Event("heartbeat", self.producer, 0, self.at, self.producer, payload)
 
     @classmethod
     def of(cls, payload: bytes) -> Self:
