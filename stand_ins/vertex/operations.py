@@ -1,17 +1,19 @@
-"""`google.longrunning.Operations`: every operation of this stand-in is done when it is answered, and kept."""
+"""`google.longrunning.Operations`: most are done when they are answered; deployments take as long as they do."""
 
 from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, empty_pb2
+from google.rpc import status_pb2
 
 from stand_ins.faults import Faults
-from stand_ins.grpc_service import Rpc, not_found, service
+from stand_ins.grpc_service import ApiError, Rpc, not_found, service
 
 
 class Operations:
@@ -21,13 +23,30 @@ class Operations:
 
     def done(self, resource: str, response: Any = None) -> operations_pb2.Operation:
         """An operation on `resource` that succeeded; `response` is a proto-plus message, or None for Empty."""
-        packed = any_pb2.Any()
-        packed.Pack(empty_pb2.Empty() if response is None else type(response).pb(response))
-        name = f"{resource}/operations/{uuid.uuid4().int % 10**18}"
-        operation = operations_pb2.Operation(name=name, done=True, response=packed)
-        with self._lock:
-            self._known[name] = operation
+        operation = operations_pb2.Operation(name=_new_name(resource), done=True, response=_packed(response))
+        self._keep(operation)
         return operation
+
+    def running(self, resource: str, work: Callable[[], Any]) -> operations_pb2.Operation:
+        """An operation that is done when `work` is; it returns as `done` takes it, or raises ApiError."""
+        name = _new_name(resource)
+
+        def run() -> None:
+            try:
+                ended = operations_pb2.Operation(name=name, done=True, response=_packed(work()))
+            except ApiError as error:
+                status = status_pb2.Status(code=error.code.value[0], message=str(error))
+                ended = operations_pb2.Operation(name=name, done=True, error=status)
+            self._keep(ended)
+
+        started = operations_pb2.Operation(name=name)
+        self._keep(started)
+        threading.Thread(target=run, name="operation", daemon=True).start()
+        return started
+
+    def _keep(self, operation: operations_pb2.Operation) -> None:
+        with self._lock:
+            self._known[operation.name] = operation
 
     def service(self, faults: Faults) -> grpc.GenericRpcHandler:
         def get(request: Any) -> operations_pb2.Operation:
@@ -47,3 +66,13 @@ class Operations:
             "ListOperations": Rpc(listed, operations_pb2.ListOperationsRequest, operations_pb2.ListOperationsResponse),
         }
         return service("google.longrunning.Operations", rpcs, faults)
+
+
+def _new_name(resource: str) -> str:
+    return f"{resource}/operations/{uuid.uuid4().int % 10**18}"
+
+
+def _packed(response: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(empty_pb2.Empty() if response is None else type(response).pb(response))
+    return packed

@@ -15,9 +15,11 @@ import grpc
 
 from stand_ins.faults import Faults
 from stand_ins.vertex.certificates import authority, credentials
+from stand_ins.vertex.endpoints import Endpoints
 from stand_ins.vertex.models import Models
 from stand_ins.vertex.operations import Operations
 from stand_ins.vertex.pipelines import Pipelines
+from stand_ins.vertex.prediction import prediction_service
 from stand_ins.vertex.proxy import Proxy
 
 _OTHERS = {"metadata": "metadata_service"}
@@ -33,8 +35,9 @@ class VertexStandIn:
 
     Attributes:
         pipelines: the jobs, for those who look at them or decide what becomes of them.
+        models, endpoints: what is registered and deployed.
         services: more of them; append before entering.
-        step_environment: further variables of the steps of a pipeline, e.g. `Cloud.environment()` and BANDIT_HOME.
+        step_environment: further variables of the steps of a pipeline and of containers, e.g. `Cloud.environment()`.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class VertexStandIn:
         self.operations = Operations()
         self.pipelines = Pipelines(folder, project, region, faults, self.operations)
         self.models = Models(folder, self.operations)
+        self.endpoints = Endpoints(folder, self.models, self.operations, self.step_environment)
         self.services: list[grpc.GenericRpcHandler] = []
         self._faults = faults
         self._address = host, port
@@ -76,6 +80,7 @@ class VertexStandIn:
         server.add_generic_rpc_handlers((*self._services(), *self.services))
         port = server.add_secure_port("127.0.0.1:0", credentials(authority(self.folder), self.region_host))
         self._handles.enter_context(self.pipelines)
+        self._handles.enter_context(self.endpoints)
         server.start()
         self._handles.callback(lambda: server.stop(grace=0).wait(timeout=10))
         self.proxy = self._handles.enter_context(Proxy(self.region_host, port, self._faults, *self._address))
@@ -89,7 +94,13 @@ class VertexStandIn:
         self._handles.close()
 
     def _services(self) -> list[grpc.GenericRpcHandler]:
-        found = [self.pipelines.service(), self.operations.service(self._faults), self.models.service(self._faults)]
+        found = [
+            self.pipelines.service(),
+            self.operations.service(self._faults),
+            self.models.service(self._faults),
+            self.endpoints.service(self._faults),
+            prediction_service(self.endpoints, self._faults),
+        ]
         for module, maker in _OTHERS.items():
             if find_spec(f"stand_ins.vertex.{module}"):
                 found.append(getattr(import_module(f"stand_ins.vertex.{module}"), maker)(self.folder, self._faults))

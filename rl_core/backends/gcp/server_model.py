@@ -1,0 +1,86 @@
+"""The one server that deploy_mode=pointer runs: a Vertex model of the job image, deployed once for each new image."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.backends.gcp.containers import serving_container
+from rl_core.backends.gcp.vertex_endpoint import DEPLOYED_WITHIN_S, VertexEndpoint
+
+if TYPE_CHECKING:
+    from google.cloud import aiplatform_v1
+
+_LABEL = "container"
+_CALL_S = 30.0
+_DEADLINE_S = 300.0
+
+
+def ensure_server(clients: GoogleClients, timeout_s: float = DEPLOYED_WITHIN_S) -> bool:
+    """Deploy the server of the current image and settings where it is not, move the traffic, undeploy the one before.
+
+    The one before answers until the new one is healthy, and whichever stage this is stopped at, the next call goes on.
+
+    Returns whether anything was to be done. Raises EndpointAbsent, EndpointError, ConfigError without google.image.
+    """
+    endpoint = VertexEndpoint(clients)
+    model = _model(clients, endpoint)
+    before = endpoint.get()
+    deployed_id = endpoint.deploy(model, "server", timeout_s)
+    endpoint.serve(deployed_id)
+    endpoint.undeploy_all_but(deployed_id)
+    after = endpoint.get()
+    return (list(before.deployed_models), dict(before.traffic_split)) != (
+        list(after.deployed_models),
+        dict(after.traffic_split),
+    )
+
+
+def model_name(clients: GoogleClients) -> str:
+    return f"{clients.names.model}-server"
+
+
+def _model(clients: GoogleClients, endpoint: VertexEndpoint) -> aiplatform_v1.Model:
+    """The version of the server's model that has this very container; uploaded where there is none."""
+    from google.cloud import aiplatform_v1
+
+    name, names = model_name(clients), clients.names
+    container = serving_container(clients)
+    written = aiplatform_v1.ModelContainerSpec.to_json(container, sort_keys=True)
+    label = hashlib.sha256(written.encode()).hexdigest()[:40]
+    with endpoint.explained(f"upload {name}"):
+        known = _versions(clients, name)
+        if (found := _labelled(known, label)) is not None:
+            return found
+        kms_key = names.google.kms_key
+        request = aiplatform_v1.UploadModelRequest(
+            parent=names.parent,
+            parent_model=name if known else "",
+            model_id="" if known else name.rpartition("/")[2],
+            model=aiplatform_v1.Model(
+                display_name=name.rpartition("/")[2],
+                labels={**names.labels, _LABEL: label},
+                container_spec=container,
+                encryption_spec=aiplatform_v1.EncryptionSpec(kms_key_name=kms_key) if kms_key else None,
+            ),
+        )
+        clients.models.upload_model(request=request, timeout=_CALL_S).result(timeout=_DEADLINE_S)
+        made = _labelled(_versions(clients, name), label)
+    assert made is not None  # noqa: S101  it was just uploaded
+    return made
+
+
+def _versions(clients: GoogleClients, name: str) -> list[aiplatform_v1.Model]:
+    from google.api_core.exceptions import NotFound
+
+    try:
+        return list(clients.models.list_model_versions(name=name, timeout=_CALL_S))
+    except NotFound:
+        return []
+
+
+def _labelled(versions: list[aiplatform_v1.Model], label: str) -> aiplatform_v1.Model | None:
+    """The first of them: two that uploaded at once deploy the same."""
+    found = [version for version in versions if version.labels.get(_LABEL) == label]
+    return min(found, key=lambda one: int(one.version_id), default=None)
