@@ -70,7 +70,9 @@ def _add_views(app: FastAPI, bandit: Bandit, container: ServingContainer, servic
     )
     async def health() -> Response:
         found = service().health()
-        return _json(found, 200 if found["champion"] else 503)
+        # Vertex AI deploys only what is healthy, and startup deploys the server before it has trained a policy.
+        ready = found["champion"] or (container.http_port is not None and service().vacant)
+        return _json(found, 200 if ready else 503)
 
     @app.get("/state", summary="Always 200 while the process is up", responses={200: {"model": api.State}})
     async def state() -> Response:

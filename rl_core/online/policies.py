@@ -29,12 +29,16 @@ class Served:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is loaded at one moment. A request takes one snapshot and uses it to its end."""
+    """What is loaded at one moment. A request takes one snapshot and uses it to its end.
+
+    `vacant`: there is nothing to load, since no champion was ever named.
+    """
 
     champion: Served | None = None
     challenger: Served | None = None
     predecessor: Served | None = None
     refused: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    vacant: bool = False
 
     def loaded(self) -> dict[str, Served]:
         present = (served for served in (self.champion, self.challenger, self.predecessor) if served)
@@ -83,7 +87,7 @@ class RegistryWatcher:
         self._problem = problem
         self._poll_s = poll_s
         self._on_change: Callable[[], None] = lambda: None
-        self._pointers: tuple[str | None, str | None] = (None, None)
+        self._pointers: tuple[str | None, str | None] | None = None
         self._retry_at = float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
@@ -138,6 +142,7 @@ class RegistryWatcher:
             champion=next_one,
             challenger=loaded.get(challenger) if challenger is not None else None,
             refused=MappingProxyType(refused),
+            vacant=champion is None and next_one is None,
         )
         if next_one is not now.champion and now.champion is not None:
             after = replace(after, predecessor=now.champion)

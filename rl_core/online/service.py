@@ -138,6 +138,11 @@ class Service:
             "durability": self._serving.durability,
         }
 
+    @property
+    def vacant(self) -> bool:
+        """Waits for the first policy there will be."""
+        return self._policies.snapshot.vacant
+
     def state(self) -> dict[str, Any]:
         snapshot = self._policies.snapshot
         taken = sorted(self.latencies)

@@ -83,7 +83,7 @@ def _policies(bandit: Bandit, settings: Settings, container: ServingContainer, c
     if container.remote_artefact is not None:
         from rl_core.backends.gcp.artefacts import download
 
-        name = container.remote_artefact.rstrip("/").rpartition("/")[2]
+        name = settings.policy_version or container.remote_artefact.rstrip("/").rpartition("/")[2]
         into = settings.state_dir(bandit) / "endpoint" / "artefacts" / name
         return OneArtefact(download(clients, container.remote_artefact, into), bandit.problem, settings.policy_version)
     if container.artefact is not None:
