@@ -1,4 +1,4 @@
-"""Simulated traffic as a task: `python -m rl_core simulate` in a process of its own."""
+"""Simulated traffic as a task: `python -m rl_core simulate` in a process of its own, or a request to the function."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
+from bandit_ops.task import BanditTask
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from rl_core.config import Settings
 
-class SimulateTraffic(BaseOperator):
+
+class SimulateTraffic(BanditTask, BaseOperator):
     """Runs the simulator with `BANDIT_JOB_PYTHON`; its lines appear in the task's log as they are written.
 
-    The child stays in the task's process group, which Airflow signals as a whole when the task is stopped.
+    The child stays in the task's process group, which Airflow signals as a whole when the task is stopped. On backend
+    gcp the task asks the simulator function instead, and ends: the function's log tells how it went.
     """
 
     def __init__(self, *, bandit_yaml: Path, **kwargs: Any) -> None:
@@ -26,14 +31,31 @@ class SimulateTraffic(BaseOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> None:
-        from bandit_ops.runners.launch import child_environment
-        from bandit_ops.runners.spec import ROOT
         from rl_core.config import Settings
 
         settings, form = Settings.from_environment(), dict(context["params"])
         if form["seed"] is None:
             form["seed"] = seed_of(context["ti"].dag_id, context["ti"].run_id)
         self.log.info("seed %s", form["seed"])
+        if self.bandit.backend == "gcp":
+            self._ask(form)
+        else:
+            self._send(settings, form)
+
+    def _ask(self, form: dict[str, Any]) -> None:
+        from rl_core.backends.gcp.simulate_topic import ask_for_traffic
+        from rl_core.errors import ConfigError
+
+        if (clients := self.clients) is None:
+            raise ConfigError(f"{self.bandit.name}: no connection to Google Cloud; set google.gcp_conn_id")
+        request = {name: form[name] for name in ("decisions", "concurrency", "seed", "round")}
+        message_id = ask_for_traffic(clients, request)
+        self.log.info("asked %s for %s (message %s)", clients.names.simulate_topic, request, message_id)
+
+    def _send(self, settings: Settings, form: dict[str, Any]) -> None:
+        from bandit_ops.runners.launch import child_environment
+        from bandit_ops.runners.spec import ROOT
+
         command = [settings.job_python, "-m", "rl_core", "simulate", str(self.bandit_yaml)]
         for name in ("decisions", "concurrency", "seed", "round"):
             command += [f"--{name}", str(form[name])]

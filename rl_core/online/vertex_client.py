@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from rl_core.errors import EndpointError
 from rl_core.online.connections import Unreachable
 
 if TYPE_CHECKING:
@@ -60,6 +59,4 @@ def over_vertex(clients: GoogleClients) -> Callable[[], VertexConnection]:
     from rl_core.backends.gcp.endpoint import endpoint_name
 
     name = endpoint_name(clients)
-    if not name:
-        raise EndpointError(f"{clients.names.endpoint}: no such endpoint; run the startup DAG with provision=true")
     return lambda: VertexConnection(clients, lambda: name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rl_core.config import Bandit
+from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,7 +39,8 @@ def said(
     def run(run_id: str, seed: int | None = None) -> str:
         form = {"decisions": 10, "concurrency": 2, "seed": seed, "round": 0}
         ti = SimpleNamespace(dag_id="movielens_simulate", run_id=run_id)
-        task = SimulateTraffic(task_id="simulate", bandit_yaml=repo / "dags" / "bandits" / "movielens.yaml")
+        path = repo / "dags" / "bandits" / "movielens.yaml"
+        task = SimulateTraffic(task_id="simulate", bandit=movielens, bandit_yaml=path)
         task.execute(cast("Context", {"ti": ti, "params": form}))
         return capsys.readouterr().out
 
@@ -89,3 +92,47 @@ def test_the_form_takes_a_seed_or_none(movielens: Bandit) -> None:
     assert seed.resolve(7) == 7
     with pytest.raises(ParamValidationError):
         seed.resolve(-1)
+
+
+class TestOnGoogleCloud:
+    """The DAG's task only asks; the function sends."""
+
+    @pytest.fixture
+    def asked(
+        self, cloud_movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[[], list[Any]]]:
+        """Runs the task, and tells what the simulate topic has got."""
+        from google.pubsub_v1.types import Subscription
+
+        from bandit_ops.traffic import SimulateTraffic
+        from rl_core.backends.gcp.clients import GoogleClients
+        from stand_ins.pubsub import PubSubStandIn
+
+        anonymous = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(anonymous))
+        with PubSubStandIn(tmp_path / "pubsub") as pubsub:
+            monkeypatch.setenv("BANDIT_PUBSUB_EMULATOR_HOST", pubsub.address)
+            clients = GoogleClients(cloud_movielens, Settings.from_environment())
+            clients.publisher.create_topic(name=clients.names.simulate_topic)
+            subscription = "projects/test-project/subscriptions/asked"
+            clients.subscriber.create_subscription(Subscription(name=subscription, topic=clients.names.simulate_topic))
+
+            def ask() -> list[Any]:
+                task = SimulateTraffic(task_id="simulate", bandit=cloud_movielens, bandit_yaml=Path("none.yaml"))
+                form = {"decisions": 10, "concurrency": 2, "seed": None, "round": 0}
+                ti = SimpleNamespace(dag_id="movielens_simulate", run_id="manual__1")
+                task.execute(cast("Context", {"ti": ti, "params": form}))
+                answer = clients.subscriber.pull(subscription=subscription, max_messages=10)
+                return [json.loads(received.message.data) for received in answer.received_messages]
+
+            yield ask
+            clients.close()
+
+    def test_the_function_is_asked_for_the_runs_own_users(self, asked: Callable[[], list[Any]]) -> None:
+        from bandit_ops.traffic import seed_of
+        from rl_core.online.traffic_request import TrafficRequest
+
+        [request] = asked()
+        seed = seed_of("movielens_simulate", "manual__1")
+        assert request == {"decisions": 10, "concurrency": 2, "seed": seed, "round": 0}
+        assert TrafficRequest.of(json.dumps(request).encode()).seed == seed
