@@ -1,0 +1,115 @@
+"""BigQuery's SQL as DuckDB's: one statement, its names resolved, its parameters typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.tokens import TokenType
+
+from stand_ins.bigquery import values
+from stand_ins.bigquery.errors import invalid_query
+from stand_ins.bigquery.warehouse import Warehouse
+
+_TYPES: dict[type[exp.Expression], str] = {
+    exp.Select: "SELECT",
+    exp.Union: "SELECT",
+    exp.Insert: "INSERT",
+    exp.Update: "UPDATE",
+    exp.Delete: "DELETE",
+    exp.Merge: "MERGE",
+    exp.Create: "CREATE_TABLE_AS_SELECT",
+    exp.Drop: "DROP_TABLE",
+    exp.Transaction: "BEGIN_TRANSACTION",
+    exp.Commit: "COMMIT_TRANSACTION",
+    exp.Rollback: "ROLLBACK_TRANSACTION",
+    exp.Declare: "DECLARE",
+    exp.Set: "ASSIGNMENT",
+}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A parameter or a script's variable. `field` is a TableFieldSchema without a name."""
+
+    value: Any
+    field: Mapping[str, Any]
+
+
+def statements(text: str) -> list[str]:
+    """The script's statements, without their semicolons."""
+    try:
+        tokens = sqlglot.tokenize(text, read="bigquery")
+    except SqlglotError as error:
+        invalid_query(f"Syntax error: {' '.join(str(error).split())}")
+    cuts = [token.start for token in tokens if token.token_type == TokenType.SEMICOLON]
+    pieces = [text[low:high] for low, high in zip([0, *(c + 1 for c in cuts)], [*cuts, len(text)], strict=True)]
+    with_words = [piece for piece in pieces if sqlglot.tokenize(piece, read="bigquery")]
+    return [piece.strip() for piece in with_words]
+
+
+def parse(statement: str) -> exp.Expression:
+    """Raises BigQueryError where it is no statement that BigQuery (or this stand-in) takes."""
+    try:
+        parsed = sqlglot.parse_one(statement, read="bigquery")
+    except SqlglotError as error:
+        said = " ".join(str(error).replace("\x1b[4m", "").replace("\x1b[0m", "").split())
+        invalid_query(f"Syntax error: {said}")
+    if type(parsed) not in _TYPES:
+        invalid_query(f"Syntax error: Unexpected keyword {statement.split()[0].upper()} at [1:1]")
+    return parsed
+
+
+def statement_type(parsed: exp.Expression) -> str:
+    return _TYPES[type(parsed)]
+
+
+def resolve(
+    parsed: exp.Expression,
+    warehouse: Warehouse,
+    default: tuple[str, str] | None,
+    location: str,
+    temporary: Iterable[str],
+    known: Mapping[str, Typed],
+) -> dict[str, Any]:
+    """Change the tree in place so that DuckDB can run it; returns the values of the parameters that it uses."""
+    ours = set(temporary)
+    common = {cte.alias for cte in parsed.find_all(exp.CTE)}
+    for table in list(parsed.find_all(exp.Table)):
+        if not isinstance(table.this, exp.Identifier):
+            continue  # UNNEST and the like
+        if not table.db and (table.name in ours or table.name in common):
+            continue
+        project, dataset = (table.catalog or warehouse.project, table.db)
+        if not dataset:
+            if default is None:
+                invalid_query(f'Table "{table.name}" must be qualified with a dataset (e.g. dataset.table).')
+            project, dataset = default
+        if project != warehouse.project:
+            invalid_query(f"Access Denied: Project {project}: User does not have bigquery.tables.getData permission")
+        warehouse.dataset(dataset, location)
+        warehouse.table(dataset, table.name)
+        table.set("catalog", None)
+        table.set("db", exp.to_identifier(dataset, quoted=True))
+    used = {}
+    for node in list(parsed.find_all(exp.Parameter, exp.Column)):
+        if isinstance(node, exp.Column) and (node.table or node.name not in known):
+            continue
+        if isinstance(node, exp.Parameter) and node.name not in known:
+            invalid_query(f"Query parameter '{node.name}' not found at [1:1]")
+        one = known[node.name]
+        used[node.name] = one.value
+        kind = exp.DataType.build(values.duckdb_type(one.field), dialect="duckdb")
+        typed = exp.Cast(this=exp.Parameter(this=exp.Var(this=node.name)), to=kind)
+        if node is parsed:
+            return used
+        node.replace(typed)
+    return used
+
+
+def for_duckdb(parsed: exp.Expression) -> str:
+    return parsed.sql("duckdb", identify=True)
