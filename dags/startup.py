@@ -3,6 +3,9 @@
 `source=simulation` lets a uniform random policy act in the environment and trains on what it logged; `source=log`
 trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
 
+A bandit with `backend: gcp` is provisioned first: what is missing is made, under `google.provisioner`; with
+`provision=false` it is only looked for. Every task may be cleared and run again.
+
 ## When this fails
 - `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.
 - `take_lease`: *is held by* – another training runs; wait for it, then clear the task.
@@ -20,13 +23,15 @@ from bandit_ops.lease import ReleaseLease, TakeLease
 from bandit_ops.params import startup_params
 from bandit_ops.pipeline_tasks import pipeline
 from bandit_ops.plans import startup_plan
+from bandit_ops.provisioning import advice, provisioning
 
 for bandit in good_bandits(__file__):
-    with DAG(**house_rules(bandit, "startup", __doc__), schedule=None, params=startup_params(bandit)):
+    with DAG(**house_rules(bandit, "startup", advice(bandit, __doc__)), schedule=None, params=startup_params(bandit)):
         lease = TakeLease(task_id="take_lease", bandit=bandit, planner=startup_plan)
         train = pipeline(bandit, lease.output, group_id="train", setups=[lease])
         announce = AnnounceChampion(task_id="announce_champion", bandit=bandit, report=train.wait.output)
         release = ReleaseLease(task_id="release_lease", bandit=bandit, after=train.cancel)
 
+        provisioning(bandit, before=lease)
         lease >> train.submit
         [announce, train.cancel] >> release.as_teardown(setups=lease)

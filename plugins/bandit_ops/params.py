@@ -34,6 +34,7 @@ def startup_params(bandit: Bandit) -> Params:
         ),
         **_agent_params(bandit),
         "enable_caching": _caching(),
+        **(_provision_params() if bandit.backend == "gcp" else {}),
     }
 
 
@@ -76,6 +77,30 @@ def rollback_params() -> Params:
             pattern=r"^(previous|[a-z][-a-z0-9]*-\d{4,})$",
             title="Version",
             description="What serves again: previous (the champion's parent) or a version as movielens-v1-0003.",
+        )
+    }
+
+
+def teardown_params(bandit: Bandit) -> Params:
+    return {
+        "confirm": Param(
+            "",
+            type="string",
+            minLength=1,
+            title="Type the prefix",
+            description=f"{bandit.prefix} or {bandit.artefact_name}: what is taken away, log and policies included.",
+        ),
+        "force": _switch("Force", "Even while a training holds the lease or a job runs."),
+    }
+
+
+def _provision_params() -> Params:
+    return {
+        "provision": Param(
+            True,
+            type="boolean",
+            title="Provision",
+            description="Make what is missing on Google Cloud. Off: only verify, and fail with a list of it.",
         )
     }
 

@@ -44,5 +44,8 @@ class PipelineRunner(Protocol):
     def cancel(self, job_id: str) -> None:
         """Return once the job is terminal; a terminal or unknown job is left as it is. Raises RunnerError."""
 
+    def active(self) -> list[str]:
+        """The bandit's jobs that have not ended, whoever submitted them. Raises RunnerError."""
+
     def url(self, job_id: str) -> str:
         """Where a person looks at the run."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.containers import serving_container
-from rl_core.backends.gcp.vertex_endpoint import DEPLOYED_WITHIN_S, VertexEndpoint
+from rl_core.backends.gcp.vertex_endpoint import DEPLOYED_WITHIN_S, VertexEndpoint, deployed_version, traffic
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
@@ -37,6 +37,16 @@ def ensure_server(clients: GoogleClients, timeout_s: float = DEPLOYED_WITHIN_S) 
     )
 
 
+def is_current(clients: GoogleClients) -> bool:
+    """Whether all traffic goes to the server of the current image and settings. Raises EndpointError."""
+    endpoint = VertexEndpoint(clients)
+    found = endpoint.find()
+    with endpoint.explained(f"look at {model_name(clients)}"):
+        model = _labelled(_versions(clients, model_name(clients)), _label(clients))
+    deployed = None if found is None or model is None else deployed_version(found, model)
+    return found is not None and deployed is not None and dict(traffic(found)) == {str(deployed.id): 100}
+
+
 def model_name(clients: GoogleClients) -> str:
     return f"{clients.names.model}-server"
 
@@ -46,9 +56,7 @@ def _model(clients: GoogleClients, endpoint: VertexEndpoint) -> aiplatform_v1.Mo
     from google.cloud import aiplatform_v1
 
     name, names = model_name(clients), clients.names
-    container = serving_container(clients)
-    written = aiplatform_v1.ModelContainerSpec.to_json(container, sort_keys=True)
-    label = hashlib.sha256(written.encode()).hexdigest()[:40]
+    container, label = serving_container(clients), _label(clients)
     with endpoint.explained(f"upload {name}"):
         known = _versions(clients, name)
         if (found := _labelled(known, label)) is not None:
@@ -69,6 +77,13 @@ def _model(clients: GoogleClients, endpoint: VertexEndpoint) -> aiplatform_v1.Mo
         made = _labelled(_versions(clients, name), label)
     assert made is not None  # noqa: S101  it was just uploaded
     return made
+
+
+def _label(clients: GoogleClients) -> str:
+    from google.cloud import aiplatform_v1
+
+    written = aiplatform_v1.ModelContainerSpec.to_json(serving_container(clients), sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()[:40]
 
 
 def _versions(clients: GoogleClients, name: str) -> list[aiplatform_v1.Model]:

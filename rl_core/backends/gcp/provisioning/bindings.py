@@ -29,8 +29,8 @@ class Bindings:
         self.role = role
 
     def describe(self) -> str:
-        given = ", ".join(f"{b.role} to {b.member.partition(':')[2]}" for b in self._wanted)
-        return f"IAM of {target_of(self._site, self._target).name}: {given}"
+        given = sorted(f"{b.role} to {b.member.partition(':')[2].partition('@')[0]}" for b in self._wanted)
+        return f"IAM of {target_of(self._site, self._target).name} ({', '.join(given)})"
 
     def exists(self) -> Found:
         return Found.ABSENT if self.missing() else Found.OURS

@@ -11,6 +11,7 @@ from rl_core.backends.gcp.provisioning.accounts import Account
 from rl_core.backends.gcp.provisioning.bindings import Bindings
 from rl_core.backends.gcp.provisioning.bucket import Bucket
 from rl_core.backends.gcp.provisioning.dataset import Dataset
+from rl_core.backends.gcp.provisioning.endpoint import DeployedServer, ServingEndpoint
 from rl_core.backends.gcp.provisioning.functions import Function
 from rl_core.backends.gcp.provisioning.grants import GRANTS, Principal
 from rl_core.backends.gcp.provisioning.ledger import Binding, Ledger
@@ -47,12 +48,16 @@ def resources(site: Site) -> list[Resource]:
         functions.append(Function(site, "simulator"))
         if site.bandit.simulate.schedule is not None:
             functions.append(SchedulerJob(site))
+    endpoint: list[Resource] = [ServingEndpoint(site)]
+    if site.names.google.endpoint.deploy_mode == "pointer":
+        endpoint.append(DeployedServer(site))
     bindings = _bindings(site, wanted(site))
     return [
         *made,
         *[b for b in bindings if b.part == "identities"],
         *functions,
         *[b for b in bindings if b.part == "functions"],
+        *endpoint,
     ]
 
 

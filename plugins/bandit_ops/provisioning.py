@@ -1,0 +1,167 @@
+"""Provisioning and teardown as tasks; what is made and how is in rl_core/backends/gcp/provisioning."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException
+
+from bandit_ops.lease import LEASE_TTL_S, holder_of
+from bandit_ops.task import BanditTask
+from rl_core.config import Bandit, Settings
+from rl_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from rl_core.backends.gcp.provisioning.resource import Part, Site
+
+GROUP = "provision"
+CHECK = f"{GROUP}.check"
+_WITHIN: dict[Part, timedelta] = {
+    "storage": timedelta(minutes=10),
+    "messaging": timedelta(minutes=10),
+    "identities": timedelta(minutes=15),
+    "functions": timedelta(minutes=45),
+    "endpoint": timedelta(hours=1),
+}
+
+
+_ADVICE = """
+- `provision.check`: *can't be provisioned* – the error names each setting to correct, role to give, API to enable.
+- `provision.check`: *lacks* – `provision` was off and something is missing; the error lists it.
+- `provision.functions`: *no … .zip* – run `make functions-bundle` and upload the Composer bundle.
+- `provision.endpoint`: *google.image is not set* – build the image, put its digest into the YAML, clear the task.
+"""
+
+
+def advice(bandit: Bandit, doc: str | None) -> str:
+    """The page of a DAG that begins with the task group `provision`."""
+    return (doc or "").rstrip() + (_ADVICE if bandit.backend == "gcp" else "\n")
+
+
+def provisioning(bandit: Bandit, before: BaseOperator) -> None:
+    """The task group `provision`, upstream of `before`; nothing for a bandit that keeps nothing on Google Cloud."""
+    if bandit.backend != "gcp":
+        return
+    with TaskGroup(GROUP, tooltip="make what is missing on Google Cloud; provision=false only verifies"):
+        last: BaseOperator = CheckProvisioning(task_id="check", bandit=bandit)
+        for part, within in _WITHIN.items():
+            task = ProvisionPart(task_id=part, bandit=bandit, part=part, execution_timeout=within, retries=3)
+            last >> task
+            last = task
+        last >> before
+
+
+class ProvisioningTask(BanditTask):
+    """Acts as `google.provisioner`; as the run-time account where there is none."""
+
+    def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
+        google = bandit.google
+        if google is not None and google.provisioner is not None:
+            kwargs.setdefault("impersonation_chain", [google.provisioner])
+        super().__init__(bandit=bandit, **kwargs)
+
+    def site(self) -> Site:
+        from rl_core.backends.gcp.provisioning.resource import Site
+
+        clients = self.clients
+        if clients is None or self.gcp_conn_id is None:
+            raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} has nothing on Google Cloud")
+        runtime = runtime_account(self.bandit, self.gcp_conn_id)
+        return Site(self.bandit, clients, runtime, bundle_of(self.bandit))
+
+
+class CheckProvisioning(ProvisioningTask):
+    """Fails with one error that names all that is wrong, before anything is made."""
+
+    def execute(self, context: Context) -> None:
+        from rl_core.backends.gcp.provisioning import build, preflight
+
+        may_make = bool(context["params"]["provision"])
+        site = self.site()
+        preflight.check(site, may_make=may_make)
+        if not may_make:
+            build.verify(site, self.log.info)
+
+
+class ProvisionPart(ProvisioningTask):
+    """Makes one part of what is missing; each may be tried again after any crash."""
+
+    def __init__(self, *, part: Part, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.part: Part = part
+
+    def execute(self, context: Context) -> None:
+        from rl_core.backends.gcp.provisioning import build
+
+        if not context["params"]["provision"]:
+            self.log.info("provision=false: nothing is made; %s has looked at it", CHECK)
+            return
+        build.provision(self.site(), self.part, self.log.info)
+
+
+class TearDown(ProvisioningTask):
+    """Takes away what provisioning made, or the state of a local bandit. Holds the training lease meanwhile."""
+
+    def execute(self, context: Context) -> None:
+        form, settings = context["params"], Settings.from_environment()
+        typed, asked = str(form["confirm"]).strip(), (self.bandit.prefix, self.bandit.artefact_name)
+        if typed not in asked:
+            raise AirflowFailException(
+                f"{typed!r} was typed to confirm, {asked[0]!r} or {asked[1]!r} is asked for; nothing was touched"
+            )
+        if not form["force"] and (reason := self._busy(context, settings)):
+            raise AirflowFailException(f"{reason}; wait for it to end, or set force. Nothing was touched")
+        if self.bandit.backend == "gcp":
+            from rl_core.backends.gcp.provisioning import build
+
+            build.teardown(self.site(), self.log.info)
+        else:
+            from bandit_ops.local_state import forget
+
+            forget(self.bandit, settings, self.log.info)
+
+    def _busy(self, context: Context, settings: Settings) -> str | None:
+        """Why the bandit can't be taken away now: a training, or a job that outlived its run."""
+        from rl_core.backends import open_registry
+        from rl_core.errors import LeaseHeld, RegistryError
+
+        if self.bandit.backend == "local" and not settings.state_dir(self.bandit).exists():
+            return None
+        try:
+            open_registry(self.bandit, settings, self.clients).lease(holder_of(context), LEASE_TTL_S)
+        except LeaseHeld as held:
+            return str(held)
+        except RegistryError as error:  # none is left, as after a teardown that stopped halfway
+            self.log.info("no lease can be taken: %s", error)
+        active = self.open_runner().active()
+        return f"job {active[0]} is still active" if active else None
+
+
+def runtime_account(bandit: Bandit, gcp_conn_id: str) -> str | None:
+    """E-mail of the account that run-time tasks act as; None where it can't be known, as for a person's login."""
+    from bandit_ops.google import clients_of
+
+    if bandit.google is not None and bandit.google.impersonation_chain:
+        return bandit.google.impersonation_chain[-1]
+    credentials = clients_of(bandit, gcp_conn_id, None).credentials
+    email = getattr(credentials, "service_account_email", None)
+    if email == "default":  # of a machine's own account, known after its first token
+        from google.auth.transport.requests import Request
+
+        credentials.refresh(Request())
+        email = getattr(credentials, "service_account_email", None)
+    return email if email and "@" in email else None
+
+
+def bundle_of(bandit: Bandit) -> Path | None:
+    """The functions' zip: in the repository's dist/, or in the data/ beside Composer's plugins/."""
+    from bandit_ops.runners.spec import ROOT
+
+    name = f"{bandit.name}.zip"
+    places = (ROOT / "dist" / "functions", ROOT.parent / "data" / "banditloop" / "functions")
+    return next((place / name for place in places if (place / name).is_file()), None)
