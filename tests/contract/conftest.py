@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.base import EventStore, MessageBus, PolicyRegistry
+from rl_core.backends.base import Delivery, EventStore, MessageBus, PolicyRegistry, Publisher, Topic
 from rl_core.config import Bandit, Settings
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
 if TYPE_CHECKING:
     from rl_core.backends.gcp.clients import GoogleClients
+    from tests.delivered_events import DeliveredEvents
 
 
 class Backend(Protocol):
     """Each call opens another handle on the same state, as another process would."""
+
+    def open_publisher(self) -> Publisher: ...
+
+    def accepted(self, topic: Topic) -> list[Delivery]:
+        """Everything that publishers of this backend had acknowledged, by offset; of several producers one by one."""
 
     def open_bus(self) -> MessageBus: ...
 
@@ -33,6 +40,12 @@ class LocalBackend:
     def __init__(self, path: Path, handles: ExitStack) -> None:
         self._path = path
         self._handles = handles
+
+    def open_publisher(self) -> Publisher:
+        return self.open_bus()
+
+    def accepted(self, topic: Topic) -> list[Delivery]:
+        return self.open_bus().read(topic, 0, 1_000_000)
 
     def open_bus(self) -> MessageBus:
         from rl_core.backends.local.message_bus import SqliteBus
@@ -77,6 +90,23 @@ class GcpBackend:
         self._handles.callback(clients.close)
         return clients
 
+    def open_publisher(self) -> Publisher:
+        from rl_core.backends.gcp.message_bus import PubSubPublisher
+
+        publisher = PubSubPublisher(self.events.clients)
+        self._handles.callback(publisher.close)
+        return publisher
+
+    def accepted(self, topic: Topic) -> list[Delivery]:
+        return [event.delivery for event in self.events.of(topic)]
+
+    @cached_property
+    def events(self) -> DeliveredEvents:
+        """What Pub/Sub delivers of the topic, from here on."""
+        from tests.delivered_events import DeliveredEvents
+
+        return DeliveredEvents(self.clients("pubsub"), self.cloud.pubsub)
+
     def open_registry(self) -> PolicyRegistry:
         from rl_core.backends.gcp.policy_registry import VertexRegistry
 
@@ -98,6 +128,11 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, cloud_movielens: Ban
             yield GcpBackend(tmp_path, handles, cloud_movielens)
         else:
             yield LocalBackend(tmp_path, handles)
+
+
+@pytest.fixture
+def publisher(backend: Backend) -> Publisher:
+    return backend.open_publisher()
 
 
 @pytest.fixture
