@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rl_core.backends.gcp.names import Names
 from rl_core.errors import BanditError
@@ -22,6 +23,13 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, google.GoogleAPICallError):
         return error.code in _TRANSIENT_CODES or isinstance(error, google.Aborted | google.Unknown)
     return isinstance(error, ConnectionError | TimeoutError | http.ConnectionError | http.Timeout | TransportError)
+
+
+def patiently(timeout_s: float = 60.0) -> Any:
+    """A google.api_core Retry for calls that may be repeated: reads, and writes that say the same again."""
+    from google.api_core.retry import Retry
+
+    return Retry(predicate=transient, initial=0.2, maximum=5.0, timeout=timeout_s)
 
 
 @contextmanager

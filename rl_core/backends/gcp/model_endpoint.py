@@ -7,6 +7,7 @@ only through the split, and would be logged as decisions.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from rl_core.backends.gcp.clients import GoogleClients
@@ -17,6 +18,8 @@ from rl_core.errors import EndpointError, PolicyError
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
+
+_log = logging.getLogger(__name__)
 
 
 class ModelEndpoint:
@@ -50,7 +53,10 @@ class ModelEndpoint:
         deployed_id = self._endpoint.deploy(model, version, timeout_s)
         self._endpoint.serve(deployed_id)
         others = [one for one in before.deployed_models if str(one.id) != deployed_id]
-        self._endpoint.undeploy_all_but(deployed_id, *self._predecessor(before, others, version))
+        try:
+            self._endpoint.undeploy_all_but(deployed_id, *self._predecessor(before, others, version))
+        except EndpointError as error:  # it serves; raising would undo its promotion
+            _log.warning("what served before %s still costs money until the next deployment: %s", version, error)
 
     def state(self) -> dict[str, Any]:
         endpoint = self._endpoint.get()

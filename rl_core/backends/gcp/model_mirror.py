@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.containers import image_of, serving_container
-from rl_core.backends.gcp.failures import explained, transient
+from rl_core.backends.gcp.failures import explained, patiently, transient
 from rl_core.backends.registry_state import AliasName, RegistryState
 from rl_core.errors import RegistryError
 
@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 ROLE = "roles/aiplatform.user on the project"
 _DEADLINE_S = 300.0
 _CALL_S = 30.0
+_PATIENCE_S = 10.0
 _ALIASES: tuple[AliasName, ...] = ("champion", "challenger")
 _LABEL = "policy_version"
 
@@ -70,7 +71,9 @@ class ModelMirror:
         from google.api_core.exceptions import NotFound
 
         try:
-            listed = list(self._clients.models.list_model_versions(name=self._name, timeout=_CALL_S))
+            listed = list(
+                self._clients.models.list_model_versions(name=self._name, timeout=_CALL_S, retry=patiently(_PATIENCE_S))
+            )
         except NotFound:
             return {}
         found: dict[str, aiplatform_v1.Model] = {}
@@ -140,7 +143,9 @@ class ModelMirror:
             self._merge(wanted, alias)
 
     def _merge(self, model: aiplatform_v1.Model, alias: str) -> None:
-        self._clients.models.merge_version_aliases(name=_numbered(model), version_aliases=[alias], timeout=_CALL_S)
+        self._clients.models.merge_version_aliases(
+            name=_numbered(model), version_aliases=[alias], timeout=_CALL_S, retry=patiently(_PATIENCE_S)
+        )
 
 
 def _numbered(model: aiplatform_v1.Model) -> str:

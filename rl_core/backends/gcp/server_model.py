@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.containers import serving_container
+from rl_core.backends.gcp.failures import patiently
 from rl_core.backends.gcp.vertex_endpoint import DEPLOYED_WITHIN_S, VertexEndpoint, deployed_version, traffic
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def model_name(clients: GoogleClients) -> str:
 
 
 def _model(clients: GoogleClients, endpoint: VertexEndpoint) -> aiplatform_v1.Model:
-    """The version of the server's model that has this very container; uploaded where there is none."""
+    """The version of the server's model for this container, machine and number; uploaded where there is none."""
     from google.cloud import aiplatform_v1
 
     name, names = model_name(clients), clients.names
@@ -82,15 +83,17 @@ def _model(clients: GoogleClients, endpoint: VertexEndpoint) -> aiplatform_v1.Mo
 def _label(clients: GoogleClients) -> str:
     from google.cloud import aiplatform_v1
 
+    names = clients.names
     written = aiplatform_v1.ModelContainerSpec.to_json(serving_container(clients), sort_keys=True)
-    return hashlib.sha256(written.encode()).hexdigest()[:40]
+    size = names.google.endpoint.model_dump_json(include={"machine_type", "min_replicas", "max_replicas"})
+    return hashlib.sha256(f"{written}{size}{names.account('server')}".encode()).hexdigest()[:40]
 
 
 def _versions(clients: GoogleClients, name: str) -> list[aiplatform_v1.Model]:
     from google.api_core.exceptions import NotFound
 
     try:
-        return list(clients.models.list_model_versions(name=name, timeout=_CALL_S))
+        return list(clients.models.list_model_versions(name=name, timeout=_CALL_S, retry=patiently()))
     except NotFound:
         return []
 

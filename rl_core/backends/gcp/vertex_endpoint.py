@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained
+from rl_core.backends.gcp.failures import explained, patiently, transient
 from rl_core.backends.gcp.names import LABEL
 from rl_core.errors import EndpointAbsent, EndpointError
 
@@ -25,6 +25,7 @@ _CALL_S = 30.0
 _SHORT_S = 300.0
 DEPLOYED_WITHIN_S = 2400.0
 _POLL_S = 2.0
+_TRIES = 5
 
 
 class VertexEndpoint:
@@ -37,7 +38,7 @@ class VertexEndpoint:
         wanted = f'display_name="{names.endpoint}" AND labels.{LABEL}="{names.artefact_name}"'
         with self.explained(f"look for endpoint {names.endpoint}"):
             listed = self._clients.endpoints.list_endpoints(
-                request={"parent": names.parent, "filter": wanted}, timeout=_CALL_S
+                request={"parent": names.parent, "filter": wanted}, timeout=_CALL_S, retry=patiently()
             )
             found = sorted(listed, key=lambda one: str(one.create_time))
         return found[0] if found else None
@@ -114,14 +115,22 @@ class VertexEndpoint:
         from google.cloud import aiplatform_v1
         from google.protobuf.field_mask_pb2 import FieldMask
 
-        endpoint = self.get()
-        if dict(endpoint.traffic_split) == {deployed_id: 100}:
-            return
-        changed = aiplatform_v1.Endpoint(name=endpoint.name, traffic_split={deployed_id: 100}, etag=endpoint.etag)
-        with self.explained(f"shift the traffic of {endpoint.name}"):
-            self._clients.endpoints.update_endpoint(
-                endpoint=changed, update_mask=FieldMask(paths=["traffic_split"]), timeout=_CALL_S
-            )
+        for left in reversed(range(_TRIES)):
+            endpoint = self.get()
+            if dict(endpoint.traffic_split) == {deployed_id: 100}:
+                return
+            changed = aiplatform_v1.Endpoint(name=endpoint.name, traffic_split={deployed_id: 100}, etag=endpoint.etag)
+            with self.explained(f"shift the traffic of {endpoint.name}"):
+                try:
+                    self._clients.endpoints.update_endpoint(
+                        endpoint=changed, update_mask=FieldMask(paths=["traffic_split"]), timeout=_CALL_S
+                    )
+                except Exception as error:  # whether it took effect, the next look tells
+                    if not transient(error) or not left:
+                        raise
+                    time.sleep(_POLL_S / 4)
+                else:
+                    return
 
     def undeploy_all_but(self, *kept: str) -> None:
         """Undeploy the others; those without traffic go first. Raises EndpointError."""
@@ -171,7 +180,8 @@ class VertexEndpoint:
         from google.longrunning.operations_pb2 import ListOperationsRequest
 
         request: Any = ListOperationsRequest(name=name, filter="done=false")
-        return any(not one.done for one in self._clients.endpoints.list_operations(request, timeout=_CALL_S).operations)
+        listed = self._clients.endpoints.list_operations(request, timeout=_CALL_S, retry=patiently())
+        return any(not one.done for one in listed.operations)
 
 
 def deployed_version(
