@@ -7,14 +7,15 @@ again from the message bus, which does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from rl_core.errors import SchemaError, StoreError
+from rl_core.backends.conform import conform
+from rl_core.errors import StoreError
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable as Handle
@@ -126,27 +127,3 @@ class DeltaTable:
             yield
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise StoreError(f"{self._path}: {' '.join(str(error).split())}") from error
-
-
-def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the schema's column order and nullability. Raises SchemaError naming the column."""
-    missing = [name for name in schema.names if name not in rows.column_names and not schema.field(name).nullable]
-    foreign = [name for name in rows.column_names if name not in schema.names]
-    if missing or foreign:
-        raise SchemaError(f"rows lack {_listed(missing)} and bring {_listed(foreign)}; see rl_core/schema.py")
-    columns = []
-    for field in schema:
-        if field.name not in rows.column_names:
-            columns.append(pa.nulls(rows.num_rows, field.type))
-            continue
-        column = rows.column(field.name)
-        if not column.type.equals(field.type):
-            raise SchemaError(f"column {field.name!r} is {column.type}; the schema says {field.type}")
-        if column.null_count and not field.nullable:
-            raise SchemaError(f"column {field.name!r} holds {column.null_count} nulls; it must not")
-        columns.append(column)
-    return pa.table(columns, schema=schema)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "nothing"

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rl_core.backends.base import Pending, Window
+from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
 from rl_core.backends.local import pending_sql
-from rl_core.backends.local.delta_table import DeltaTable, conform
+from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.files import locked
-from rl_core.errors import SchemaError, StoreError
+from rl_core.errors import StoreError
 from rl_core.schema import INTERACTION_SCHEMA, TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -41,14 +42,11 @@ class DeltaEventStore:
         rows = conform(rows, arrow_schema(TABLES[table]))
         if not rows.num_rows:
             return 0
-        producer, first, last = _span(table, rows)
+        producer, first, last = span(table, rows)
         with self._writing(table) as delta:
             known = delta.version_of(producer)
             if first > known + 1:
-                raise StoreError(
-                    f"{table} of {producer!r}: offset {known} is followed by {first}; "
-                    f"append {known + 1}..{first - 1} first"
-                )
+                raise gap(table, producer, known, first)
             fresh = rows.slice(max(0, known + 1 - first))
             if fresh.num_rows:
                 delta.append(fresh, producer, last)
@@ -65,9 +63,7 @@ class DeltaEventStore:
         with self._writing("interactions") as delta:
             head = delta.version_of(_JOINER)
             if seqs[0] != head + 1 or (seqs[1:] - seqs[:-1] != 1).any():
-                raise StoreError(
-                    f"interactions end at seq {head}; got seq {seqs[0]}..{seqs[-1]}: read head() and join again"
-                )
+                raise not_the_next(head, seqs[0], seqs[-1])
             delta.append(rows, _JOINER, int(seqs[-1]))
 
     def append_apart(self, rows: pa.Table) -> None:
@@ -88,14 +84,7 @@ class DeltaEventStore:
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         low, high = window
-        if not 0 <= low <= high:
-            raise StoreError(f"window ({low}, {high}] is none; give 0 <= seq_low <= seq_high")
-        head = self.head()
-        if high > head:
-            raise StoreError(f"window ({low}, {high}] reaches past head {head}; wait for more interactions")
-        wanted = list(columns) if columns is not None else INTERACTION_SCHEMA.names
-        if unknown := set(wanted) - set(INTERACTION_SCHEMA.names):
-            raise StoreError(f"interactions have no column {min(unknown)!r}; see rl_core/schema.py")
+        wanted = window_of(window, self.head(), columns)
         files = self._tables["interactions"].dataset(f"seq > {low} AND seq <= {high}")
         inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
         rows = _read(files, inside, list(dict.fromkeys(["seq", *wanted]))).sort_by("seq")
@@ -165,21 +154,6 @@ class DeltaEventStore:
     def _writing(self, table: str) -> Iterator[DeltaTable]:
         with locked(self._locks / f"{table}.lock", f"an append to {table}"):
             yield self._tables[table]
-
-
-def _span(table: str, rows: pa.Table) -> tuple[str, int, int]:
-    """Producer, first and last offset of rows that one producer stamped in a row."""
-    producers = pc.unique(rows["producer"]).to_pylist()
-    if len(producers) != 1:
-        raise SchemaError(
-            f"{table}: rows of {len(producers)} producers ({', '.join(producers[:3])}); append one at a time"
-        )
-    offsets = rows["offset"].to_numpy()
-    if offsets[0] < 1 or (offsets[1:] - offsets[:-1] != 1).any():
-        raise StoreError(
-            f"{table} of {producers[0]!r}: offsets must ascend by one from 1 or more; sort them, close the gap"
-        )
-    return producers[0], int(offsets[0]), int(offsets[-1])
 
 
 def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = None) -> pa.Table:

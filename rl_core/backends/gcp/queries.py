@@ -1,0 +1,115 @@
+"""Queries on the bandit's dataset: GoogleSQL with parameters, tables by name, transactions repeated when aborted."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rl_core.backends.gcp.failures import explained
+from rl_core.errors import StoreError
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import QueryJobConfig
+
+    from rl_core.backends.gcp.clients import GoogleClients
+
+READER = "roles/bigquery.dataViewer on the dataset and roles/bigquery.jobUser on the project"
+WRITER = "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
+_FOLDER = Path(__file__).resolve().parent / "sql"
+_DEADLINE_S = 120.0  # of one call, its repetitions included; a job may run longer, in calls that wait for it
+_TRIES = 10
+# https://cloud.google.com/bigquery/docs/transactions#transaction_concurrency
+_ABORTED = "aborted due to concurrent update"
+_TYPES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING", datetime: "TIMESTAMP"}
+
+
+@dataclass(frozen=True)
+class Null:
+    """A parameter without a value."""
+
+    type: str
+
+
+Parameter = bool | int | float | str | datetime | Null
+
+
+@dataclass(frozen=True)
+class Answer:
+    rows: pa.Table
+    bytes_processed: int
+
+
+def sql_file(name: str, **names: str) -> str:
+    """The text of `sql/<name>.sql` with `$table` and the like filled in."""
+    return Template((_FOLDER / f"{name}.sql").read_text()).substitute(names)
+
+
+class Queries:
+    """All of one bandit's. Thread-safe."""
+
+    def __init__(self, clients: GoogleClients) -> None:
+        self._clients = clients
+
+    def run(self, what: str, sql: str, role: str = READER, **parameters: Parameter) -> Answer:
+        """Raises StoreError naming `what`, setting and role."""
+        with explained(StoreError, what, self._clients.names, role):
+            return self._answer(what, sql, parameters)
+
+    def transact(self, what: str, sql: str, **parameters: Parameter) -> Answer:
+        """A script with one transaction, again where another aborted it. Raises StoreError: nothing was changed."""
+        from google.api_core.exceptions import GoogleAPICallError
+
+        with explained(StoreError, what, self._clients.names, WRITER):
+            for attempt in range(_TRIES):
+                try:
+                    return self._answer(what, sql, parameters)
+                except GoogleAPICallError as error:
+                    if _ABORTED not in str(error) or attempt == _TRIES - 1:
+                        raise
+                    time.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    def statement_type(self, sql: str) -> str:
+        """What BigQuery takes the text for, e.g. "SELECT"; free. Raises what Google raises."""
+        job = self._clients.bigquery.query(sql, job_config=self._config({}, dry_run=True), retry=_retry())
+        return str(job.statement_type)
+
+    def _answer(self, what: str, sql: str, parameters: dict[str, Parameter]) -> Answer:
+        prefix = f"{self._clients.names.artefact_name}-{what.split()[0]}-"
+        job = self._clients.bigquery.query(
+            sql, job_config=self._config(parameters), job_id_prefix=prefix, retry=_retry(), timeout=60
+        )
+        # Not through the Storage API: it wants another role and gRPC endpoint for what is read once per window.
+        rows = job.result(retry=_retry()).to_arrow(create_bqstorage_client=False)
+        return Answer(rows, int(job.total_bytes_processed or 0))
+
+    def _config(self, parameters: dict[str, Parameter], dry_run: bool = False) -> QueryJobConfig:
+        from google.cloud import bigquery
+
+        names = self._clients.names
+        return bigquery.QueryJobConfig(
+            default_dataset=f"{names.project}.{names.dataset}",
+            use_legacy_sql=False,
+            use_query_cache=False,
+            dry_run=dry_run,
+            labels=names.labels,
+            query_parameters=[
+                bigquery.ScalarQueryParameter(name, value.type, None)
+                if isinstance(value, Null)
+                else bigquery.ScalarQueryParameter(name, _TYPES[type(value)], value)
+                for name, value in parameters.items()
+            ],
+        )
+
+
+def _retry() -> Any:
+    from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_DEADLINE_S)

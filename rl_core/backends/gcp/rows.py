@@ -1,0 +1,66 @@
+"""Rows of the log on their way to BigQuery and back; every value comes back as it went in."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from rl_core.schema import Column, arrow_schema
+
+_MAP = pa.map_(pa.string(), pa.string())
+
+
+def stored(rows: pa.Table) -> pa.Table:
+    """With BigQuery's types for ours: a map is the text of a JSON object."""
+    for at, field in enumerate(rows.schema):
+        if field.type.equals(_MAP):
+            texts = [
+                None if v is None else json.dumps(dict(v), ensure_ascii=False) for v in rows[field.name].to_pylist()
+            ]
+            rows = rows.set_column(at, pa.field(field.name, pa.string(), field.nullable), pa.array(texts, pa.string()))
+    return rows
+
+
+def read(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows as BigQuery gave them, in our types."""
+    columns = []
+    for field in schema:
+        column = rows[field.name]
+        if field.type.equals(_MAP):
+            pairs = [None if v is None else list(json.loads(v).items()) for v in column.to_pylist()]
+            columns.append(pa.array(pairs, field.type))
+        else:
+            columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
+
+
+def parquet(rows: pa.Table) -> io.BytesIO:
+    from pyarrow import parquet as pq
+
+    written = io.BytesIO()
+    pq.write_table(rows, written, compression="snappy")
+    written.seek(0)
+    return written
+
+
+def in_json(rows: pa.Table | Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
+    """For insertAll: timestamps with their offset from UTC, nulls left out. Raises SchemaError on foreign rows."""
+    from rl_core.backends.conform import conform
+
+    schema = arrow_schema(columns)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    table = stored(conform(table, schema))
+    convert: dict[str, Callable[[Any], Any]] = {c.name: datetime.isoformat for c in columns if c.type == "timestamp"}
+    return [
+        {name: convert.get(name, _same)(value) for name, value in row.items() if value is not None}
+        for row in table.to_pylist()
+    ]
+
+
+def _same(value: Any) -> Any:
+    return value
