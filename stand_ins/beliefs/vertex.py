@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
-from pathlib import Path
-from typing import Any
 
-import yaml
 from google.api_core.exceptions import AlreadyExists, InvalidArgument, NotFound
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
 
 from rl_core.backends.gcp.experiments import associate, experiment_path
+from stand_ins.beliefs.one_step import spec
 from stand_ins.beliefs.scratch import Belief, Scratch, until
 
 _ENDED = {
@@ -23,31 +20,6 @@ _ENDED = {
 }
 _NO_IMAGE = f"python@sha256:{'0' * 64}"
 _MINUTES = 60.0
-
-
-def spec(image: str) -> dict[str, Any]:
-    """A pipeline of one step that sleeps and adds one."""
-    from kfp import compiler, dsl
-
-    def add_one(number: int, seconds: int) -> int:
-        import time
-
-        time.sleep(seconds)
-        return number + 1
-
-    step = dsl.component(add_one, base_image=image, install_kfp_package=False)
-
-    def smoke(number: int, seconds: int) -> int:
-        return int_output(step(number=number, seconds=seconds))
-
-    def int_output(task: Any) -> Any:
-        return task.output
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "smoke.yaml")
-        compiler.Compiler().compile(dsl.pipeline(name="smoke")(smoke), str(path))
-        loaded: dict[str, Any] = yaml.safe_load(path.read_text())
-    return loaded
 
 
 def create(scratch: Scratch, job_id: str, seconds: int, image: str = _NO_IMAGE) -> str:
