@@ -9,12 +9,11 @@ key          event_id; the producer's name for heartbeats
 
 from __future__ import annotations
 
+import json  # not orjson: Airflow's tasks send heartbeats too, and Composer brings none
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
-
-import orjson
 
 from rl_core.backends.base import Delivery, Topic
 from rl_core.errors import SchemaError
@@ -92,14 +91,14 @@ class Heartbeat:
 
     @property
     def event(self) -> Event:
-        payload = orjson.dumps({**self.row, "at": self.at.isoformat(timespec="microseconds")})
+        payload = json.dumps({**self.row, "at": self.at.isoformat(timespec="microseconds")}).encode()
         return Event("heartbeat", self.producer, 0, self.at, self.producer, payload)
 
     @classmethod
     def of(cls, payload: bytes) -> Self:
         """Raises SchemaError."""
         try:
-            given = orjson.loads(payload)
+            given = json.loads(payload)
             at = datetime.fromisoformat(given["at"])
             if at.tzinfo is None:
                 raise ValueError("at has no offset from UTC")
