@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle functions-bundle lock bench clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle functions-bundle lock bench fault-table clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -65,6 +65,9 @@ smoke-gcp: $(READY) ## ask a real project what our stand-ins believe: make smoke
 
 bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
+
+fault-table: $(READY) ## the table of docs/reliability.md, played on a real Airflow (a quarter of an hour)
+	@$(PY) -m benchmarks.fault_table
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi

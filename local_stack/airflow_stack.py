@@ -111,6 +111,20 @@ class AirflowStack:
             child.wait()
         self._pids.unlink(missing_ok=True)
 
+    def restart(self, name: str, timeout_s: float = 60) -> None:
+        """End one component, e.g. "api-server", and return once a new one is healthy."""
+        old = self._leaders()[name]
+        session = {old.pid}
+        old.terminate()
+        psutil.wait_procs([old], timeout=5)
+        for process in _members(session):
+            process.kill()
+        child = self._spawn(name)
+        self._children.append(child)
+        recorded = {**self._recorded(), name: (child.pid, psutil.Process(child.pid).create_time())}
+        self._pids.write_text(json.dumps(recorded))
+        wait_for(lambda: self._healthy({name: child}), timeout_s, f"a new {name} to be healthy")
+
     def running(self) -> bool:
         return bool(_members(self._sessions()))
 

@@ -14,6 +14,7 @@ class Fault:
     code: gRPC status name ("UNAVAILABLE") or HTTP status ("503"); None changes nothing but the delay.
     after: the call takes effect and its answer is lost, instead of failing before it does anything.
     drop: the connection ends without an answer.
+    match: only calls whose request has this text in it, over gRPC; "" is every call.
     delay_s: waited before the call; before its answer, where `after` is set.
     """
 
@@ -24,6 +25,10 @@ class Fault:
     drop: bool = False
     delay_s: float = 0.0
     message: str = "a fault that was asked for"
+    match: str = ""
+
+    def fits(self, request: bytes) -> bool:
+        return self.times > 0 and self.match.encode() in request
 
 
 class Faults:
@@ -40,15 +45,16 @@ class Faults:
         with self._lock:
             self._planned.append(fault)
 
-    def clear(self) -> None:
+    def clear(self, match: str | None = None) -> None:
+        """Forget what is planned; where `match` is given, only faults with it."""
         with self._lock:
-            self._planned.clear()
+            self._planned = [fault for fault in self._planned if match is not None and fault.match != match]
 
-    def next(self, method: str) -> Fault | None:
+    def next(self, method: str, request: bytes = b"") -> Fault | None:
         """The fault of this call of `method`, after its delay."""
         with self._lock:
             self.calls[method] = self.calls.get(method, 0) + 1
-            fault = next((planned for planned in self._planned if planned.method == method and planned.times > 0), None)
+            fault = next((one for one in self._planned if one.method == method and one.fits(request)), None)
             if fault is not None:
                 fault.times -= 1
         if fault is not None and fault.delay_s and not fault.after:

@@ -49,7 +49,7 @@ def service(name: str, rpcs: Mapping[str, Rpc], faults: Faults) -> grpc.GenericR
 
 def _handler(name: str, rpc: Rpc, faults: Faults) -> grpc.RpcMethodHandler:
     def unary(data: bytes, context: grpc.ServicerContext) -> Any:
-        return _guarded(name, faults, context, lambda: rpc.call(_parse(rpc.request, data)))
+        return _guarded(name, faults, context, lambda: rpc.call(_parse(rpc.request, data)), data)
 
     def unary_stream(data: bytes, context: grpc.ServicerContext) -> Iterator[Any]:
         yield from _guarded(name, faults, context, lambda: rpc.call(_parse(rpc.request, data)))
@@ -70,8 +70,10 @@ def _handler(name: str, rpc: Rpc, faults: Faults) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
 
 
-def _guarded(name: str, faults: Faults, context: grpc.ServicerContext, call: Callable[[], Any]) -> Any:
-    fault = faults.next(name) or Fault(name)
+def _guarded(
+    name: str, faults: Faults, context: grpc.ServicerContext, call: Callable[[], Any], data: bytes = b""
+) -> Any:
+    fault = faults.next(name, data) or Fault(name)
     lost = None
     if fault.drop:
         lost = ApiError(grpc.StatusCode.UNAVAILABLE, fault.message)

@@ -29,9 +29,10 @@ class Told:
 def show(job: v1.PipelineJob, told: Told, metadata: MetadataState) -> None:
     """Write `job_detail`. A run that was scripted has no steps: its outputs are examples of the declared types."""
     spec = spec_of(job)
-    if not job.job_detail.pipeline_run_context.name:
-        inputs = parameters_of(job)
-        job.job_detail.pipeline_run_context = metadata.pipeline_run(job.name, spec["pipelineInfo"]["name"], inputs)
+    inputs, run = parameters_of(job), job.job_detail.pipeline_run_context.name
+    job.job_detail.pipeline_run_context = (
+        metadata.get(run) if run else metadata.pipeline_run(job.name, spec["pipelineInfo"]["name"], inputs)
+    )
     succeeded = job.state == v1.PipelineState.PIPELINE_STATE_SUCCEEDED
     details = [_detail(number, name, state, told.message) for number, (name, state) in enumerate(told.steps.items(), 1)]
     outputs = _pipeline_outputs(spec, told) if succeeded else {}

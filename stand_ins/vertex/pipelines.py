@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,7 @@ class Pipelines:
     """Attributes:
     created: the ids of every job that was ever created, in order: what Google bills.
     executed: those whose steps were really started.
+    looks: how often each job was asked for and told.
     deaf: whether cancelling is accepted and never done.
     runs: set `runs.root` for other code than this repository's.
     step_environment: variables of the steps.
@@ -53,6 +55,7 @@ class Pipelines:
         self.created: list[str] = []
         self.executed: list[str] = []
         self.deaf = False
+        self.looks: Counter[str] = Counter()
         self._jobs = {
             path.parent.name: v1.PipelineJob.from_json(path.read_text())
             for path in self._folder.glob("*/pipeline_job.json")
@@ -139,6 +142,7 @@ class Pipelines:
     def _get(self, request: v1.GetPipelineJobRequest) -> v1.PipelineJob:
         job_id = self._known(request.name)
         with self._lock:
+            self.looks[job_id] += 1
             if self._played.get(job_id):
                 self._move(job_id, self._played[job_id].pop(0))
             return self._current(job_id)

@@ -59,12 +59,11 @@ class Proxy:
 
     @contextmanager
     def half_closed(self) -> Iterator[None]:
-        """Connections of this time take requests and never give an answer, not even after it."""
+        """Connections of this time take requests and never give an answer, not even after it; later ones are well."""
         self._deaf.set()
         try:
             yield
         finally:
-            self.drop()
             self._deaf.clear()
 
     def _accept(self) -> None:
@@ -100,9 +99,11 @@ class Proxy:
         client.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        deaf = False
         try:
             while data := source.recv(65536):
-                if not (answers and self._deaf.is_set()):
+                deaf = deaf or (answers and self._deaf.is_set())
+                if not deaf:
                     sink.sendall(data)
         except OSError:
             pass

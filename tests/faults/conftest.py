@@ -20,9 +20,12 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.base import JobState
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
+from benchmarks.fault_table.world import CONNECTION, QUICK, FaultWorld, install
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Bandit, Settings
+from stand_ins.faults import Faults
+from stand_ins.vertex import VertexStandIn
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
@@ -44,16 +47,6 @@ BANDIT = {
     },
     "startup": {"source": "log"},
     "retrain": {"poke_interval_s": 2, "run_timeout_s": 120},
-}
-
-QUICK = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
-    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
 }
 
 
@@ -194,7 +187,19 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def airflow_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def vertex_faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture(scope="session")
+def vertex_stand_in(tmp_path_factory: pytest.TempPathFactory, vertex_faults: Faults) -> Iterator[VertexStandIn]:
+    """While it is there, the clients of this process and of its children are led to it."""
+    with VertexStandIn(tmp_path_factory.mktemp("vertex"), "europe-west1", vertex_faults) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: VertexStandIn) -> Iterator[World]:
     folder = Path(os.path.realpath(tmp_path_factory.mktemp("faults")))
     dags = folder / "dags"
     dags.mkdir()
@@ -202,7 +207,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (dags / "toy.json").write_text(json.dumps(BANDIT))
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
-    stack = AirflowStack(settings, dags=dags, root=make_root(folder / "code"), options=QUICK)
+    stack = AirflowStack(settings, dags=dags, root=make_root(folder / "code"), options=QUICK | CONNECTION)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
         stack.start()
@@ -228,3 +233,17 @@ def world(airflow_world: World) -> Iterator[World]:
             airflow_world.stack.api.set_run_state(DAG_ID, run["dag_run_id"], "failed")
     for process in airflow_world.job_processes():
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def installed_on_vertex(airflow_world: World, vertex_stand_in: VertexStandIn, vertex_faults: Faults) -> FaultWorld:
+    install(airflow_world.settings.home.parent / "dags", airflow_world.stack)
+    return FaultWorld(airflow_world.stack, vertex_stand_in, vertex_faults)
+
+
+@pytest.fixture
+def vertex_world(airflow_world: World, installed_on_vertex: FaultWorld) -> FaultWorld:
+    """The shared Airflow, running, with a DAG on Vertex AI."""
+    if not airflow_world.stack.running():
+        airflow_world.stack.start()
+    return installed_on_vertex
