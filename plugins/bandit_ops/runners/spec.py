@@ -13,7 +13,7 @@ from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.errors import RunnerError
 
 ROOT = Path(rl_core.__file__).absolute().parent.parent
-"""Holds rl_core, pipeline_defs and requirements; on Composer it is plugins/, and the pipelines lie in data/ beside."""
+"""Holds rl_core, pipeline_defs and requirements; on Composer it is plugins/, where the bundle puts the pipelines."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -24,9 +24,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def load(root: Path, pipeline: Pipeline) -> dict[str, Any]:
-    """Raises RunnerError where no compiled pipeline lies in `root`, nor in the `data` beside it."""
-    places = [place / "pipeline_defs" / "compiled" / f"{pipeline}.yaml" for place in (root, root.parent / "data")]
-    path = next((place for place in places if place.is_file()), places[0])
+    path = root / "pipeline_defs" / "compiled" / f"{pipeline}.yaml"
     try:
         loaded: dict[str, Any] = yaml.safe_load(path.read_text())
     except OSError as error:
