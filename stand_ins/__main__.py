@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     ports = {"rest": args.rest_port, "pubsub": args.pubsub_port, "vertex": args.vertex_proxy_port}
-    with Cloud(args.folder, args.project, args.region, args.host, ports) as cloud:
+    runs = {"BANDIT_HOME": str((args.folder / "home").absolute())}
+    with Cloud(args.folder, args.project, args.region, args.host, ports, runs=runs) as cloud:
         variables = cloud.environment()
         if args.ca is not None:
             shutil.copyfile(variables["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"], args.ca)

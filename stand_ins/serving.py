@@ -11,6 +11,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 
+def reached_at(host: str) -> str:
+    """Where programs of this machine reach what listens on `host`: all addresses are reached by loopback."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+
+
 @contextmanager
 def served(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Gives the base URL, e.g. "http://127.0.0.1:40123"; the server is gone when the block ends."""
@@ -31,7 +36,7 @@ def served(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="stand-in", daemon=True)
     thread.start()
     try:
-        yield f"http://{host}:{listener.getsockname()[1]}"
+        yield f"http://{reached_at(host)}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=10)

@@ -15,6 +15,7 @@ from stand_ins.pubsub.push import Pusher
 from stand_ins.pubsub.queue import Unruly
 from stand_ins.pubsub.state import State
 from stand_ins.pubsub.subscriber import Subscriber
+from stand_ins.serving import reached_at
 
 __all__ = ["PubSubStandIn", "Unruly"]
 
@@ -56,7 +57,7 @@ class PubSubStandIn:
     @property
     def address(self) -> str:
         """host:port."""
-        return f"{self._host}:{self._port}"
+        return f"{reached_at(self._host)}:{self._port}"
 
     @property
     def unruly(self) -> Unruly | None:

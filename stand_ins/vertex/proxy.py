@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from stand_ins.faults import Faults
+from stand_ins.serving import reached_at
 
 _CONNECT = re.compile(rb"^CONNECT ([^:\s]+):443 HTTP/1\.[01]\r\n")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -33,7 +34,7 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._deaf = threading.Event()
         self._closing = False
-        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
+        self.url = f"http://{reached_at(host)}:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, name="vertex-proxy", daemon=True).start()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -228,7 +229,7 @@ def test_a_bandit_that_is_served_is_mounted(services: dict[str, dict[str, Any]],
             mount = next(m for m in service["volumes"] if f"/dags/bandits/{name}.yaml" in m.split(":")[1])
             bandit = Bandit.from_yaml(repo / mount.split(":")[0])
             if bandit.backend == "local" and service["command"][3] == "log":
-                assert f"/{bandit.artefact_name}/logger.json" in " ".join(service["healthcheck"]["test"])
+                assert f"/{bandit.artefact_name}/logger.json@" in " ".join(service["healthcheck"]["test"])
 
 
 def test_addresses_are_services_and_their_ports(services: dict[str, dict[str, Any]]) -> None:
@@ -259,6 +260,41 @@ def _variables_of(cloud: Any) -> set[str]:
 
     source = inspect.getsource(cloud.environment) + inspect.getsource(vars(vertex.VertexStandIn)["environment"].fget)
     return set(re.findall(r'"(BANDIT_[A-Z_]+|grpc_proxy|no_grpc_proxy|GRPC_[A-Z_]+)"', source))
+
+
+def test_the_stand_ins_start_as_compose_starts_them(repo: Path, tmp_path: Path) -> None:
+    service = load(repo / OVERLAY)["services"]["stand-ins"]
+
+    def here(argument: str) -> str:
+        moved = re.sub(r"^(--\w+(-\w+)*-port)=\d+$", lambda found: f"{found[1]}={free_port()}", argument)
+        return moved.replace("/shared", str(tmp_path)).replace("/var/lib/banditloop", str(tmp_path))
+
+    command = [here(argument) for argument in service["command"][1:]]
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{repo}:{repo}/plugins"}
+    with subprocess.Popen(
+        [sys.executable, *command], env=variables, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as stand_ins:
+        try:
+            assert stand_ins.stdout is not None
+            said = list(iter(stand_ins.stdout.readline, "stand-ins are up; stop them with Ctrl-C\n"))
+            rest = next(line for line in said if "BANDIT_GOOGLE_ENDPOINT" in line).split("=")[1].strip()
+            assert rest.startswith("http://127.0.0.1:")
+            check = [
+                a.replace("http://127.0.0.1:9050", rest).replace("/shared", str(tmp_path))
+                for a in service["healthcheck"]["test"][2:]
+            ]
+            done = subprocess.run([sys.executable, *check], cwd=repo, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout
+        finally:
+            stand_ins.terminate()
+            assert stand_ins.wait(timeout=30) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def test_the_cloud_bandit_fits_the_stand_ins(repo: Path) -> None:
