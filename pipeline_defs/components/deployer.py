@@ -1,6 +1,6 @@
 from typing import NamedTuple
 
-from kfp.dsl import Input, Metrics, Model
+from kfp.dsl import Input, Metrics, Model, Output
 
 from pipeline_defs.components import component
 
@@ -13,6 +13,7 @@ def deployer(
     champion: str,
     trigger: str,
     job_id: str,
+    measured: Output[Metrics],
 ) -> NamedTuple("Deployment", [("version", str), ("promoted", bool), ("reason", str)]):  # type: ignore[valid-type]
     """Register the policy, hand it to the endpoint, test it there, and promote it where the verdict says so.
 
@@ -23,6 +24,7 @@ def deployer(
         champion: the version it must replace; empty where there is none.
         trigger: `startup`, `sensor` or `manual`.
         job_id: the pipeline run; a second run of the same job records nothing twice.
+        measured: the verdict's figures and whether the policy serves: a cached evaluator leaves a run without any.
 
     Returns:
         The version, whether it serves now, and why.
@@ -41,4 +43,7 @@ def deployer(
         trigger,
         job_id,
     )
+    for name, value in {**verdict.metadata, "promoted": deployment.promoted}.items():
+        if isinstance(value, int | float):
+            measured.log_metric(name, float(value))
     return deployment.version, deployment.promoted, deployment.reason

@@ -34,6 +34,7 @@ from bandit_ops.links import PipelineRunLink
 from bandit_ops.runners.base import JobState, PipelineRunner
 from bandit_ops.running import meant_to_run
 from bandit_ops.task import BanditTask
+from bandit_ops.watching import warn_if_late
 from rl_core.config import Bandit
 from rl_core.errors import RunnerError, RunnerUnavailable
 
@@ -154,6 +155,8 @@ class WaitForPipeline(BanditTask, BaseSensorOperator):
         job, status = tried[-1]
         self.job_id = job.job_id
         self.log.info("%s is %s", job.job_id, status.state)
+        if not status.state.terminal:
+            warn_if_late(self.bandit, context, job.job_id)
         if status.state is JobState.SUCCEEDED:
             report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}
             return PokeReturnValue(is_done=True, xcom_value=report)

@@ -124,7 +124,7 @@ def test_an_outage_leaves_nothing_that_the_next_call_does_not_mend(
 ) -> None:
     vertex.begin(job)
     vertex.faults.add(Fault(method, code="RESOURCE_EXHAUSTED", message="quota"))
-    with pytest.raises(RunnerError, match="experiment movielens-v1: not answered"):
+    with pytest.raises(RunnerError, match="not answered"):
         associate(clients, JOB)
     assert associate(clients, JOB)
     assert runs(clients) == [JOB]

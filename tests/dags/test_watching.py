@@ -71,7 +71,7 @@ class TestAFailure:
     def test_is_watched_for_in_every_task(self, shipped: Parsed) -> None:
         from bandit_ops.watching import log_failure
 
-        tasks = [task for dag in shipped.dags.values() for task in dag.tasks]
+        tasks: list[Any] = [task for dag in shipped.dags.values() for task in dag.tasks]
         assert [task.task_id for task in tasks if log_failure not in (task.on_failure_callback or [])] == []
 
 
@@ -84,12 +84,13 @@ class TestADeadline:
     def test_stands_on_dags_that_wait_for_a_pipeline_on_google_cloud(
         self, parse: Parse, cloud: Path, monkeypatch: pytest.MonkeyPatch, noun: str
     ) -> None:
-        from airflow.sdk import SyncCallback
+        from airflow.sdk.definitions.callback import SyncCallback
         from airflow.serialization.serialized_objects import DagSerialization
 
         monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
         dags = parse(cloud).dags
-        (alert,) = dags[f"cloudy_{noun}"].deadline or ()
+        alerts: Any = dags[f"cloudy_{noun}"].deadline
+        (alert,) = alerts
         assert alert.interval == timedelta(seconds=5400)
         assert isinstance(alert.callback, SyncCallback), "Composer's triggerer has no plugins"
         assert DagSerialization.to_dict(dags[f"cloudy_{noun}"])

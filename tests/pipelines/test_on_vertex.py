@@ -96,6 +96,36 @@ def test_a_run_gives_its_outputs_and_a_second_one_takes_its_steps_from_the_cache
     assert vertex.stand_in.pipelines.executed == ["a0", "a1"]
 
 
+def in_experiment(vertex: OnVertex) -> dict[str, dict[str, float]]:
+    """The metrics of each run in the bandit's experiment, as the console finds them."""
+    from rl_core.backends.gcp.experiments import experiment_path
+
+    metadata = vertex.runner._clients.metadata
+    experiment = experiment_path(vertex.runner._clients.names)
+    store = experiment.partition("/contexts/")[0]
+    runs = metadata.list_contexts(request={"parent": store, "filter": f'parent_contexts:"{experiment}"'})
+    found = {}
+    for run in runs:
+        wanted = f'schema_title="system.Metrics" AND in_context("{run.name}")'
+        artifacts = metadata.list_artifacts(request={"parent": store, "filter": wanted})
+        found[run.display_name] = {key: value for artifact in artifacts for key, value in artifact.metadata.items()}
+    return found
+
+
+def test_every_run_appears_in_the_experiment_with_what_the_evaluator_measured(vertex: OnVertex) -> None:
+    vertex.world.behave(deployer="fail")
+    vertex.submit("a0")
+    assert vertex.wait("a0").state is JobState.FAILED
+    vertex.world.behave()
+    vertex.submit("a1")
+    vertex.submit("a1")  # an attach
+    assert vertex.wait("a1").state is JobState.SUCCEEDED
+    found = in_experiment(vertex)
+    assert sorted(found) == ["a0", "a1"]
+    assert vertex.steps("a1")["evaluator"] == "SKIPPED"
+    assert found["a1"] == {"promote": 1.0, "promoted": 1.0, "rows": 2.0, "challenger_dr": 1.5}
+
+
 def test_a_failing_step_is_a_failed_job_with_the_line_of_its_error(vertex: OnVertex) -> None:
     vertex.world.behave(ingester="fail")
     vertex.submit("a0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import re
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import PipelineJob
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SPEC_LABEL = "banditloop-spec"
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 
@@ -72,7 +74,10 @@ class VertexRunner:
 
     def status(self, job_id: str) -> JobStatus | None:
         job = self._job(job_id)
-        return None if job is None else status_of(job)
+        if job is None:
+            return None
+        self._into_experiment(job)
+        return status_of(job)
 
     def cancel(self, job_id: str) -> None:
         """Raises RunnerUnavailable where the job is still not terminal after `cancel_timeout_s`."""
@@ -111,6 +116,15 @@ class VertexRunner:
         jobs = self._ask("list the runs", listed, request={"parent": self._names.parent, "filter": ours})
         return sorted(job.name.rpartition("/")[2] for job in jobs if not status_of(job).state.terminal)
 
+    def _into_experiment(self, job: PipelineJob) -> None:
+        """Whoever looks at a job sees to it: its context comes late. A failure is told, and mended by the next look."""
+        from rl_core.backends.gcp.experiments import associate_job
+
+        try:
+            associate_job(self._clients, job)
+        except RunnerError as error:
+            log.warning("%s", error)
+
     def _described(self, pipeline: Pipeline, parameters: Parameters, enable_caching: bool) -> PipelineJob:
         from google.cloud.aiplatform_v1.types import EncryptionSpec, PipelineJob
 
@@ -136,9 +150,13 @@ class VertexRunner:
         return job
 
     def _step_environment(self) -> dict[str, str]:
-        """The digest of the ratings is part of the cache key; unknown where the steps will download them."""
+        """The digest of the ratings is part of the cache key; unknown where the steps will download them.
+
+        The image is what the deployer's versions are served by.
+        """
         digest = ratings_digest(self._settings) if self._bandit.environment else "none"
-        return {} if digest == "none" else {"RATINGS_MD5": digest}
+        ratings = {} if digest == "none" else {"RATINGS_MD5": digest}
+        return {**ratings, "BANDIT_IMAGE": image_of(self._names)}
 
     def _attach(self, job_id: str, wanted: PipelineJob) -> None:
         """Raises RunnerError where the job of this id is another one than `wanted`."""

@@ -14,14 +14,28 @@ from rl_core.backends.gcp.names import Names
 from rl_core.errors import RunnerError
 
 if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1.types import PipelineJob
+
     from rl_core.backends.gcp.clients import GoogleClients
 
 _SCHEMA = "system.Experiment"
+_TIMEOUT_S = 5.0  # a look at a job waits for it
 _ROLE = "roles/aiplatform.user on the project"
 
 
 def associate(clients: GoogleClients, job_id: str) -> bool:
+    """`associate_job` of the job under this id. Raises RunnerError also where there is none."""
+    names = clients.names
+    with explained(RunnerError, f"read {job_id}", names, _ROLE):
+        job = clients.pipelines.get_pipeline_job(name=f"{names.parent}/pipelineJobs/{job_id}")
+    return associate_job(clients, job)
+
+
+def associate_job(clients: GoogleClients, job: PipelineJob) -> bool:
     """Put the run into the experiment, which is made where it is missing; a run that is in stays as it is.
+
+    Args:
+        job: as Vertex gave it a moment ago.
 
     Returns:
         Whether it is in now. False: Vertex has not made the run's context yet; ask again.
@@ -29,18 +43,20 @@ def associate(clients: GoogleClients, job_id: str) -> bool:
     Raises:
         RunnerError: Vertex did not answer, or refused.
     """
-    names = clients.names
-    with explained(RunnerError, f"put {job_id} into the experiment {names.experiment}", names, _ROLE):
-        job = clients.pipelines.get_pipeline_job(name=f"{names.parent}/pipelineJobs/{job_id}")
-        run = job.job_detail.pipeline_run_context
-        if not run.name:
-            return False
-        # Vertex answers with the project's number where it was asked with its id: the last part tells.
-        if names.experiment in {parent.rpartition("/")[2] for parent in run.parent_contexts}:
-            return True
-        _ensure_experiment(clients.metadata, names)
-        clients.metadata.add_context_children(context=experiment_path(names), child_contexts=[run.name])
+    names, run = clients.names, job.job_detail.pipeline_run_context
+    if not run.name:
+        return False
+    # Vertex answers with the project's number where it was asked with its id: the last part tells.
+    if names.experiment in {parent.rpartition("/")[2] for parent in run.parent_contexts}:
         return True
+    with explained(
+        RunnerError, f"put {job.name.rpartition('/')[2]} into the experiment {names.experiment}", names, _ROLE
+    ):
+        _ensure_experiment(clients.metadata, names)
+        clients.metadata.add_context_children(
+            context=experiment_path(names), child_contexts=[run.name], timeout=_TIMEOUT_S
+        )
+    return True
 
 
 def experiment_path(names: Names) -> str:
@@ -57,7 +73,7 @@ def _ensure_experiment(metadata: Any, names: Names) -> None:
     from google.cloud import aiplatform_v1
 
     try:
-        found = metadata.get_context(name=experiment_path(names))
+        found = metadata.get_context(name=experiment_path(names), timeout=_TIMEOUT_S)
     except NotFound:
         _ensure_store(metadata, names)
         experiment = aiplatform_v1.Context(
