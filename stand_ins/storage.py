@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPMessage
 from io import BytesIO
@@ -92,6 +93,12 @@ class StorageStandIn:
 
     def __exit__(self, *_: object) -> None:
         """Everything is on disk already."""
+
+    def age(self, bucket: str, name: str, by: timedelta) -> None:
+        """Make an object older than it is."""
+        with self._lock:
+            kept = self._storage.objects[bucket][name]
+            kept["updated"] = (datetime.fromisoformat(kept["updated"]) - by).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True

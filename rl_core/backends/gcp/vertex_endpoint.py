@@ -24,7 +24,7 @@ ROLE = "roles/aiplatform.user on the project"
 _CALL_S = 30.0
 _SHORT_S = 300.0
 DEPLOYED_WITHIN_S = 2400.0
-_POLL_S = 2.0
+_POLL_S = 1.0
 _TRIES = 5
 
 
@@ -107,7 +107,7 @@ class VertexEndpoint:
             operation = self._clients.endpoints.deploy_model(
                 endpoint=endpoint.name, deployed_model=deployed_model, traffic_split=split, timeout=_CALL_S
             )
-            done = operation.result(timeout=timeout_s)
+            done = operation.result(timeout=timeout_s, retry=patiently(), polling=_polling())
         return str(done.deployed_model.id)
 
     def serve(self, deployed_id: str) -> None:
@@ -179,9 +179,21 @@ class VertexEndpoint:
     def _under_way(self, name: str) -> bool:
         from google.longrunning.operations_pb2 import ListOperationsRequest
 
-        request: Any = ListOperationsRequest(name=name, filter="done=false")
-        listed = self._clients.endpoints.list_operations(request, timeout=_CALL_S, retry=patiently())
-        return any(not one.done for one in listed.operations)
+        request: Any = ListOperationsRequest(name=name)
+        while True:
+            listed = self._clients.endpoints.list_operations(request, timeout=_CALL_S, retry=patiently())
+            if any(not one.done for one in listed.operations):
+                return True
+            if not listed.next_page_token:
+                return False
+            request = ListOperationsRequest(name=name, page_token=listed.next_page_token)
+
+
+def _polling() -> Any:
+    """As api_core polls operations, but more often at first."""
+    from google.api_core.future.polling import DEFAULT_POLLING
+
+    return DEFAULT_POLLING.with_delay(initial=0.25, maximum=10.0)
 
 
 def deployed_version(

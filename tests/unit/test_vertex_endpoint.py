@@ -1,0 +1,302 @@
+"""The endpoint on Vertex AI, with the real clients and real servers behind a stand-in that deploys them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.api import httpbody_pb2
+from google.api_core.exceptions import ServiceUnavailable
+
+from rl_core.backends import open_endpoint, open_registry
+from rl_core.backends.base import Endpoint, Lineage, PolicyRegistry
+from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.backends.gcp.endpoint import delete_endpoint, delete_models, endpoint_name, ensure_endpoint
+from rl_core.backends.gcp.endpoint import ensure_server_deployed as ensure_server
+from rl_core.backends.gcp.replicas import ReplicaReporter, live
+from rl_core.backends.promotion import make_champion
+from rl_core.bandit.linucb import accumulate
+from rl_core.bandit.policy import write_artefact
+from rl_core.config import Bandit, Settings
+from rl_core.errors import ConfigError, EndpointAbsent, EndpointError, PolicyError
+from stand_ins.cloud import Cloud
+from stand_ins.faults import Fault
+
+IMAGES = [f"python-banditloop@sha256:{digit * 64}" for digit in "01"]
+
+
+class World:
+    """A project with a bucket and a topic; a bandit of three observed numbers and four actions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cloud = Cloud(folder / "cloud", runs={})
+        self._opened: list[GoogleClients] = []
+        self.clients = self.acting()
+        self.clients.bucket.create(location="europe-west1")
+        self.clients.publisher.create_topic(name=self.clients.names.events_topic)
+
+    def acting(self, **google: Any) -> GoogleClients:
+        variables = self.cloud.environment("rest", "pubsub") | self.cloud.environment("vertex")
+        settings = Settings(
+            home=self.folder / "home",
+            google_endpoint=variables["BANDIT_GOOGLE_ENDPOINT"],
+            pubsub_emulator_host=variables["BANDIT_PUBSUB_EMULATOR_HOST"],
+        )
+        self._opened.append(GoogleClients(bandit(**google), settings))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for clients in self._opened:
+            clients.close()
+
+    def registry(self) -> PolicyRegistry:
+        return open_registry(self.clients.bandit, self.clients.settings, self.clients)
+
+    def endpoint(self, acting: GoogleClients | None = None) -> Endpoint:
+        clients = acting or self.clients
+        return open_endpoint(clients.bandit, clients.settings, clients)
+
+    def register(self, registry: PolicyRegistry, seed: int, damaged: bool = False) -> str:
+        rng = np.random.default_rng(seed)
+        observations = rng.standard_normal((200, 3)).astype(np.float32)
+        statistics = accumulate(observations, rng.integers(4, size=200), rng.standard_normal(200), 4)
+        artefact = self.folder / f"artefact-{seed}"
+        write_artefact(artefact, self.clients.bandit.problem, self.clients.bandit.agent, statistics)
+        if damaged:
+            (artefact / "statistics.npz").write_bytes(b"not what the manifest says")
+        return registry.register(artefact, Lineage(registry.alias("champion"), ()))
+
+
+class Reports:
+    """Replicas that say what a test wants."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def say(self, replica: str, champion: str | None = None, **state: Any) -> None:
+        said = {"champion": champion, "challenger": None, "refused": {}, **state}
+        ReplicaReporter(self._world.clients, replica).report(said)
+
+    def age(self, replica: str, by: timedelta) -> None:
+        self._world.cloud.storage.age("test-project-test-v1", f"test-v1/endpoint/replicas/{replica}.json", by)
+
+
+def bandit(**google: Any) -> Bandit:
+    endpoint = {"poll_s": 0.1, **google.pop("endpoint", {})}
+    return Bandit.model_validate(
+        {
+            "name": "test",
+            "prefix": "test",
+            "pipe_version": "v1",
+            "backend": "gcp",
+            "problem": {
+                "observation_dim": 3,
+                "observation_version": "test-k3",
+                "actions": ["a", "b", "c", "d"],
+                "action_set_version": "test-4",
+                "reward_min": 0,
+                "reward_max": 5,
+                "reward_default": 0,
+            },
+            "startup": {"source": "log"},
+            "google": {"project": "test-project", "image": IMAGES[0], "endpoint": endpoint, **google},
+        }
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    with world.cloud:
+        yield world
+        world.close()
+
+
+def deployed(world: World) -> dict[str, int]:
+    """Per cent of the traffic by the display name and version of what is deployed."""
+    endpoint = world.cloud.vertex.endpoints.find(endpoint_name(world.clients))
+    return {
+        f"{one.display_name}@{one.model_version_id}": endpoint.traffic_split.get(one.id, 0)
+        for one in endpoint.deployed_models
+    }
+
+
+def answered_by(clients: GoogleClients) -> str:
+    """The version that answers a prediction through the endpoint."""
+    instances = {"instances": [{"observation": [0.5, -1.0, 2.0]}]}
+    body = httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(instances).encode())
+    answer = clients.predictions.raw_predict(endpoint=endpoint_name(clients), http_body=body, timeout=30.0)
+    version: str = json.loads(answer.data)["predictions"][0]["policy_version"]
+    return version
+
+
+class TestTheEndpoint:
+    def test_that_is_missing_is_said_with_the_settings_that_lead_to_it(self, world: World) -> None:
+        with pytest.raises(EndpointAbsent, match=r"no Vertex endpoint test-v1 .*google\.region=europe-west1"):
+            world.endpoint().state()
+
+    def test_is_made_once_and_deleted_with_all_that_was_made(self, world: World) -> None:
+        assert (ensure_endpoint(world.clients), ensure_endpoint(world.clients)) == (True, False)
+        made = world.cloud.vertex.endpoints.find(endpoint_name(world.clients))
+        assert (made.display_name, dict(made.labels)) == ("test-v1", {"banditloop": "test-v1"})
+        with pytest.raises(EndpointAbsent, match="no replica reported in the last 60 s"):
+            world.endpoint().stage("test-v1-0001")
+        assert (delete_endpoint(world.clients), delete_endpoint(world.clients)) == (True, False)
+
+    def test_whose_creation_got_no_answer_is_not_made_twice(self, world: World) -> None:
+        world.cloud.faults.add(Fault("CreateEndpoint", code="UNAVAILABLE", after=True))
+        with pytest.raises(EndpointError, match="try again later"):
+            ensure_endpoint(world.clients)
+        assert ensure_endpoint(world.clients) is False
+
+    def test_permission_denied_names_the_role(self, world: World) -> None:
+        world.cloud.faults.add(Fault("ListEndpoints", code="PERMISSION_DENIED"))
+        with pytest.raises(EndpointError, match=r"permission denied .*roles/aiplatform\.user on the project"):
+            ensure_endpoint(world.clients)
+
+    def test_without_an_image_nothing_is_deployed(self, world: World) -> None:
+        ensure_endpoint(world.clients)
+        with pytest.raises(ConfigError, match=r"google\.image is empty; build the job image"):
+            ensure_server(world.acting(image=None))
+
+
+class TestOneServer:
+    """deploy_mode=pointer."""
+
+    def test_serves_champion_after_champion_and_refuses_a_damaged_one(self, world: World) -> None:
+        ensure_endpoint(world.clients)
+        assert ensure_server(world.clients) is True
+        with pytest.raises(ServiceUnavailable, match="has no policy yet"):
+            answered_by(world.clients)
+        registry, endpoint = world.registry(), world.endpoint()
+        one, two = world.register(registry, 1), world.register(registry, 2)
+        make_champion(registry, endpoint, one, None)
+        assert answered_by(world.clients) == one
+        make_champion(registry, endpoint, two, one)
+        assert answered_by(world.clients) == two
+        damaged = world.register(registry, 3, damaged=True)
+        with pytest.raises(PolicyError, match=rf"the endpoint refused {damaged}: .*statistics\.npz: .* \(replica "):
+            make_champion(registry, endpoint, damaged, two)
+        state = endpoint.state()
+        assert (state["champion"], state["loaded"], state["decisions"]) == (two, [one, two], 2)
+        assert answered_by(world.clients) == two
+
+    @pytest.mark.parametrize(
+        ("method", "after"), [("DeployModel", True), ("UpdateEndpoint", False), ("UndeployModel", True)]
+    )
+    def test_of_another_image_takes_over_wherever_it_was_stopped(self, world: World, method: str, after: bool) -> None:
+        ensure_endpoint(world.clients)
+        assert [ensure_server(world.clients) for _ in range(2)] == [True, False]
+        other = world.acting(image=IMAGES[1])
+        world.cloud.faults.add(Fault(method, code="PERMISSION_DENIED", after=after))
+        with pytest.raises(EndpointError, match="permission denied"):
+            ensure_server(other)
+        assert sum(deployed(world).values()) == 100
+        assert ensure_server(other) is (method != "UndeployModel")
+        assert deployed(world) == {"server@2": 100}
+
+    def test_that_never_answers_its_health_route_is_not_deployed(self, world: World) -> None:
+        ensure_endpoint(world.clients)
+        world.clients.publisher.delete_topic(topic=world.clients.names.events_topic)
+        world.cloud.vertex.step_environment["BANDIT_NONSENSE"] = "1"
+        with pytest.raises(EndpointError, match=r"deploy .* BANDIT_NONSENSE is not a setting"):
+            ensure_server(world.clients)
+        assert deployed(world) == {}
+
+
+class TestTheReplicas:
+    """Without servers: what stage and wait_serving make of their reports."""
+
+    @pytest.fixture
+    def reports(self, world: World) -> Reports:
+        ensure_endpoint(world.clients)
+        return Reports(world)
+
+    def test_all_of_them_have_to_load_a_version(self, world: World, reports: Reports) -> None:
+        registry, endpoint = world.registry(), world.endpoint()
+        version = world.register(registry, 1)
+        reports.say("a", loaded=[version])
+        reports.say("b", loaded=[])
+        with pytest.raises(EndpointError, match=rf"{version} was not loaded within 0 s by 1 of 2 replicas \(b:"):
+            endpoint.stage(version, timeout_s=0)
+        reports.say("b", loaded=[version])
+        endpoint.stage(version, timeout_s=0)
+        with pytest.raises(EndpointError, match="was not served as champion within 0 s by 2 of 2"):
+            endpoint.wait_serving(version, timeout_s=0)
+        assert endpoint.state()["champion"] is None
+
+    def test_one_that_refuses_is_quoted(self, world: World, reports: Reports) -> None:
+        registry = world.registry()
+        version = world.register(registry, 1)
+        reports.say("a", loaded=[version])
+        reports.say("b", loaded=[], refused={version: "probe 3 is off"})
+        with pytest.raises(PolicyError, match=rf"the endpoint refused {version}: probe 3 is off \(replica b\)"):
+            world.endpoint().stage(version)
+
+    def test_one_that_died_is_waited_for_by_nobody(self, world: World, reports: Reports) -> None:
+        reports.say("alive", champion="test-v1-0001", loaded=["test-v1-0001"])
+        reports.say("dead", champion="test-v1-0000", loaded=[])
+        reports.age("dead", timedelta(seconds=70))
+        assert list(live(world.clients)) == ["alive"]
+        assert world.endpoint().state()["champion"] == "test-v1-0001"
+
+    def test_one_that_says_goodbye_is_gone_and_one_dead_for_days_is_forgotten(
+        self, world: World, reports: Reports
+    ) -> None:
+        reports.say("old", loaded=[])
+        reports.age("old", timedelta(days=2))
+        reporter = ReplicaReporter(world.clients, "new")
+        reporter.report({"champion": None, "challenger": None, "loaded": [], "refused": {}})
+        names = [blob.name for blob in world.clients.bucket.list_blobs(prefix="test-v1/endpoint/")]
+        assert names == ["test-v1/endpoint/replicas/new.json"]
+        reporter.close()
+        reporter.close()
+        assert live(world.clients) == {}
+
+
+class TestAModelForEachVersion:
+    """deploy_mode=model."""
+
+    def test_is_deployed_beside_the_champion_and_takes_over(self, world: World) -> None:
+        acting = world.acting(endpoint={"deploy_mode": "model"})
+        ensure_endpoint(acting)
+        assert ensure_server(acting) is False
+        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        one, two, three = (world.register(registry, seed) for seed in (1, 2, 3))
+        make_champion(registry, endpoint, one, None)
+        assert (answered_by(acting), endpoint.state()["champion"]) == (one, one)
+        endpoint.stage(two)
+        assert deployed(world) == {f"{one}@1": 100, f"{two}@2": 0}
+        make_champion(registry, endpoint, two, one)
+        assert answered_by(acting) == two
+        make_champion(registry, endpoint, three, two)
+        assert deployed(world) == {f"{two}@2": 0, f"{three}@3": 100}
+        assert answered_by(acting) == three
+        assert delete_endpoint(acting)
+        assert delete_models(acting) == [acting.names.model]
+
+    def test_that_is_damaged_is_refused(self, world: World) -> None:
+        acting = world.acting(endpoint={"deploy_mode": "model"})
+        ensure_endpoint(acting)
+        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        damaged = world.register(registry, 1, damaged=True)
+        with pytest.raises(PolicyError, match=rf"the endpoint refused {damaged}: .*statistics\.npz"):
+            make_champion(registry, endpoint, damaged, None)
+        assert (deployed(world), registry.alias("champion")) == ({}, None)
+
+    def test_whose_deployment_got_no_answer_is_waited_for_by_the_next_try(self, world: World) -> None:
+        acting = world.acting(endpoint={"deploy_mode": "model"})
+        ensure_endpoint(acting)
+        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        version = world.register(registry, 1)
+        world.cloud.faults.add(Fault("DeployModel", code="UNAVAILABLE", after=True))
+        with pytest.raises(EndpointError, match="not answered"):
+            endpoint.stage(version)
+        make_champion(registry, endpoint, version, None)
+        assert deployed(world) == {f"{version}@1": 100}
