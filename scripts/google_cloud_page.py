@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -30,9 +29,9 @@ def parts() -> dict[str, str]:
 
 def generated(page: str) -> str:
     for name, text in parts().items():
-        page = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=text: f"{m[1]}\n{t}\n\n{m[2]}", page, flags=re.S
-        )
+        before, begin, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        page = f"{before}{begin}\n{text}\n\n{end}{after}"
     return page
 
 
