@@ -184,9 +184,8 @@ print(json.dumps(sorted(set(asked["variables"]) - options)))
 """
 
 
-def test_airflow_knows_its_options_and_commands(
-    services: dict[str, dict[str, Any]], airflow: Dockerfile, tmp_path: Path
-) -> None:
+def test_airflow_knows_its_options_and_commands(repo: Path, airflow: Dockerfile, tmp_path: Path) -> None:
+    services = load(repo / BASE, repo / OVERLAY)["services"]
     image = re.findall(r"AIRFLOW__\w+(?==)", " ".join(airflow.stages["final"].all("ENV")))
     given = {variable for service in services.values() for variable in variables(service)} | set(image)
     checks = (service["healthcheck"].get("test", []) for service in services.values())
