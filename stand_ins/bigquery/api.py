@@ -15,7 +15,7 @@ import googleapiclient
 from stand_ins.bigquery.errors import BigQueryError
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
+    "string": (str, int, float),  # Google takes a number for a string; its client sends a FLOAT64 parameter so
     "integer": (int, str),
     "number": (int, float, str),
     "boolean": (bool,),
@@ -38,6 +38,10 @@ class Method:
     request: str | None
 
 
+_UNDESCRIBED = {"bigquery.jobs.get": {"projection"}}
+"""What Google's own client sends and the API takes, though its description doesn't list it."""
+
+
 class Api:
     def __init__(self) -> None:
         folder = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents"
@@ -49,7 +53,7 @@ class Api:
                 method["id"],
                 method["httpMethod"],
                 re.compile("/bigquery/v2/" + re.sub(r"\{\+?(\w+)\}", r"(?P<\1>[^/]+)", method["path"])),
-                common | set(method["parameters"]),
+                common | set(method["parameters"]) | _UNDESCRIBED.get(method["id"], set()),
                 method["request"]["$ref"] if "request" in method else None,
             )
             for resource in document["resources"].values()
@@ -77,8 +81,8 @@ class Api:
         kind = rule.get("type", "any")
         if value is None or kind == "any":
             return
-        wrong_bool = isinstance(value, bool) and kind in ("integer", "number")
-        if not isinstance(value, (*_JSON_TYPES[kind], *_wide(rule))) or wrong_bool:
+        wrong_bool = isinstance(value, bool) and kind != "boolean"
+        if not isinstance(value, _JSON_TYPES[kind]) or wrong_bool:
             raise BigQueryError(400, f"Invalid value at '{at}' ({kind}), {json.dumps(value)[:80]}")
         if kind == "array":
             for n, one in enumerate(value):
@@ -91,11 +95,6 @@ class Api:
                         400, f"Invalid JSON payload received. Unknown name \"{name}\" at '{at}': Cannot find field."
                     )
                 self._check(one, known.get(name, others), f"{at}.{name}".lstrip("."))
-
-
-def _wide(rule: Mapping[str, Any]) -> tuple[type, ...]:
-    """64-bit integers are strings in JSON; the API takes numbers as well."""
-    return (int,) if rule.get("format") in ("int64", "uint64") else ()
 
 
 @cache

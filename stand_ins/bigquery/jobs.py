@@ -109,7 +109,7 @@ class Jobs:
         except BigQueryError as error:
             job.error, statistics = error, {}
         except Exception as error:  # a defect of the stand-in: say it to the client instead of letting it wait
-            job.error, statistics = BigQueryError(500, f"{type(error).__name__}: {error}"), {}
+            job.error, statistics = BigQueryError(501, f"{type(error).__name__}: {error}", "standInDefect"), {}
         now = str(time.time_ns() // 1_000_000)
         job.resource["statistics"] = {**job.resource["statistics"], **statistics, "endTime": now}
         status: dict[str, Any] = {"state": "DONE"}

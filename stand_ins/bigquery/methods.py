@@ -73,7 +73,7 @@ def _tables_get(call: Call) -> dict[str, Any]:
     dataset, table = call.path["datasetId"], call.path["tableId"]
     found = call.warehouse.table(dataset, table)
     with call.warehouse.cursor() as cursor:
-        (count,) = cursor.execute(f'SELECT count(*) FROM "{dataset}"."{table}"').fetchone() or (0,)  # noqa: S608
+        ((count,),) = cursor.execute(f'SELECT count(*) FROM "{dataset}"."{table}"').fetchall()  # noqa: S608
     return {**found, "numRows": str(count)}
 
 
@@ -140,13 +140,10 @@ def _results(call: Call, job: Job, micros: bool) -> dict[str, Any]:
     if job.rows is None:
         return {**answer, "totalRows": "0", "schema": {"fields": []}}
     start, end, token = call.page(job.rows.num_rows)
-    return {
-        **answer,
-        "schema": query["schema"],
-        "totalRows": str(job.rows.num_rows),
-        "rows": values.rows_of(job.rows.slice(start, end - start), micros),
-        **token,
-    }
+    answer |= {"schema": query["schema"], "totalRows": str(job.rows.num_rows), **token}
+    if cells := values.rows_of(job.rows.slice(start, end - start), micros):
+        answer["rows"] = cells  # an answer without rows has no such key, and the client goes by it
+    return answer
 
 
 _JOB_FIELDS = ("dryRun", "labels", "jobTimeoutMs", "maxSlots", "reservation")
@@ -180,7 +177,7 @@ def _explained(call: Callable[[Call], dict[str, Any] | None]) -> Callable[[Call]
         try:
             return call(request)
         except duckdb.Error as error:
-            raise BigQueryError(500, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise BigQueryError(501, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
     return answer
 

@@ -35,7 +35,7 @@ def bytes_read(
         where = " AND ".join(_partitions(table, resource)) or "TRUE"
         sql = f'SELECT coalesce(sum({size}), 0)::BIGINT FROM "{table.db}"."{table.name}" WHERE {where}'  # noqa: S608
         given = {name: value for name, value in used.items() if f"${name}" in where}
-        (count,) = cursor.execute(sql, given).fetchone() or (0,)
+        ((count,),) = cursor.execute(sql, given).fetchall()
         place = f"{table.db}.{table.name}"
         read[place] = max(read.get(place, 0), int(count))
     return read

@@ -108,10 +108,10 @@ class Script:
     def _declare(self, cursor: duckdb.DuckDBPyConnection, parsed: exp.Declare, outcome: Outcome) -> None:
         for item in parsed.expressions:
             kind = {"type": item.args["kind"].sql("bigquery")}
-            default = item.args.get("default")
+            default = item.args.get("default") or None
             value = self._value(cursor, default.sql("bigquery"), outcome) if default is not None else None
             names = item.this if isinstance(item.this, list) else [item.this]
-            self._known.update({name.name: Typed(value, kind) for name in names})
+            self._known.update({name.name: Typed(value, kind, declared=True) for name in names})
 
     def _set(self, cursor: duckdb.DuckDBPyConnection, parsed: exp.Set, outcome: Outcome) -> None:
         (assigned,) = parsed.expressions
@@ -126,7 +126,7 @@ class Script:
         for name, value in pairs:
             if name.name not in self._known:
                 invalid_query(f"Undeclared variable: {name.name}")
-            self._known[name.name] = Typed(value, self._known[name.name].field)
+            self._known[name.name] = Typed(value, self._known[name.name].field, declared=True)
 
     def _value(self, cursor: duckdb.DuckDBPyConnection, expression: str, outcome: Outcome) -> Any:
         return self._rows(cursor, sql.parse(f"SELECT {expression}"), outcome).column(0)[0].as_py()

@@ -34,10 +34,11 @@ _TYPES: dict[type[exp.Expression], str] = {
 
 @dataclass(frozen=True)
 class Typed:
-    """A parameter or a script's variable. `field` is a TableFieldSchema without a name."""
+    """A parameter, or a variable that the script declared. `field` is a TableFieldSchema without a name."""
 
     value: Any
     field: Mapping[str, Any]
+    declared: bool = False
 
 
 def statements(text: str) -> list[str]:
@@ -97,9 +98,10 @@ def resolve(
         table.set("db", exp.to_identifier(dataset, quoted=True))
     used = {}
     for node in list(parsed.find_all(exp.Parameter, exp.Column)):
-        if isinstance(node, exp.Column) and (node.table or node.name not in known):
+        declared = node.name in known and known[node.name].declared
+        if isinstance(node, exp.Column) and (node.table or not declared):
             continue
-        if isinstance(node, exp.Parameter) and node.name not in known:
+        if isinstance(node, exp.Parameter) and (node.name not in known or declared):
             invalid_query(f"Query parameter '{node.name}' not found at [1:1]")
         one = known[node.name]
         used[node.name] = one.value
@@ -112,4 +114,10 @@ def resolve(
 
 
 def for_duckdb(parsed: exp.Expression) -> str:
-    return parsed.sql("duckdb", identify=True)
+    counted = parsed.transform(_counted)
+    return counted.sql("duckdb", identify=True, comments=False)
+
+
+def _counted(node: exp.Expression) -> exp.Expression:
+    """BigQuery's COUNTIF of nothing is 0, DuckDB's is NULL."""
+    return exp.Count(this=exp.If(this=node.this, true=exp.Literal.number(1))) if isinstance(node, exp.CountIf) else node

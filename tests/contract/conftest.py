@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.base import Delivery, EventStore, MessageBus, PolicyRegistry, Publisher, Topic
+from rl_core.backends.base import Delivery, EventStore, Joiner, MessageBus, PolicyRegistry, Publisher, Topic
 from rl_core.config import Bandit, Settings
+from rl_core.online.joiner import open_joiner
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
 if TYPE_CHECKING:
     from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.backends.gcp.event_store import BigQueryEventStore
     from tests.delivered_events import DeliveredEvents
 
 
@@ -32,6 +34,8 @@ class Backend(Protocol):
     def open_bus(self) -> MessageBus: ...
 
     def open_store(self) -> EventStore: ...
+
+    def open_joiner(self, bandit: Bandit) -> Joiner: ...
 
     def open_registry(self) -> PolicyRegistry: ...
 
@@ -58,6 +62,9 @@ class LocalBackend:
         from rl_core.backends.local.event_store import DeltaEventStore
 
         return DeltaEventStore(self._path / "store")
+
+    def open_joiner(self, bandit: Bandit) -> Joiner:
+        return open_joiner(bandit, self.open_store())
 
     def open_registry(self) -> PolicyRegistry:
         from rl_core.backends.local.policy_registry import FolderRegistry
@@ -106,6 +113,20 @@ class GcpBackend:
         from tests.delivered_events import DeliveredEvents
 
         return DeliveredEvents(self.clients("pubsub"), self.cloud.pubsub)
+
+    def open_store(self) -> BigQueryEventStore:
+        from rl_core.backends.gcp.event_store import BigQueryEventStore
+        from rl_core.backends.gcp.tables import ensure_tables, missing_tables
+
+        clients = self.clients("rest")
+        if missing_tables(clients):
+            ensure_tables(clients)
+        return BigQueryEventStore(clients)
+
+    def open_joiner(self, bandit: Bandit) -> Joiner:
+        """`bandit` may differ from the backend's in how it joins."""
+        google = {"backend": "gcp", "google": self._bandit.google}
+        return open_joiner(bandit.model_copy(update=google), self.open_store())
 
     def open_registry(self) -> PolicyRegistry:
         from rl_core.backends.gcp.policy_registry import VertexRegistry

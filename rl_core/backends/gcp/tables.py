@@ -78,7 +78,7 @@ KINDS: dict[str, TableKind] = {
     "rewards_apart": TableKind(
         TABLES["rewards_apart"], "rewards that no interaction holds, and why", day="received_at"
     ),
-    "heartbeats": TableKind(HEARTBEAT, "what each server had accepted, and when", day="at", keep_days=30),
+    "heartbeats": TableKind(HEARTBEAT, "what each server had accepted, and when", day="at", keep_days=7),
     "rejected_events": TableKind(REJECTED_EVENT, "messages that can't be rows of the log", day="received_at"),
     "joiner": TableKind(JOINER, "one row: where the joiner stands"),
     "decisions_staging": _staging("decisions"),

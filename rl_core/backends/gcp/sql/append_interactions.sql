@@ -7,4 +7,4 @@ SELECT $columns FROM interactions_staging
 WHERE batch = @batch AND known = @first - 1;
 UPDATE joiner SET head = @last, revision = revision + 1 WHERE head = @first - 1;
 COMMIT TRANSACTION;
-SELECT known;
+SELECT known AS known;

@@ -16,4 +16,4 @@ UPDATE joiner
 SET open_from = LEAST(open_from, @received_from), revision = revision + 1
 WHERE known >= @first - 1;
 COMMIT TRANSACTION;
-SELECT known;
+SELECT known AS known;
