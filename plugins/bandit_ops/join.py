@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from bandit_ops.task import BanditTask
+from bandit_ops.watching import say_cloud_vital_signs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,7 +32,8 @@ class JoinLog(BanditTask, BaseOperator):
         if clients is None:
             raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} is joined by its event logger")
         publish_joiner_heartbeat(clients)
-        joiner = SqlJoiner(self.bandit, BigQueryEventStore(clients))
+        store = BigQueryEventStore(clients)
+        joiner = SqlJoiner(self.bandit, store)
         watermark = joiner.watermark()
         run = joiner.run(watermark)
         self.log.info(
@@ -42,6 +44,8 @@ class JoinLog(BanditTask, BaseOperator):
             run.open,
             watermark.isoformat(timespec="seconds") if watermark else "none yet",
         )
-        for gap in joiner.gaps():
+        gaps = joiner.gaps()
+        for gap in gaps:
             self.log.error("a gap holds the watermark: %s", gap)
+        say_cloud_vital_signs(self, store, watermark, len(gaps))
         return asdict(run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from bandit_ops.task import BanditTask
     from rl_core.backends.base import EventStore, PolicyRegistry
+    from rl_core.online.vital_signs import Delivery
 
 FAILURE, LATE = "banditloop_failure", "banditloop_late"
 WATCHED = frozenset({"startup", "retrain"})
@@ -116,20 +118,29 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
 
 
 def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry, store: EventStore) -> None:
-    """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does.
-
-    What can't be measured is told and fails nothing.
-    """
+    """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does."""
     from bandit_ops.running import waited_s
     from rl_core.config import Settings
-    from rl_core.errors import BanditError
-    from rl_core.online.vital_signs import local_delivery, log_vital_signs
+    from rl_core.online.vital_signs import local_delivery
 
-    if task.bandit.backend != "local" or waited_s(context):
-        return
+    if task.bandit.backend == "local" and not waited_s(context):
+        _say(task.bandit, registry, store, lambda: local_delivery(task.bandit, Settings.from_environment(), store))
+
+
+def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
+    from rl_core.online.vital_signs import bigquery_delivery
+
+    now = datetime.now(UTC)
+    _say(task.bandit, task.open_registry(), store, lambda: bigquery_delivery(store, watermark, gaps, now))
+
+
+def _say(bandit: Bandit, registry: PolicyRegistry, store: EventStore, measure: Callable[[], Delivery]) -> None:
+    """What can't be measured is told and fails nothing."""
+    from rl_core.errors import BanditError
+    from rl_core.online.vital_signs import log_vital_signs
+
     try:
-        delivery = local_delivery(task.bandit, Settings.from_environment(), store)
-        log_vital_signs(task.bandit, registry, store, delivery, datetime.now(UTC))
+        log_vital_signs(bandit, registry, store, measure(), datetime.now(UTC))
     except BanditError as error:
         log.warning("no vital signs: %s", error)
 
