@@ -13,7 +13,7 @@ POSTGRES_PASSWORD=$(random | tr -d '=')
 AIRFLOW_FERNET_KEY=$(random)
 AIRFLOW_JWT_SECRET=$(random)
 AIRFLOW_SECRET_KEY=$(random)
-# Ports on 127.0.0.1, where the default is taken: AIRFLOW_PORT=8088 SERVER_PORT=8471 CLOUD_SERVER_PORT=8472
+# Ports on 127.0.0.1, where the default is taken: AIRFLOW_PORT=8088 SERVER_PORT=8471
 END
 mv .env.new .env
 echo "wrote .env"
