@@ -34,6 +34,7 @@ _REASONS = {
     412: "conditionNotMet",
     416: "requestedRangeNotSatisfiable",
 }
+_HANG_UP = 0
 _READS = {"storage.objects.get", "storage.buckets.get"}
 
 
@@ -107,8 +108,11 @@ class StorageStandIn:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         answer = await to_thread.run_sync(self._answered, _request(scope, body))
         headers = [(name.lower().encode(), str(value).encode()) for name, value in answer.headers.items()]
-        if answer.status == 0:  # the start of an answer that never ends: the server hangs up
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        if answer.status == _HANG_UP:
+            cycle: Any = getattr(send, "__self__")  # noqa: B009  ASGI has no word for hanging up; uvicorn's cycle has
+            cycle.transport.abort()
+            while (await receive())["type"] != "http.disconnect":
+                pass
             return
         headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -121,7 +125,7 @@ class StorageStandIn:
         fault = self._faults.next(call.method.id)
         wrong = None
         if fault is not None and (fault.code or fault.drop):
-            wrong = Answer(0) if fault.drop else refusal(int(fault.code or 0), fault.message)
+            wrong = Answer(_HANG_UP) if fault.drop else refusal(int(fault.code or 0), fault.message)
             if not fault.after:
                 return wrong
         if complaint := call.complaint(request.query, request.json()):

@@ -54,6 +54,11 @@ class Models:
                     return version
         return not_found(name)
 
+    def versions(self, name: str) -> list[v1.Model]:
+        """Of one model, in the order of their upload; none where there is no model."""
+        with self._lock:
+            return list(self._of(name))
+
     def service(self, faults: Faults) -> grpc.GenericRpcHandler:
         operation = operations_pb2.Operation
         rpcs = {

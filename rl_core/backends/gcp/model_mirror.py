@@ -11,6 +11,8 @@ is put right at the next write.
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ _log = logging.getLogger(__name__)
 ROLE = "roles/aiplatform.user on the project"
 _DEADLINE_S = 300.0
 _CALL_S = 30.0
+_TRIES = 5
 _PATIENCE_S = 10.0
 _ALIASES: tuple[AliasName, ...] = ("champion", "challenger")
 _LABEL = "policy_version"
@@ -39,10 +42,13 @@ class ModelMirror:
         self._clients = clients
         self._name = clients.names.model
 
-    def follow(self, state: RegistryState, uri_of: Callable[[str], str]) -> None:
+    def follow(self, state: Callable[[], RegistryState], uri_of: Callable[[str], str]) -> None:
         """Make Vertex show what the document says. An outage is a warning: the document stands, a later write repairs.
 
+        Where several processes mirror at once, the last one to look leaves it right.
+
         Args:
+            state: reads the document.
             uri_of: the gs:// folder of an artefact, by digest.
 
         Raises:
@@ -53,13 +59,13 @@ class ModelMirror:
 
         with explained(RegistryError, f"mirror the registry in {self._name}", self._clients.names, ROLE):
             try:
-                self._repair(state, uri_of)
+                self._settle(state, uri_of)
             except (GoogleAPICallError, RetryError, TransportError, TimeoutError) as error:
                 if not transient(error):
                     raise
                 _log.warning("%s lags behind the registry until its next write: %s", self._name, error)
 
-    def try_to_follow(self, state: RegistryState, uri_of: Callable[[str], str]) -> None:
+    def try_to_follow(self, state: Callable[[], RegistryState], uri_of: Callable[[str], str]) -> None:
         """As `follow`, where nothing may be raised: the champion is swapped, and an error would deny that."""
         try:
             self.follow(state, uri_of)
@@ -81,6 +87,21 @@ class ModelMirror:
             if version := model.labels.get(_LABEL):
                 found.setdefault(version, model)
         return found
+
+    def _settle(self, state: Callable[[], RegistryState], uri_of: Callable[[str], str]) -> None:
+        from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+
+        for left in reversed(range(_TRIES)):
+            seen = state()
+            try:
+                self._repair(seen, uri_of)
+            except (Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound):
+                if not left:  # else it may be that another process did the same meanwhile
+                    raise
+                time.sleep(random.uniform(0, 0.5))  # noqa: S311
+                continue
+            if (now := state()).versions == seen.versions and now.aliases == seen.aliases:
+                return
 
     def _repair(self, state: RegistryState, uri_of: Callable[[str], str]) -> None:
         mirrored = self.versions()

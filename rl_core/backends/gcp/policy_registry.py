@@ -115,20 +115,20 @@ class VertexRegistry(DocumentRegistry):
     def register(self, artefact: Path, lineage: Lineage) -> str:
         """As the contract says. Raises RegistryError also where Vertex Model Registry refuses for good."""
         version = super().register(artefact, lineage)
-        self._mirror.follow(self._state(), self.artefact_uri)
+        self._mirror.follow(self._state, self.artefact_uri)
         return version
 
     def stage(self, version: str) -> None:
         super().stage(version)
-        self._mirror.follow(self._state(), self.artefact_uri)
+        self._mirror.follow(self._state, self.artefact_uri)
 
     def promote(self, version: str, expected_champion: str | None, attempt: Attempt | None = None) -> None:
         super().promote(version, expected_champion, attempt)
-        self._mirror.try_to_follow(self._state(), self.artefact_uri)
+        self._mirror.try_to_follow(self._state, self.artefact_uri)
 
     def restore(self, champion: str | None, expected_champion: str, attempt: Attempt | None = None) -> None:
         super().restore(champion, expected_champion, attempt)
-        self._mirror.try_to_follow(self._state(), self.artefact_uri)
+        self._mirror.try_to_follow(self._state, self.artefact_uri)
 
     def _block_name(self, digest: str) -> str:
         return f"{self._folder}blocks/{digest}.npz"
