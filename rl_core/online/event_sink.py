@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -14,11 +14,12 @@ from rl_core.errors import SchemaError
 from rl_core.online.bus_rows import row_of
 from rl_core.schema import HEARTBEAT, REJECTED_EVENT, arrow_schema
 
+Streamed = Literal["decisions", "rewards", "heartbeats", "rejected_events"]
 _log = logging.getLogger(__name__)
 
 
 class StreamingStore(Protocol):
-    def stream(self, table: str, rows: pa.Table) -> None:
+    def stream(self, table: Streamed, rows: pa.Table) -> None:
         """Add the rows. Raises StoreError: try it again; a row that arrives twice is told by producer and offset."""
 
 
@@ -28,7 +29,7 @@ class EventSink:
     def __init__(self, store: StreamingStore) -> None:
         self._store = store
 
-    def take(self, payload: bytes, attributes: Mapping[str, str]) -> str:
+    def take(self, payload: bytes, attributes: Mapping[str, str]) -> Streamed:
         """Returns the table that has it now; what can't be a row of the log lies in `rejected_events`.
 
         Raises:
@@ -43,7 +44,7 @@ class EventSink:
         return table
 
 
-def _row(payload: bytes, attributes: Mapping[str, str]) -> tuple[str, pa.Table]:
+def _row(payload: bytes, attributes: Mapping[str, str]) -> tuple[Streamed, pa.Table]:
     event = Event.of(payload, attributes)
     if event.kind == "heartbeat":
         return "heartbeats", _table(HEARTBEAT, Heartbeat.of(payload).row)
