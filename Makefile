@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer lint types format compile composer-bundle functions-bundle lock bench fault-table clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -74,6 +74,10 @@ clean: ## forget all state (keeps the installed packages); refuses while somethi
 
 functions-bundle: $(READY) ## write dist/functions/<bandit>.zip, the Cloud Functions of each bandit with backend gcp
 	@$(PY) -m scripts.functions_bundle
+
+images: ## build the images of docker-compose.yaml (needs a Docker engine)
+	docker build --file docker/job.Dockerfile --target job --build-arg REVISION="$$(git rev-parse HEAD)" --tag python-banditloop:local .
+	docker build --file docker/airflow.Dockerfile --tag banditloop-airflow:local .
 
 composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins and data of Cloud Composer
 	@$(PY) scripts/composer_bundle.py

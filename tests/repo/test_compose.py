@@ -89,7 +89,6 @@ def test_the_services_are_those_of_the_documentation(repo: Path) -> None:
         "server",
         "logger",
         "stand-ins",
-        "cloud-server",
     }
 
 
