@@ -1,5 +1,6 @@
 """The joiner's rules, without input or output.
 
+of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
 a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
 a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
 the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision
@@ -41,6 +42,7 @@ class _Reward(NamedTuple):
 class _Open:
     rows: pa.Table
     row: int
+    stamp: tuple[int, str, int]
     deadline: int
     by_job: bool
     rewards: list[_Reward] = field(default_factory=list)
@@ -105,13 +107,17 @@ class JoinRules:
         return Joined(self._interactions(won, now), _apart(apart))
 
     def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
-        columns = (decisions["decided_at"].cast(pa.int64()), decisions["producer"], decisions["served"])
-        known = zip(decisions["event_id"].to_pylist(), *(column.to_pylist() for column in columns), strict=True)
-        for row, (event_id, decided_at, producer, served) in enumerate(known):
-            if served and event_id not in self._open and event_id not in closed:
+        times = (decisions[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
+        columns = (decisions["event_id"], *times, *(decisions[name] for name in ("producer", "offset", "served")))
+        known = zip(*(column.to_pylist() for column in columns), strict=True)
+        for row, (event_id, decided_at, received_at, producer, offset, served) in enumerate(known):
+            if not served or event_id in closed:
+                continue
+            stamp, there = (received_at, producer, offset), self._open.get(event_id)
+            if there is None or stamp < there.stamp:
                 by_job = not producer.startswith(BUS_PREFIX)
-                rewards = self._waiting.pop(event_id, [])
-                self._open[event_id] = _Open(decisions, row, decided_at + self._wait, by_job, rewards)
+                rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
+                self._open[event_id] = _Open(decisions, row, stamp, decided_at + self._wait, by_job, rewards)
 
     def _hand_out(self, rewards: pa.Table, closed: Mapping[str, Closed]) -> list[tuple[_Reward, str]]:
         """Each reward to its decision, or to those that wait for one; returns those that come after the close."""

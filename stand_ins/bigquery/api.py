@@ -76,20 +76,21 @@ class Api:
         self._check(value, {"$ref": schema}, at)
 
     def _check(self, value: Any, rule: Mapping[str, Any], at: str) -> None:
+        one: Any
         if "$ref" in rule:
             rule = self._schemas[rule["$ref"]]
         kind = rule.get("type", "any")
         if value is None or kind == "any":
             return
         wrong_bool = isinstance(value, bool) and kind != "boolean"
-        if not isinstance(value, _JSON_TYPES[kind]) or wrong_bool:
+        if wrong_bool or type(value) not in _JSON_TYPES[kind]:
             raise BigQueryError(400, f"Invalid value at '{at}' ({kind}), {json.dumps(value)[:80]}")
         if kind == "array":
-            for n, one in enumerate(value):
+            for n, one in enumerate(list(value)):
                 self._check(one, rule["items"], f"{at}[{n}]")
         elif kind == "object":
             known, others = rule.get("properties", {}), rule.get("additionalProperties")
-            for name, one in value.items():
+            for name, one in dict(value).items():
                 if name not in known and others is None:
                     raise BigQueryError(
                         400, f"Invalid JSON payload received. Unknown name \"{name}\" at '{at}': Cannot find field."

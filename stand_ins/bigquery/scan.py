@@ -65,12 +65,9 @@ def _of(star: exp.Star, table: exp.Table) -> bool:
 
 def _size(field: Mapping[str, Any]) -> str:
     name, kind = f'"{field["name"]}"', values.legacy(field["type"])
-    if kind in ("STRING", "JSON"):
-        one = f"2 + strlen({name})"
-    else:
-        one = "1" if kind == "BOOLEAN" else "8"
+    one = f"2 + strlen({name})" if kind in ("STRING", "JSON") else "1" if kind == "BOOLEAN" else "8"
     if field.get("mode") == "REPEATED":
-        one = f"{one} * len({name})"
+        one = f"({one}) * len({name})"
     return f"(CASE WHEN {name} IS NULL THEN 0 ELSE {one} END)"
 
 

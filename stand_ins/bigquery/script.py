@@ -148,7 +148,7 @@ class Script:
         used = self._resolve(parsed)
         self._note(cursor, parsed, used, outcome)
         if isinstance(parsed, exp.Update | exp.Delete | exp.Merge):
-            self._changed.append(parsed.find(exp.Table).sql("bigquery"))  # type: ignore[union-attr]
+            self._changed.append(parsed.find(exp.Table).sql("bigquery"))
             if not isinstance(parsed, exp.Merge) and not parsed.args.get("where"):
                 invalid_query(f"{type(parsed).__name__.upper()} must have a WHERE clause at [1:1]")
         for attempt in range(_TRIES):

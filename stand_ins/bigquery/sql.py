@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlglot
@@ -54,7 +55,12 @@ def statements(text: str) -> list[str]:
 
 
 def parse(statement: str) -> exp.Expression:
-    """Raises BigQueryError where it is no statement that BigQuery (or this stand-in) takes."""
+    """A tree of one's own. Raises BigQueryError where it is no statement that BigQuery (or this stand-in) takes."""
+    return _parsed(statement).copy()
+
+
+@lru_cache(maxsize=256)
+def _parsed(statement: str) -> exp.Expression:
     try:
         parsed = sqlglot.parse_one(statement, read="bigquery")
     except SqlglotError as error:
@@ -115,7 +121,7 @@ def resolve(
 
 def for_duckdb(parsed: exp.Expression) -> str:
     counted = parsed.transform(_counted)
-    return counted.sql("duckdb", identify=True, comments=False)
+    return str(counted.sql("duckdb", identify=True, comments=False))
 
 
 def _counted(node: exp.Expression) -> exp.Expression:

@@ -17,59 +17,10 @@ from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
 from rl_core.online.join_rules import Closed, Joined, JoinRules
 from rl_core.online.joiner import StoreJoiner, join_pending
-from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
+from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-WAIT_S = 10
 DEFAULT = -1.0
-BUS, JOB = "bus-1", "generator-1"
-
-
-def at(second: float) -> datetime:
-    return START + timedelta(seconds=second)
-
-
-def decision(
-    event_id: str,
-    decided: float,
-    offset: int = 1,
-    producer: str = BUS,
-    served: bool = True,
-    received: float | None = None,
-) -> dict[str, Any]:
-    return {
-        "event_id": event_id,
-        "decided_at": at(decided),
-        "received_at": at(decided if received is None else received),
-        "policy_version": "v1",
-        "observation": [0.1, -2.5],
-        "observation_version": "o1",
-        "action_id": "movie-2",
-        "action": 1,
-        "action_set_version": "a1",
-        "eligible_actions": [0, 1],
-        "propensity": 0.975,
-        "epsilon": 0.05,
-        "source": "client",
-        "served": served,
-        "schema_version": 1,
-        "policy_info": [("mood", "good")] if offset % 2 else None,
-        "producer": producer,
-        "offset": offset,
-    }
-
-
-def reward(event_id: str, received: float, offset: int = 1, value: float = 4.0, producer: str = BUS) -> dict[str, Any]:
-    times = {"observed_at": at(received - 0.5), "received_at": at(received)}
-    return {"event_id": event_id, "reward": value, "producer": producer, "offset": offset, **times}
-
-
-def decisions(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=DECISION_SCHEMA)
-
-
-def rewards(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=REWARD_SCHEMA)
 
 
 class World:
@@ -149,6 +100,17 @@ class TestADecisionCloses:
         joined = world.step(watermark=11)
         assert joined.interactions.schema.equals(INTERACTION_SCHEMA.remove(0))
         assert joined.interactions.select(DECISION_SCHEMA.names).equals(decisions(*made))
+
+
+class TestOfSeveralDecisionsUnderOneId:
+    @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+    def test_the_first_received_counts_whichever_is_read_first(self, order: list[int]) -> None:
+        world = World()
+        twice = [decision("a", 2, producer="bus-9", received=3), decision("a", 3.5, producer="bus-1", received=4)]
+        for n in order:
+            world.step([twice[n]], [reward("a", 13, 1)] if n == 0 else [])
+        (row,) = world.step(watermark=12.1).interactions.to_pylist()
+        assert (row["producer"], row["reward"], world.apart) == ("bus-9", DEFAULT, [(1, "late")])
 
 
 class TestAJobsDecisionClosesAtItsReward:

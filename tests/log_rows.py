@@ -1,0 +1,61 @@
+"""Decisions and rewards for the joiner, told by what it goes by: event, times, producer, offset."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WAIT_S = 10
+BUS, JOB = "bus-1", "generator-1"
+
+
+def at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def decision(
+    event_id: str,
+    decided: float,
+    offset: int = 1,
+    producer: str = BUS,
+    served: bool = True,
+    received: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "decided_at": at(decided),
+        "received_at": at(decided if received is None else received),
+        "policy_version": "v1",
+        "observation": [0.1, -2.5],
+        "observation_version": "o1",
+        "action_id": "movie-2",
+        "action": 1,
+        "action_set_version": "a1",
+        "eligible_actions": [0, 1],
+        "propensity": 0.975,
+        "epsilon": 0.05,
+        "source": "client",
+        "served": served,
+        "schema_version": 1,
+        "policy_info": [("mood", "good")] if offset % 2 else None,
+        "producer": producer,
+        "offset": offset,
+    }
+
+
+def reward(event_id: str, received: float, offset: int = 1, value: float = 4.0, producer: str = BUS) -> dict[str, Any]:
+    times = {"observed_at": at(received - 0.5), "received_at": at(received)}
+    return {"event_id": event_id, "reward": value, "producer": producer, "offset": offset, **times}
+
+
+def decisions(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=DECISION_SCHEMA)
+
+
+def rewards(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=REWARD_SCHEMA)
