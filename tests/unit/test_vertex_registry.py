@@ -16,8 +16,9 @@ from rl_core.backends.base import Attempt, Lineage
 from rl_core.backends.gcp.artefacts import download
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.policy_registry import VertexRegistry
+from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
-from rl_core.errors import PromotionConflict, RegistryError
+from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 
@@ -30,8 +31,9 @@ from pathlib import Path
 from rl_core.backends.base import Lineage
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.policy_registry import VertexRegistry
+from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
-from rl_core.errors import PromotionConflict
+from rl_core.errors import LeaseHeld, PromotionConflict
 
 settings = Settings.from_environment()
 registry = VertexRegistry(GoogleClients(settings.bandit(None), settings))
@@ -235,12 +237,14 @@ class TestTheCache:
 
 class TestTheLease:
     def test_ends_by_the_clock_of_the_servers(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A worker whose clock is an hour fast takes no lease away."""
-        registry = world.registry()
-        registry.lease("run-1", ttl_s=600)
-        until = registry._state().lease
-        assert until is not None
-        assert abs(until.until - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
+        """This machine's is an hour slow: a lease that it counted by itself would have ended when it was given."""
+        asked = ServerClock._asked
+        monkeypatch.setattr(ServerClock, "_asked", lambda clock: asked(clock) + timedelta(hours=1))
+        world.registry().lease("run-1", ttl_s=600)
+        with pytest.raises(LeaseHeld, match="'run-1' holds the training lease until") as held:
+            world.registry().lease("run-2", ttl_s=600)
+        until = datetime.fromisoformat(str(held.value).partition("until ")[2].partition(";")[0])
+        assert timedelta(minutes=69) < until - datetime.now(UTC) < timedelta(minutes=71)
 
 
 class TestTheMirror:
