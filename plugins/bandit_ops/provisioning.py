@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,14 +67,15 @@ class ProvisioningTask(BanditTask):
             kwargs.setdefault("impersonation_chain", [google.provisioner])
         super().__init__(bandit=bandit, **kwargs)
 
-    def site(self) -> Site:
+    @contextmanager
+    def site(self) -> Iterator[Site]:
         from rl_core.backends.gcp.provisioning.resource import Site
 
         clients = self.clients
         if clients is None or self.gcp_conn_id is None:
             raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} has nothing on Google Cloud")
-        runtime = runtime_account(self.bandit, self.gcp_conn_id)
-        return Site(self.bandit, clients, runtime, bundle_of(self.bandit))
+        with closing(clients):
+            yield Site(self.bandit, clients, runtime_account(self.bandit, self.gcp_conn_id), bundle_of(self.bandit))
 
 
 class CheckProvisioning(ProvisioningTask):
@@ -82,10 +85,10 @@ class CheckProvisioning(ProvisioningTask):
         from rl_core.backends.gcp.provisioning import build, preflight
 
         may_make = bool(context["params"]["provision"])
-        site = self.site()
-        preflight.check(site, may_make=may_make)
-        if not may_make:
-            build.verify(site, self.log.info)
+        with self.site() as site:
+            preflight.check(site, may_make=may_make)
+            if not may_make:
+                build.verify(site, self.log.info)
 
 
 class ProvisionPart(ProvisioningTask):
@@ -101,7 +104,8 @@ class ProvisionPart(ProvisioningTask):
         if not context["params"]["provision"]:
             self.log.info("provision=false: nothing is made; %s has looked at it", CHECK)
             return
-        build.provision(self.site(), self.part, self.log.info)
+        with self.site() as site:
+            build.provision(site, self.part, self.log.info)
 
 
 class TearDown(ProvisioningTask):
@@ -119,7 +123,8 @@ class TearDown(ProvisioningTask):
         if self.bandit.backend == "gcp":
             from rl_core.backends.gcp.provisioning import build
 
-            build.teardown(self.site(), self.log.info)
+            with self.site() as site:
+                build.teardown(site, self.log.info)
         else:
             from bandit_ops.local_state import forget
 
@@ -127,19 +132,29 @@ class TearDown(ProvisioningTask):
 
     def _busy(self, context: Context, settings: Settings) -> str | None:
         """Why the bandit can't be taken away now: a training, or a job that outlived its run."""
-        from rl_core.backends import open_registry
         from rl_core.errors import LeaseHeld, RegistryError
 
         if self.bandit.backend == "local" and not settings.state_dir(self.bandit).exists():
             return None
+        registry = self.open_registry()
         try:
-            open_registry(self.bandit, settings, self.clients).lease(holder_of(context), LEASE_TTL_S)
+            registry.lease(holder_of(context), LEASE_TTL_S)
         except LeaseHeld as held:
             return str(held)
-        except RegistryError as error:  # none is left, as after a teardown that stopped halfway
-            self.log.info("no lease can be taken: %s", error)
+        except RegistryError as error:
+            if not _is_not_found(error):
+                raise
+            self.log.info("there is no registry any more, so nobody trains: %s", error)
         active = self.open_runner().active()
+        if active:
+            registry.release(holder_of(context))
         return f"job {active[0]} is still active" if active else None
+
+
+def _is_not_found(error: Exception) -> bool:
+    from google.api_core.exceptions import NotFound
+
+    return isinstance(error.__cause__, NotFound)
 
 
 def runtime_account(bandit: Bandit, gcp_conn_id: str) -> str | None:

@@ -64,10 +64,11 @@ class AdminStandIn:
         return {member for binding in bindings if binding["role"] == role for member in binding["members"]}
 
     def everything(self) -> dict[str, Any]:
-        """Names of all resources, and all bindings as (resource, role, member)."""
+        """All resources by name, and all bindings as (resource, role, member); a table's end with it."""
         bindings = {
             (name, binding["role"], member)
             for name, policy in self.world.policies.items()
+            if "/tables/" not in name or self.world.hooks.exists(name)
             for binding in policy.get("bindings", [])
             for member in binding["members"]
         }

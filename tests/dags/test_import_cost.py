@@ -36,7 +36,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-@pytest.mark.parametrize("name", ["startup", "retrain", "simulate", "rollback", "check_bandits"])
+@pytest.mark.parametrize("name", ["startup", "retrain", "simulate", "rollback", "join", "teardown", "check_bandits"])
 def test_a_dag_file_imports_nothing_heavy(repo: Path, airflow_home: Path, name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{repo / 'plugins'}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Airflow's own, lazily
 
-NOUNS = ("startup", "retrain", "simulate", "rollback")
+NOUNS = ("startup", "retrain", "simulate", "rollback", "teardown")
 TRAINING = {
     "take_lease": {"train.submit", "train.wait", "train.cancel_if_active", "release_lease"},
     "train.submit": {"train.wait", "train.cancel_if_active"},
@@ -42,6 +42,7 @@ def test_a_bandit_has_one_dag_of_each_kind(shipped: Parsed) -> None:
         ("retrain", {"gate": {"take_lease"}, **TRAINING}),
         ("simulate", {"simulate": set()}),
         ("rollback", {"promote": set()}),
+        ("teardown", {"tear_down": set()}),
     ],
 )
 def test_tasks_run_in_this_order(shipped: Parsed, noun: str, order: dict[str, set[str]]) -> None:
@@ -116,6 +117,7 @@ class TestTheForms:
             ("startup", "rounds", 1.5),
             ("simulate", "concurrency", 257),
             ("rollback", "version", "the good one"),
+            ("teardown", "confirm", ""),
         ],
     )
     def test_a_value_that_breaks_its_rule_is_refused(self, shipped: Parsed, noun: str, name: str, bad: Any) -> None:
@@ -154,6 +156,7 @@ def test_the_recurring_dag_is_continuous_and_only_simulation_waits_for_a_switch(
         "movielens_retrain": "@continuous",
         "movielens_simulate": "None",
         "movielens_rollback": "None",
+        "movielens_teardown": "None",
     }
 
 

@@ -29,6 +29,7 @@ class GoogleClients:
         self.names = names_of(bandit)
         self.settings = settings
         self._given = credentials
+        self._rest: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -120,16 +121,18 @@ class GoogleClients:
 
     def rest(self, service: str, version: str) -> Any:
         """For services without a library in Composer; the discovery documents are bundled with googleapiclient."""
-        from googleapiclient import discovery
+        if (service, version) not in self._rest:
+            from googleapiclient import discovery
 
-        return discovery.build(
-            service,
-            version,
-            credentials=self.credentials,
-            client_options=self._rest_options,
-            static_discovery=True,
-            cache_discovery=False,
-        )
+            self._rest[service, version] = discovery.build(
+                service,
+                version,
+                credentials=self.credentials,
+                client_options=self._rest_options,
+                static_discovery=True,
+                cache_discovery=False,
+            )
+        return self._rest[service, version]
 
     def close(self) -> None:
         """Close what was opened."""
@@ -139,6 +142,8 @@ class GoogleClients:
         for name in ("publisher", "subscriber", "pipelines", "models", "endpoints", "predictions", "metadata"):
             if name in self.__dict__:
                 self.__dict__[name].transport.close()
+        for opened in self._rest.values():
+            opened.close()
 
     @property
     def _rest_options(self) -> dict[str, str] | None:

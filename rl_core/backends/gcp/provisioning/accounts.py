@@ -49,4 +49,4 @@ class Account(Owned):
 
     @property
     def _accounts(self) -> Any:
-        return self._site.rest("iam", "v1").projects().serviceAccounts()
+        return self._site.clients.rest("iam", "v1").projects().serviceAccounts()

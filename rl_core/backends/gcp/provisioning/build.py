@@ -72,7 +72,7 @@ def wanted(site: Site) -> set[Binding]:
             number = _project_number(site)
         email = _email(site, grant.to, number)
         if email is not None:
-            found |= {Binding(target, grant.role, f"serviceAccount:{email}") for target in grant.targets}
+            found |= {Binding(_named(site, t), grant.role, f"serviceAccount:{email}") for t in grant.targets}
     return found
 
 
@@ -114,9 +114,12 @@ def verify(site: Site, say: Say) -> None:
 
 def teardown(site: Site, say: Say) -> None:
     """Take away what we made, last made first, past what fails. Raises one ProvisioningError that lists what stayed."""
-    problems = []
+    problems: list[str] = []
     for resource in reversed([*_of(site, None), *_forgotten(site)]):
         described = resource.describe()
+        if problems and isinstance(resource, Bucket):
+            say(f"{described}: kept until the rest is gone: it holds the ledger of bindings")
+            continue
         try:
             with _told(site, f"delete {described}", resource):
                 found = resource.delete()
@@ -155,16 +158,26 @@ def _bindings(site: Site, wanted: set[Binding]) -> list[Bindings]:
     return found
 
 
+def _named(site: Site, target: str) -> str:
+    """With an account's e-mail for what it does: which account that is may change in the YAML."""
+    kind, _, which = target.partition(" ")
+    return f"account {_account(site, which)}" if kind == "account" else target
+
+
+def _account(site: Site, who: str) -> str:
+    return site.names.account(next(role for role in ROLES if role == who))
+
+
 def _email(site: Site, principal: Principal, number: str | None) -> str | None:
     if principal == "airflow":
         return site.runtime_account
     if principal == "pubsub":
         return f"service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-    return site.names.account(next(role for role in ROLES if role == principal))
+    return _account(site, principal)
 
 
 def _project_number(site: Site) -> str:
-    projects = site.rest("cloudresourcemanager", "v3").projects()
+    projects = site.clients.rest("cloudresourcemanager", "v3").projects()
     return str(call(projects.get(name=f"projects/{site.names.project}"))["name"]).rpartition("/")[2]
 
 
@@ -174,11 +187,16 @@ def _by_hand() -> str:
 
 @contextmanager
 def _told(site: Site, what: str, resource: Resource) -> Iterator[None]:
-    with explained(ProvisioningError, what, site.names, f"{resource.role} ({actor(site)})"):
-        yield
+    try:
+        with explained(ProvisioningError, what, site.names, f"{resource.role} ({actor(site)})"):
+            yield
+    except BanditError as error:
+        if str(error).startswith(what):
+            raise
+        raise ProvisioningError(f"{what}: {error} ({actor(site)})") from error
 
 
-def _may_not_look(error: ProvisioningError) -> bool:
+def _may_not_look(error: BaseException | None) -> bool:
     from google.api_core.exceptions import Forbidden
 
-    return isinstance(error.__cause__, Forbidden)
+    return error is not None and (isinstance(error, Forbidden) or _may_not_look(error.__cause__))

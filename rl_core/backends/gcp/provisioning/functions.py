@@ -153,8 +153,8 @@ class Function(Owned):
         return body
 
     def _operation(self, name: str) -> Any:
-        return self._site.rest("cloudfunctions", "v2").projects().locations().operations().get(name=name)
+        return self._site.clients.rest("cloudfunctions", "v2").projects().locations().operations().get(name=name)
 
     @property
     def _functions(self) -> Any:
-        return self._site.rest("cloudfunctions", "v2").projects().locations().functions()
+        return self._site.clients.rest("cloudfunctions", "v2").projects().locations().functions()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rl_core.backends.gcp.names import ROLES
 from rl_core.backends.gcp.provisioning.resource import Site
 from rl_core.backends.gcp.provisioning.rest import call
 
@@ -26,30 +25,26 @@ class PolicyOf(NamedTuple):
 
 def target_of(site: Site, target: str) -> PolicyOf:
     """Args:
-    target: "project", "bucket", "dataset", "table <name>", "topic events|simulate", "repository", "account <role>" or
+    target: "project", "bucket", "dataset", "table <name>", "topic events|simulate", "repository", "account <e-mail>" or
         "function logger|simulator" (the Cloud Run service under it, which is what is called).
     """
     kind, _, which = target.partition(" ")
     names = site.names
     if kind == "project":
-        projects = site.rest("cloudresourcemanager", "v3").projects()
+        projects = site.clients.rest("cloudresourcemanager", "v3").projects()
         body = {"options": {"requestedPolicyVersion": _VERSION}}
         resource = f"projects/{names.project}"
         return _rest(f"project {names.project}", projects, resource, lambda: {"resource": resource, "body": body})
     if kind == "repository":
-        repositories = site.rest("artifactregistry", "v1").projects().locations().repositories()
+        repositories = site.clients.rest("artifactregistry", "v1").projects().locations().repositories()
         return _rest(f"repository {names.repository.rpartition('/')[2]}", repositories, names.repository)
     if kind == "account":
-        email = names.account(next(role for role in ROLES if role == which))
-        accounts = site.rest("iam", "v1").projects().serviceAccounts()
-        return _rest(
-            f"service account {email}",
-            accounts,
-            f"projects/{email.partition('@')[2].partition('.')[0]}/serviceAccounts/{email}",
-        )
+        accounts = site.clients.rest("iam", "v1").projects().serviceAccounts()
+        project = which.partition("@")[2].partition(".")[0]
+        return _rest(f"service account {which}", accounts, f"projects/{project}/serviceAccounts/{which}")
     if kind == "function":
         function = names.logger_function if which == "logger" else names.simulator_function
-        services = site.rest("run", "v2").projects().locations().services()
+        services = site.clients.rest("run", "v2").projects().locations().services()
         return _rest(f"service {function.rpartition('/')[2]}", services, function.replace("/functions/", "/services/"))
     if kind == "topic":
         return _topic(site, names.events_topic if which == "events" else names.simulate_topic)

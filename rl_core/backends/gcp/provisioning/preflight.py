@@ -35,7 +35,7 @@ def _project(site: Site, may_make: bool) -> Iterator[str]:
     needed = {permission: grant.role for grant in BY_HAND for permission in grant.permissions if _needed(site, grant)}
     asked = {"permissions": sorted(needed) if may_make else ["resourcemanager.projects.get"]}
     try:
-        request = site.rest("cloudresourcemanager", "v3").projects()
+        request = site.clients.rest("cloudresourcemanager", "v3").projects()
         held = call(request.testIamPermissions(resource=f"projects/{project}", body=asked)).get("permissions", [])
     except (Forbidden, NotFound) as error:
         if "SERVICE_DISABLED" in str(error.errors) or "is disabled" in str(error):
@@ -64,7 +64,9 @@ def _apis(site: Site) -> Iterator[str]:
     project = site.names.project
     names = [f"projects/{project}/services/{api}.googleapis.com" for api in APIS]
     try:
-        answer = call(site.rest("serviceusage", "v1").services().batchGet(parent=f"projects/{project}", names=names))
+        answer = call(
+            site.clients.rest("serviceusage", "v1").services().batchGet(parent=f"projects/{project}", names=names)
+        )
     except Forbidden:  # each API says so by itself when it is called
         return
     off = [s["name"].rpartition("/")[2] for s in answer.get("services", []) if s.get("state") != "ENABLED"]
@@ -76,7 +78,7 @@ def _region(site: Site) -> Iterator[str]:
     from google.api_core.exceptions import Forbidden
 
     project, region = site.names.project, site.names.region
-    locations = site.rest("cloudfunctions", "v2").projects().locations()
+    locations = site.clients.rest("cloudfunctions", "v2").projects().locations()
     try:
         answer = call(locations.list(name=f"projects/{project}", pageSize=500))
     except Forbidden:

@@ -39,4 +39,4 @@ class Repository(Owned):
 
     @property
     def _locations(self) -> Any:
-        return self._site.rest("artifactregistry", "v1").projects().locations()
+        return self._site.clients.rest("artifactregistry", "v1").projects().locations()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rl_core.backends.gcp.names import LABEL, Names
 
@@ -83,7 +83,6 @@ class Site:
     runtime_account: str | None = None
     bundle: Path | None = None
     patience_s: float = 60.0
-    _rest: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def names(self) -> Names:
@@ -93,12 +92,6 @@ class Site:
     def mark(self) -> str:
         """Stands in the description of what carries no label."""
         return f"{LABEL}={self.names.artefact_name}"
-
-    def rest(self, service: str, version: str) -> Any:
-        """One client of each service is enough: the discovery documents are large."""
-        if (service, version) not in self._rest:
-            self._rest[service, version] = self.clients.rest(service, version)
-        return self._rest[service, version]
 
     def owner(self, labels: Mapping[str, str] | None) -> Found:
         """OURS where the labels say so."""

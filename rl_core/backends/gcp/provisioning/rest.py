@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rl_core.backends.gcp.failures import transient
+from rl_core.errors import ProvisioningError
 
 OPERATION_TIMEOUT_S = 1_200.0
 """A function is built in two to five minutes, a server deployed in ten to twenty."""
 
 _RETRY_S = 60.0
+_UNKNOWN, _INTERNAL = 2, 13  # of google.rpc.Code
 
 
 def call(request: Any) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def get(request: Any) -> dict[str, Any] | None:
 
 
 def wait(operation: dict[str, Any], look: Callable[[str], Any], poll_s: float = 2.0) -> None:
-    """Return once the long-running operation is done.
+    """Return once the long-running operation is done. Raises GoogleAPICallError, ProvisioningError for a failed build.
 
     Args:
         look: the request that reads an operation by name.
@@ -54,6 +56,8 @@ def wait(operation: dict[str, Any], look: Callable[[str], Any], poll_s: float = 
         operation = call(look(operation["name"]))
     if "error" in operation:
         error = operation["error"]
+        if error.get("code") in (_UNKNOWN, _INTERNAL):  # what a build says; no outage
+            raise ProvisioningError(error.get("message", "no reason given"))
         raise google.from_grpc_status(error.get("code", 13), error.get("message", "no reason given"))
 
 

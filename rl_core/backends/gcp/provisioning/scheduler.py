@@ -72,4 +72,4 @@ class SchedulerJob(Owned):
 
     @property
     def _jobs(self) -> Any:
-        return self._site.rest("cloudscheduler", "v1").projects().locations().jobs()
+        return self._site.clients.rest("cloudscheduler", "v1").projects().locations().jobs()
