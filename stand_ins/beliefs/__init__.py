@@ -7,9 +7,10 @@ answers differ, a stand-in is wrong.
 from stand_ins.beliefs.bigquery import BELIEFS as _BIGQUERY
 from stand_ins.beliefs.pubsub import BELIEFS as _PUBSUB
 from stand_ins.beliefs.scratch import Belief, Scratch
+from stand_ins.beliefs.serving import BELIEFS as _SERVING
 from stand_ins.beliefs.storage import BELIEFS as _STORAGE
 from stand_ins.beliefs.vertex import BELIEFS as _VERTEX
 
 __all__ = ["BELIEFS", "Belief", "Scratch"]
 
-BELIEFS: tuple[Belief, ...] = (*_BIGQUERY, *_PUBSUB, *_STORAGE, *_VERTEX)
+BELIEFS: tuple[Belief, ...] = (*_BIGQUERY, *_PUBSUB, *_STORAGE, *_VERTEX, *_SERVING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.api_core.exceptions import NotFound, NotModified, PreconditionFailed
 
 from stand_ins.beliefs.scratch import Belief, Scratch
 
@@ -35,6 +35,21 @@ def a_write_over_a_generation_that_has_passed_is_refused(scratch: Scratch) -> st
     return None
 
 
+def a_read_of_a_known_generation_is_not_sent_again(scratch: Scratch) -> str | None:
+    blob = scratch.bucket.blob("read")
+    blob.upload_from_string("1")
+    try:
+        scratch.bucket.blob("read").download_as_bytes(if_generation_not_match=blob.generation)
+    except NotModified as error:
+        assert error.code == 304
+    else:
+        raise AssertionError("a known generation was sent again")
+    read = scratch.bucket.blob("read")
+    read.download_as_bytes()
+    assert read.generation == blob.generation, "a download names its generation"
+    return None
+
+
 def what_is_not_there_is_404(scratch: Scratch) -> str | None:
     try:
         scratch.bucket.blob("absent").download_as_bytes()
@@ -58,6 +73,7 @@ BELIEFS = (
         "a write over a generation that has passed gets 412",
         a_write_over_a_generation_that_has_passed_is_refused,
     ),
+    Belief("storage", "a read of a known generation is 304", a_read_of_a_known_generation_is_not_sent_again),
     Belief("storage", "an object that is not there is 404", what_is_not_there_is_404),
     Belief("storage", "a listing is strongly consistent, in order of names", a_listing_sees_what_was_written_before),
 )
