@@ -1,6 +1,6 @@
 """Writes the fault table of docs/reliability.md: the provider's operator and our three tasks under the same faults.
 
-    python -m benchmarks.fault_table [--only TEXT] [--print]
+    python -m benchmarks.fault_table [--only EXPRESSION]
 
 A real Airflow, the real Google client, and the stand-in for Vertex AI. Every cell is what this run saw.
 """
@@ -8,6 +8,8 @@ A real Airflow, the real Google client, and the stand-in for Vertex AI. Every ce
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 import tempfile
 import time
@@ -19,35 +21,42 @@ from benchmarks.fault_table.scenarios import SCENARIOS, Scenario, play_all
 from benchmarks.fault_table.world import (
     CONNECTION,
     DEFERRABLE,
+    OUR_MODULES,
     OURS,
     QUICK,
     STOCK,
+    STOCK_MODULES,
     FaultWorld,
     Outcome,
     System,
     install,
+    preload,
 )
-from local_stack.airflow_stack import AirflowStack
+from local_stack.airflow_stack import REPO, AirflowStack
 from rl_core.config import Settings
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+PAGE = REPO / "docs" / "reliability.md"
 BEGIN, END = "<!-- fault table: begin -->", "<!-- fault table: end -->"
 SYSTEMS = (STOCK, DEFERRABLE, OURS)
-Rows = dict[str, Mapping[System, Outcome]]
 
 
-def measure(folder: Path, scenarios: list[Scenario]) -> Rows:
-    """Play every scenario on an Airflow of its own under `folder`."""
+def measure(folder: Path, scenarios: list[Scenario]) -> None:
+    """Play the scenarios on an Airflow of its own under `folder`; each row is written as soon as it is known."""
     dags, home = folder / "dags", folder / "home"
     dags.mkdir()
     home.mkdir()
     install(dags, stock=True)
-    rows: Rows = {}
+    preload(folder, *OUR_MODULES, *STOCK_MODULES)
     with Cloud(folder / "cloud") as cloud:
         vertex = cloud.vertex
-        options = {**QUICK, **CONNECTION, "STORAGE_EMULATOR_HOST": cloud.rest_url}
+        options = {
+            **QUICK,
+            **CONNECTION,
+            "STORAGE_EMULATOR_HOST": cloud.rest_url,
+            "PYTHONPATH": os.pathsep.join(map(str, (folder, REPO, REPO / "plugins"))),
+        }
         stack = AirflowStack(Settings(home=home, airflow_port=free_port()), dags=dags, options=options)
         try:
             stack.start()
@@ -55,27 +64,34 @@ def measure(folder: Path, scenarios: list[Scenario]) -> Rows:
             world = FaultWorld(stack, vertex, cloud.faults)
             for scenario in scenarios:
                 began = time.monotonic()
-                rows[scenario.name] = play_all(world, SYSTEMS, scenario)
-                told = "; ".join(f"{system.name}: {outcome}" for system, outcome in rows[scenario.name].items())
-                print(f"{scenario.name} ({time.monotonic() - began:.0f} s): {told}", file=sys.stderr, flush=True)
+                line = row(scenario.name, play_all(world, SYSTEMS, scenario))
+                write(scenario.name, line)
+                print(f"{line} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
         finally:
             stack.stop(grace_s=3)
             stack.api.close()
-    return rows
 
 
-def table(rows: Rows) -> str:
+def row(name: str, outcomes: Mapping[System, Outcome]) -> str:
+    cells = [cell(outcomes[system]) if system in outcomes else "no worker waits" for system in SYSTEMS]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def write(name: str, line: str) -> None:
+    """Put one row into the page's table, in the order of the scenarios."""
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    table, _, tail = rest.partition(END)
+    rows = {found.split(" | ")[0].removeprefix("| "): found for found in table.splitlines() if found.startswith("| ")}
+    rows[name] = line
     lines = [
         f"Airflow {version('apache-airflow-core')}, Google provider {version('apache-airflow-providers-google')}, "
         f"google-cloud-aiplatform {version('google-cloud-aiplatform')}; every task has two retries.",
         "",
         "| fault | `RunPipelineJobOperator` | the same, deferrable | banditloop |",
         "|---|---|---|---|",
+        *(rows[scenario.name] for scenario in SCENARIOS if scenario.name in rows),
     ]
-    for name, outcomes in rows.items():
-        cells = [cell(outcomes[system]) if system in outcomes else "no worker waits" for system in SYSTEMS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    PAGE.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + f"\n\n{END}{tail}")
 
 
 def cell(outcome: Outcome) -> str:
@@ -94,17 +110,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fault_table", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--only", default="", help="scenarios whose name has this text in it; then nothing is written")
-    parser.add_argument("--print", action="store_true", help="print the table, and leave the page as it is")
+    parser.add_argument(
+        "--only", default="", help="play the faults whose name matches this expression, leave other rows"
+    )
     arguments = parser.parse_args()
-    scenarios = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
+    scenarios = [scenario for scenario in SCENARIOS if re.search(arguments.only, scenario.name)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        written = table(measure(Path(folder), scenarios))
-    if arguments.print or arguments.only:
-        print(written)
-        return 0
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{written}\n\n{END}{rest.partition(END)[2]}")
+        measure(Path(folder), scenarios)
     print(f"wrote {PAGE}")
     return 0
 

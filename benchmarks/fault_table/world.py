@@ -7,17 +7,19 @@ import json
 import shutil
 import signal
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import httpx
 import psutil
 
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners import spec as specs
-from local_stack.airflow_api import wait_for
+from local_stack.airflow_api import AirflowApi, wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.errors import BanditError
 from stand_ins.faults import Fault, Faults
@@ -42,6 +44,9 @@ CONNECTION = {
         {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
     )
 }
+
+OUR_MODULES = ("airflow.providers.google.common.hooks.base_google", "google.cloud.aiplatform_v1")
+STOCK_MODULES = ("airflow.providers.google.cloud.operators.vertex_ai.pipeline_job", "google.cloud.storage")
 
 BANDIT = {
     "name": "fault",
@@ -106,6 +111,20 @@ class Outcome:
         return sum(state not in ("SUCCEEDED", "FAILED", "CANCELLED") for state in self.jobs)
 
 
+class PatientApi(AirflowApi):
+    """Asks again where Airflow's SQLite was locked, or its API server is being restarted."""
+
+    def request(self, method: str, path: str, **kwargs: Any) -> Any:
+        for _ in range(20):
+            try:
+                return super().request(method, path, **kwargs)
+            except (BanditError, httpx.TransportError) as error:
+                if isinstance(error, BanditError) and "answered 500" not in str(error):
+                    raise
+                time.sleep(0.5)
+        return super().request(method, path, **kwargs)
+
+
 @dataclass(frozen=True)
 class FaultWorld:
     stack: AirflowStack
@@ -126,7 +145,7 @@ class Run:
 
     def __init__(self, world: FaultWorld, system: System) -> None:
         self.world, self.system = world, system
-        self.api, self.pipelines = world.stack.api, world.stand_in.pipelines
+        self.api, self.pipelines = PatientApi(world.stack.url), world.stand_in.pipelines
         self.run_id = f"fault-{uuid.uuid4().hex[:12]}"
         scope = JobIdentity.of("fault-v1", system.dag_id, self.run_id, "train").scope
         self.prefix = scope if system is OURS else f"{system.pipeline}-"
@@ -210,6 +229,7 @@ class Run:
         self.world.faults.clear(self.prefix)
         for job_id in self.live():
             self.pipelines.play(job_id, "CANCELLED")
+        self.api.close()
         return outcome
 
     def _worker_of(self, ti_id: str) -> psutil.Process | None:
@@ -225,6 +245,15 @@ class Run:
                 if "LocalExecutor" in title and ti_id in title:
                     return process
         return None
+
+
+def preload(folder: Path, *modules: str) -> None:
+    """Let every Airflow that has `folder` on its PYTHONPATH import `modules` once, before it forks tasks.
+
+    Else each task spends seconds of both cores on them, and the provider's operator more than Airflow allows.
+    """
+    lines = ["import contextlib", "with contextlib.suppress(ImportError):", *(f"    import {name}" for name in modules)]
+    (folder / "airflow_local_settings.py").write_text("\n".join(lines) + "\n")
 
 
 def install(dags: Path, stack: AirflowStack | None = None, *, stock: bool = False) -> list[str]:

@@ -20,7 +20,7 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.base import JobState
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
-from benchmarks.fault_table.world import CONNECTION, QUICK, FaultWorld, install
+from benchmarks.fault_table.world import CONNECTION, OUR_MODULES, QUICK, FaultWorld, install, preload
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Bandit, Settings
@@ -207,7 +207,8 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     (dags / "toy.json").write_text(json.dumps(BANDIT))
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
-    stack = AirflowStack(settings, dags=dags, root=make_root(folder / "code"), options=QUICK | CONNECTION)
+    preload(make_root(folder / "code"), *OUR_MODULES)
+    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
         stack.start()
