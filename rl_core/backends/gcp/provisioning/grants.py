@@ -46,7 +46,7 @@ class Grant:
         return f"tables {', '.join(self.tables)}" if self.tables else self.on
 
 
-_LOGGED = ("decisions", "rewards", "heartbeats", "rejected_events")
+_LOGGED = ("decisions", "rewards", "heartbeats", "rejected_events", "joiner")
 _JOINED = ("interactions", "rewards_apart", "joiner")
 _GENERATED = ("decisions", "rewards", "interactions", "joiner")
 _STAGED = ("decisions_staging", "rewards_staging", "interactions_staging")
@@ -62,6 +62,7 @@ GRANTS: tuple[Grant, ...] = (
     Grant("roles/storage.objectUser", "bucket", "server", "read registry and policies, report what is loaded"),
     Grant("roles/artifactregistry.reader", "repository", "server", "pull the image"),
     Grant("roles/bigquery.dataEditor", "tables", "logger", "append what arrives", _LOGGED),
+    Grant("roles/bigquery.jobUser", "project", "logger", "tell the joiner of rows that came very late"),
     Grant("roles/eventarc.eventReceiver", "project", "logger", "receive events of the topic"),
     Grant("roles/run.invoker", "function logger", "logger", "Eventarc calls the function as its own account"),
     Grant("roles/aiplatform.user", "project", "simulator", "ask the endpoint for decisions", simulated=True),
