@@ -21,7 +21,8 @@ from rl_core.backends.base import Message
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.event_messages import Event
 from rl_core.backends.gcp.event_store import BigQueryEventStore
-from rl_core.backends.gcp.message_bus import PubSubPublisher
+from rl_core.backends.gcp.joiner import SqlJoiner
+from rl_core.backends.gcp.message_bus import PubSubPublisher, publish_joiner_heartbeat
 from rl_core.backends.gcp.tables import ensure_tables
 from rl_core.config import Bandit, Settings
 from rl_core.schema import DECISION
@@ -153,6 +154,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+def watermark_after_a_run(world: World) -> tuple[datetime, datetime | None]:
+    """The joiner's own heartbeat, and the watermark once it has arrived."""
+    at = publish_joiner_heartbeat(world.clients)
+    eventually(world.delivered)
+    return at, SqlJoiner(world.bandit, world.store).watermark()
+
+
 class TestTheLogger:
     def test_writes_what_was_published(self, world: World, logger_url: str) -> None:
         publisher = PubSubPublisher(world.clients, deadline_s=5.0)
@@ -170,6 +178,16 @@ class TestTheLogger:
             (0, 0, False),
             (1, 1, True),
         ]
+
+    def test_moves_the_watermark_past_a_server_that_said_goodbye(self, world: World, logger_url: str) -> None:
+        publisher = PubSubPublisher(world.clients, deadline_s=5.0)
+        publisher.publish([Message("decisions", "w", decision("w"))])
+        at, watermark = watermark_after_a_run(world)
+        assert watermark is not None
+        assert watermark < at, "a living server holds it at what it last said"
+        publisher.close()
+        at, watermark = watermark_after_a_run(world)
+        assert watermark == at
 
     def test_is_asked_again_until_bigquery_takes_it(self, world: World, logger_url: str) -> None:
         """503s, a lost answer, and Pub/Sub delivering some twice: nothing is lost, and repeats are told apart."""

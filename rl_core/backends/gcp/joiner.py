@@ -28,12 +28,14 @@ _GAP_AFTER = timedelta(seconds=60)  # what is missing for less is on its way
 @dataclass(frozen=True)
 class Server:
     """What is known of a producer. Args:
+    ended: it said that it accepts nothing more under this name.
     met_at: its last heartbeat all of whose events are stored.
     unmet_since: its first heartbeat some of whose events are not.
     """
 
     producer: str
     heard_at: datetime
+    ended: bool
     met_at: datetime | None
     unmet_since: datetime | None
     decisions: int
@@ -92,8 +94,8 @@ class SqlJoiner:
     def watermark(self) -> datetime | None:
         """Every event that a server accepted before it is in the store, as far as heartbeats tell; None: not known.
 
-        A server that was not heard of for google.silent_after_s before the newest heartbeat of ours is taken as gone,
-        unless something that it accepted is still missing: that holds the watermark, see `gaps`.
+        A server that said goodbye, or was not heard of for google.silent_after_s before the newest heartbeat of ours,
+        is taken as gone, unless something that it accepted is still missing: that holds the watermark, see `gaps`.
         """
         servers = self.servers()
         here = next((server.heard_at for server in servers if server.producer == JOINER_PRODUCER), None)
@@ -101,7 +103,8 @@ class SqlJoiner:
             return None
         marks = [here]
         for server in servers:
-            gone = server.heard_at < here - self._silent_after and server.unmet_since is None
+            silent = server.ended or server.heard_at < here - self._silent_after
+            gone = silent and server.unmet_since is None
             if server.producer == JOINER_PRODUCER or gone:
                 continue
             if server.met_at is None:

@@ -48,6 +48,7 @@ reached AS (
 SELECT
   h.producer,
   MAX(h.`at`) AS heard_at,
+  LOGICAL_OR(COALESCE(h.ended, FALSE)) AS ended,
   MAX(IF(h.decisions <= r.decisions AND h.rewards <= r.rewards, h.`at`, NULL)) AS met_at,
   MIN(IF(h.decisions <= r.decisions AND h.rewards <= r.rewards, NULL, h.`at`)) AS unmet_since,
   MAX(h.decisions) AS decisions,
