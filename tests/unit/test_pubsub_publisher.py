@@ -244,6 +244,34 @@ class TestDelivery:
             world.publisher().publish(decisions("a"))
 
 
+class TestARestart:
+    def test_of_pubsub_is_survived_by_the_publisher_and_by_what_was_accepted(
+        self, tmp_path: Path, cloud_movielens: Bandit
+    ) -> None:
+        with ExitStack() as stack:
+            with PubSubStandIn(tmp_path / "pubsub") as before:
+                host, _, port = before.address.partition(":")
+                clients = GoogleClients(cloud_movielens, Settings(pubsub_emulator_host=before.address))
+                stack.callback(clients.close)
+                delivered = DeliveredEvents(clients, before)
+                publisher = PubSubPublisher(clients, deadline_s=0.5)
+                publisher.publish(decisions("a"))
+            with pytest.raises(BusError, match="not answered"):
+                publisher.publish(decisions("b"))
+            after = stack.enter_context(PubSubStandIn(tmp_path / "pubsub", host=host, port=int(port)))
+            delivered = DeliveredEvents(clients, after)
+
+            def accepted() -> bool:
+                try:
+                    return bool(publisher.publish(decisions("b")))
+                except BusError:
+                    return False
+
+            eventually(accepted)
+            publisher.close()
+            assert {event.key for event in delivered.of("decisions")} == {"a", "b"}
+
+
 class TestStarting:
     def test_waits_for_nobody(self, cloud_movielens: Bandit) -> None:
         settings = Settings(pubsub_emulator_host="127.0.0.1:1")

@@ -6,6 +6,7 @@ BANDIT_PUBSUB_EMULATOR_HOST; Vertex AI, whose address is fixed, is reached throu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud import aiplatform_v1, bigquery
 
+# After an outage gRPC waits up to two minutes before it looks again; a server that answers 503 meanwhile looks sooner.
+_RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
@@ -162,5 +165,9 @@ class GoogleClients:
         transport = getattr(module.transports, f"{which.capitalize()}GrpcTransport")
         host = self.settings.pubsub_emulator_host
         if host is not None:
-            return transport(channel=grpc.insecure_channel(host))
-        return transport(credentials=self.credentials)
+            return transport(channel=grpc.insecure_channel(host, list(_RECONNECT)))
+
+        def channel(*args: Any, options: Sequence[tuple[str, Any]], **kwargs: Any) -> grpc.Channel:
+            return transport.create_channel(*args, options=[*options, *_RECONNECT], **kwargs)
+
+        return transport(credentials=self.credentials, channel=channel)
