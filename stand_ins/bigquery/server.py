@@ -83,7 +83,13 @@ class BigQueryStandIn:
         fault = self._faults.next(method.id)
         if fault is not None and not fault.after:
             _fail(fault.code, fault.drop, fault.message)
-        answer = self._call(method, values, query, body, None if upload is None else upload.content)
+        try:
+            answer = self._call(method, values, query, body, None if upload is None else upload.content)
+        except BigQueryError as error:
+            if upload is None or not upload.repeated or error.status != 409:
+                raise
+            reference = json.loads(body)["jobReference"]
+            answer = self._jobs.get(reference["jobId"], reference.get("location")).resource
         if fault is not None and fault.after:
             _fail(fault.code, fault.drop, fault.message)
         return Response(status_code=204) if answer is None else JSONResponse(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.policy import HTTP
 
 from starlette.requests import Request
@@ -20,12 +20,15 @@ _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 class Upload:
     """Args:
     response: what to answer while the file is not complete; None: `metadata` is the body of the job to insert.
+    repeated: the file was complete before, so that the job may be there.
     """
 
     path: str
     metadata: bytes = b""
     content: bytes = b""
     response: Response | None = None
+    complete: bool = False
+    repeated: bool = False
 
 
 class Uploads:
@@ -57,12 +60,15 @@ class Uploads:
         if found is None:
             raise BigQueryError(400, f"Invalid Content-Range: {span!r}")
         first, total = found[1], found[3]
+        if upload.complete:  # its answer was lost
+            return replace(upload, repeated=True)
         if first is not None:
             if int(first) != len(upload.content):
                 raise BigQueryError(400, f"the upload goes on at {len(upload.content)}, not at {first}")
             upload.content += body
         if total != "*" and len(upload.content) == int(total):
-            return upload  # the session stays: a lost answer makes the client ask again
+            upload.complete = True
+            return upload
         headers = {"range": f"bytes=0-{len(upload.content) - 1}"} if upload.content else {}
         return Upload(upload.path, response=Response(status_code=308, headers=headers))
 

@@ -129,8 +129,8 @@ class BigQueryEventStore:
         low, high = window
         read = list(dict.fromkeys(["seq", *wanted]))
         listed = ", ".join(f"`{name}`" for name in read)
-        sql = f"SELECT {listed} FROM interactions WHERE seq > @low AND seq <= @high ORDER BY seq"  # noqa: S608
-        rows = self.queries.run(self._said("read", "interactions"), sql, low=low, high=high).rows
+        sql = f"SELECT {listed} FROM interactions WHERE seq BETWEEN @first AND @last ORDER BY seq"  # noqa: S608
+        rows = self.queries.run(self._said("read", "interactions"), sql, first=low + 1, last=high).rows
         if rows.num_rows != high - low:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return convert.read(rows, pa.schema([INTERACTION_SCHEMA.field(name) for name in wanted]))

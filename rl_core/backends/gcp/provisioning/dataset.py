@@ -24,7 +24,7 @@ class Dataset:
         dataset = self._look()
         if dataset is None:
             return Found.ABSENT
-        if tables.missing_tables(self._site.clients):
+        if tables.missing_tables(self._site.clients) or self._columns_lack():
             return Found.STALE
         return self._site.owner(dataset.labels)
 
@@ -43,6 +43,15 @@ class Dataset:
             if self._site.owner(table.labels) is Found.OURS:
                 client.delete_table(table.reference, not_found_ok=True)
         return Found.FOREIGN
+
+    def _columns_lack(self) -> bool:
+        """Whether a table is from before a column was added."""
+        client, names = self._site.clients.bigquery, self._site.names
+        return any(
+            {column.name for column in kind.columns}
+            - {field.name for field in client.get_table(names.table(name)).schema}
+            for name, kind in tables.KINDS.items()
+        )
 
     def _look(self) -> Any:
         from google.cloud.exceptions import NotFound

@@ -1,0 +1,245 @@
+"""BigQuery's joiner beyond the contract: the same as the rules on any stream, what it scans, how far events arrived."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.backends.gcp.event_store import BigQueryEventStore
+from rl_core.backends.gcp.joiner import SqlJoiner
+from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.config import Bandit, Join, Settings
+from rl_core.errors import StoreError
+from rl_core.online.join_rules import Closed, JoinRules
+from stand_ins.cloud import Cloud
+from stand_ins.faults import Fault
+from tests.log_rows import START, WAIT_S, at, decision, decisions, reward, rewards
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    with TemporaryDirectory() as folder, Cloud(Path(folder)) as cloud:
+        yield cloud
+
+
+@contextmanager
+def opened(cloud: Cloud, bandit: Bandit, prefix: str) -> Iterator[tuple[Bandit, BigQueryEventStore]]:
+    """A dataset of its own."""
+    bandit = bandit.model_copy(update={"prefix": prefix})
+    clients = GoogleClients(bandit, Settings(google_endpoint=cloud.rest_url))
+    try:
+        ensure_tables(clients)
+        yield bandit, BigQueryEventStore(clients)
+    finally:
+        clients.close()
+
+
+@pytest.fixture
+def bandit(cloud_movielens: Bandit) -> Bandit:
+    return cloud_movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
+
+
+@pytest.fixture
+def store(cloud: Cloud, bandit: Bandit, request: pytest.FixtureRequest) -> Iterator[BigQueryEventStore]:
+    cloud.faults.clear()
+    with opened(cloud, bandit, f"t{abs(hash(request.node.name)) % 10**9}") as (_, store):
+        yield store
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[list[list[dict[str, Any]]], list[list[dict[str, Any]]], list[int | None]]:
+    """Decisions and rewards by the step in which they arrive, and each step's watermark, which keeps its promise."""
+    steps, keys, servers = st.integers(0, STEPS - 1), st.integers(0, 11), st.sampled_from(["bus-1", "bus-2"])
+    made = draw(
+        st.lists(st.tuples(keys, servers, st.integers(0, 40), st.integers(0, 15), st.booleans(), steps), max_size=24)
+    )
+    earned = draw(st.lists(st.tuples(st.integers(0, 12), servers, st.integers(0, 60), steps), max_size=30))
+    count: dict[Any, Iterator[int]] = {}
+    arriving_made: list[list[dict[str, Any]]] = [[] for _ in range(STEPS)]
+    arriving_earned: list[list[dict[str, Any]]] = [[] for _ in range(STEPS)]
+    received = [[60] for _ in range(STEPS)]
+    for key, server, decided, delay, served, step in sorted(made, key=lambda one: one[2] + one[3]):
+        offset = next(count.setdefault((server, "d"), itertools.count(1)))
+        row = decision(f"e{key}", decided, offset, server, served or key % 2 == 0, decided + delay)
+        arriving_made[step].append(row)
+        received[step].append(decided + delay)
+    for number, (key, server, when, step) in enumerate(sorted(earned, key=lambda one: one[2])):
+        offset = next(count.setdefault((server, "r"), itertools.count(1)))
+        arriving_earned[step].append(reward(f"e{key}", when, offset, float(number), server))
+        received[step].append(when)
+    watermarks: list[int | None] = []
+    for step in range(STEPS):
+        promise = min([min(times) for times in received[step + 1 :]], default=100)
+        watermarks.append(draw(st.sampled_from([promise, promise, None])))
+    return arriving_made, arriving_earned, [*watermarks[:-1], 100]
+
+
+class TestSameAsTheRules:
+    numbers = itertools.count()
+
+    @pytest.mark.slow
+    @given(streams(), st.booleans(), st.booleans())
+    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def test_on_any_order_delay_and_repetition(
+        self, cloud: Cloud, bandit: Bandit, stream: Any, close_early: bool, again: bool
+    ) -> None:
+        join = Join(reward_wait_s=WAIT_S, close_early=close_early)
+        rules = JoinRules(join, bandit.problem.reward_default)
+        closed: dict[str, Closed] = {}
+        expected: list[dict[str, Any]] = []
+        apart: set[tuple[str, int, str]] = set()
+        with opened(cloud, bandit, f"same{next(self.numbers)}") as (named, store):
+            joiner = SqlJoiner(named.model_copy(update={"join": join}), store)
+            for made, earned, watermark in zip(*stream, strict=True):
+                passed = None if watermark is None else at(watermark)
+                for _ in range(1 + again):
+                    cloud.bigquery.forget_insert_ids()
+                    store.stream("decisions", decisions(*made))
+                    store.stream("rewards", rewards(*earned))
+                joined = rules.step(decisions(*made), rewards(*earned), closed, passed, START)
+                for row in joined.interactions.to_pylist():
+                    closed[row["event_id"]] = Closed(_micros(row["decided_at"]), row["closed_by"])
+                    expected.append(row)
+                apart |= {(row["producer"], row["offset"], row["reason"]) for row in joined.apart.to_pylist()}
+                run = joiner.run(passed)
+                assert (run.head, run.open) == (len(expected), rules.open)
+            found = store.interactions((0, store.head())).drop_columns(["seq", "closed_at"]).to_pylist()
+            set_apart = store.query("SELECT producer, `offset`, reason FROM rewards_apart").to_pylist()
+        assert found == [{name: row[name] for name in row if name != "closed_at"} for row in expected]
+        assert len(set_apart) == len(apart)
+        assert {tuple(row.values()) for row in set_apart} == apart
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=moment.tzinfo)) // timedelta(microseconds=1)
+
+
+def beat(producer: str, second: float, made: int = 0, earned: int = 0) -> dict[str, Any]:
+    return {"producer": producer, "decisions": made, "rewards": earned, "at": at(second)}
+
+
+class TestWatermark:
+    def test_follows_the_slowest_server_and_our_own_heartbeat(self, bandit: Bandit, store: BigQueryEventStore) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.stream("heartbeats", [beat("bus-1", 50), beat("bus-2", 40)])
+        assert joiner.watermark() is None
+        store.stream("heartbeats", [beat("bus-joiner", 60)])
+        assert joiner.watermark() == at(40)
+        store.stream("heartbeats", [beat("bus-1", 70), beat("bus-2", 70)])
+        assert joiner.watermark() == at(60)
+
+    def test_waits_for_what_a_heartbeat_tells_and_names_who_holds_it(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.stream("heartbeats", [beat("bus-1", 0), beat("bus-1", 20, 3, 1), beat("bus-joiner", 90)])
+        store.stream("decisions", decisions(decision("a", 1, 1), decision("c", 1, 3)))
+        store.stream("rewards", rewards(reward("a", 2, 1)))
+        assert joiner.watermark() == at(0)
+        (gap,) = joiner.gaps()
+        assert str(gap).startswith(
+            "bus-1 had 3 decisions and 1 rewards acknowledged, of which all up to 1 and 1 are stored"
+        )
+        lost = {
+            "kind": "decision",
+            "producer": "bus-1",
+            "offset": 2,
+            "received_at": at(1),
+            "payload": "?",
+            "reason": "?",
+        }
+        store.stream("rejected_events", [lost])
+        assert (joiner.watermark(), joiner.gaps()) == (at(20), [])
+
+    def test_a_server_that_fell_silent_no_longer_holds_it_unless_something_is_missing(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.stream("heartbeats", [beat("bus-1", 10), beat("bus-2", 10), beat("bus-joiner", 905)])
+        assert joiner.watermark() == at(10)
+        store.stream("heartbeats", [beat("bus-2", 2000), beat("bus-joiner", 2001)])
+        assert joiner.watermark() == at(2000)
+        store.stream("heartbeats", [beat("bus-1", 11, 1)])
+        assert joiner.watermark() == at(10)
+
+    def test_counts_only_what_came_after_the_last_run(self, bandit: Bandit, store: BigQueryEventStore) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.stream("decisions", decisions(*(decision(f"e{n}", n, n) for n in range(1, 4))))
+        store.stream("heartbeats", [beat("bus-1", 5, 3), beat("bus-joiner", 6)])
+        joiner.run(joiner.watermark())
+        day = 2 * 86400
+        store.stream("decisions", decisions(decision("e5", day, 5), decision("e4", day, 4)))
+        store.stream("heartbeats", [beat("bus-1", day + 1, 5), beat("bus-joiner", day + 2)])
+        assert joiner.watermark() == at(day + 1)
+
+
+class TestARun:
+    def test_scans_only_what_can_still_be_open(self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore) -> None:
+        joiner = SqlJoiner(bandit, store)
+        scanned = []
+        for day in range(5):
+            rows = [decision(f"{day}-{n:04d}", day * 86400 + n, day * 400 + n) for n in range(1, 401)]
+            store.append("decisions", decisions(*rows))
+            joiner.run(at(day * 86400 + 500))
+            scanned.append(_bytes(cloud))
+        grows = [after - before for before, after in itertools.pairwise(scanned[1:])]
+        assert max(grows) < scanned[0] / 3  # the ids of closed decisions, which clustering spares and the figure counts
+
+    def test_that_overlaps_another_begins_again(self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore) -> None:
+        store.append("decisions", decisions(decision("a", 0)))
+        cloud.faults.add(Fault("bigquery.tabledata.list", times=0))
+        stale = store.joiner_row()
+        SqlJoiner(bandit, store).run(at(1))
+        late = SqlJoiner(bandit, _Stale(store, stale))  # type: ignore[arg-type]
+        assert late.run(at(20)).head == 1
+
+    @pytest.mark.parametrize("fault", [Fault("bigquery.jobs.insert", "503"), Fault("bigquery.jobs.insert", drop=True)])
+    @pytest.mark.parametrize("after", [False, True])
+    def test_whose_answer_is_lost_joins_once(
+        self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore, fault: Fault, after: bool
+    ) -> None:
+        store.append("decisions", decisions(decision("a", 0)))
+        cloud.faults.add(Fault(fault.method, fault.code, drop=fault.drop, after=after))
+        assert SqlJoiner(bandit, store).run(at(20)).head == 1
+        assert store.interactions((0, 1), ["event_id"])["event_id"].to_pylist() == ["a"]
+
+    def test_that_may_not_write_says_the_role(self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore) -> None:
+        cloud.faults.add(Fault("bigquery.jobs.insert", "403", message="Access Denied"))
+        with pytest.raises(StoreError, match=r"join: permission denied .*roles/bigquery.dataEditor .* google.project="):
+            SqlJoiner(bandit, store).run(None)
+
+    def test_joins_what_arrives_when_its_server_was_long_taken_as_gone(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner = SqlJoiner(bandit, store)
+        joiner.run(at(5000))
+        store.stream("decisions", decisions(decision("a", 10)))
+        assert joiner.run(at(5001)).interactions == 1
+
+
+class _Stale:
+    """A store whose first look at the joiner's row is an old one."""
+
+    def __init__(self, store: BigQueryEventStore, row: Any) -> None:
+        self.queries = store.queries
+        self._rows = itertools.chain([row], iter(store.joiner_row, None))
+
+    def joiner_row(self) -> Any:
+        return next(self._rows)
+
+
+def _bytes(cloud: Cloud) -> int:
+    job = next(job for job in reversed(cloud.bigquery.jobs) if "-join-" in job["id"])
+    return int(job["statistics"]["totalBytesProcessed"])
