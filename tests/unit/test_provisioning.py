@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from google.cloud.bigquery import SchemaField, Table  # noqa: TID253
 
 from rl_core.backends.gcp.provisioning import build
+from rl_core.backends.gcp.tables import JOINER
 from rl_core.errors import ProvisioningError
+from rl_core.schema import bigquery_schema
 from stand_ins.faults import Fault
 from tests.provisioning_world import World
 
@@ -68,6 +71,18 @@ class TestAnEmptyProject:
             build.verify(world.site(), world.said.append)
         assert any("dataset movielens_v1" in line and "settings have changed" in line for line in world.said)
         assert "dataset movielens_v1 with its tables: updated" in world.provision(world.site())
+
+
+def test_a_table_from_before_a_column_was_added_gets_it(world: World) -> None:
+    client = world.site().clients.bigquery
+    client.create_dataset("movielens_v1")
+    columns = [SchemaField.from_api_repr(field) for field in bigquery_schema(JOINER)]
+    older = [column for column in columns if column.name != "joined_at"]
+    client.create_table(Table("test-project.movielens_v1.joiner", older))
+    assert "dataset movielens_v1 with its tables: updated" in world.provision(world.site(), "storage")
+    assert client.get_table("movielens_v1.joiner").schema[-1].name == "joined_at"
+    again = world.provision(world.site(), "storage")
+    assert "dataset movielens_v1 with its tables: was there before, kept as it is" in again
 
 
 class TestACrash:

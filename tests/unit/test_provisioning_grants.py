@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from rl_core.backends.gcp.provisioning.grants import APIS, BY_HAND, GRANTS, KMS, PRINCIPALS, markdown
 from rl_core.backends.gcp.tables import KINDS
@@ -58,3 +59,7 @@ def test_it_prints_every_grant_as_markdown() -> None:
         assert f"| {grant.to} | `{grant.role}` | {grant.place} | {grant.why} |" in done.stdout
     assert KMS in done.stdout
     assert all(f"**{principal}**" in done.stdout for principal in PRINCIPALS)
+
+
+def test_the_page_about_google_cloud_shows_these_tables(repo: Path) -> None:
+    assert markdown().strip() in (repo / "docs" / "google-cloud.md").read_text(), "paste what the module prints"

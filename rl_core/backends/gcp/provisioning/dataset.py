@@ -46,12 +46,11 @@ class Dataset:
 
     def _columns_lack(self) -> bool:
         """Whether a table is from before a column was added."""
-        client, names = self._site.clients.bigquery, self._site.names
-        return any(
-            {column.name for column in kind.columns}
-            - {field.name for field in client.get_table(names.table(name)).schema}
-            for name, kind in tables.KINDS.items()
-        )
+        for name, kind in tables.KINDS.items():
+            found = self._site.clients.bigquery.get_table(self._site.names.table(name))
+            if {column.name for column in kind.columns} - {field.name for field in found.schema}:
+                return True
+        return False
 
     def _look(self) -> Any:
         from google.cloud.exceptions import NotFound
