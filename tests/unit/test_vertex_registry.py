@@ -18,7 +18,7 @@ from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.policy_registry import VertexRegistry
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
-from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
+from rl_core.errors import ConfigError, LeaseHeld, PromotionConflict, RegistryError
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 
@@ -318,3 +318,9 @@ def test_a_conflict_is_the_state_s_and_not_the_race_s(world: World) -> None:
     world.registry().promote(one, None)
     with pytest.raises(PromotionConflict, match=f"champion is {one}, expected none"):
         registry.promote(two, None)
+
+
+def test_a_name_that_does_not_fit_google_s_ids_is_refused(world: World) -> None:
+    bandit = world.bandit.model_copy(update={"prefix": "a" * 40, "pipe_version": "b" * 10})
+    with pytest.raises(ConfigError, match=r"has 51 letters; .* at most 49 together"):
+        GoogleClients(bandit, Settings())

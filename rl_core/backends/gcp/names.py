@@ -16,6 +16,7 @@ LABEL = "banditloop"
 """The label that every resource of ours carries; its value is the artefact name."""
 
 _LABEL_MOST = 63
+_ARTEFACT_NAME_MOST = 49  # labels and ids of models, endpoints and functions end at 63, suffixes included
 _ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-create
 
 
@@ -138,4 +139,9 @@ def names_of(bandit: Bandit) -> Names:
     """Raises ConfigError where the bandit has no section `google`."""
     if bandit.google is None:
         raise ConfigError(f"{bandit.name}: has no section google; add one with at least a project")
+    if len(bandit.artefact_name) > _ARTEFACT_NAME_MOST:
+        raise ConfigError(
+            f"{bandit.name}: {bandit.artefact_name} has {len(bandit.artefact_name)} letters; on Google Cloud "
+            f"prefix and pipe_version have at most {_ARTEFACT_NAME_MOST} together, with their hyphen"
+        )
     return Names(bandit.google, bandit.artefact_name)
