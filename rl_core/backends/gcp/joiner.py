@@ -61,13 +61,14 @@ class Gap:
 
 
 class SqlJoiner:
-    """`Joiner` over a BigQueryEventStore; keeps nothing between runs."""
+    """`Joiner` over a BigQueryEventStore; a run keeps nothing for the next."""
 
     def __init__(self, bandit: Bandit, store: BigQueryEventStore) -> None:
         if bandit.google is None:
             raise StoreError(f"{bandit.name}: has no section google; this joiner is BigQuery's")
         self._bandit = bandit
         self._store = store
+        self._servers: list[Server] | None = None
         self._silent_after = timedelta(seconds=bandit.google.silent_after_s)
 
     def run(self, watermark: datetime | None) -> JoinRun:
@@ -113,8 +114,8 @@ class SqlJoiner:
         return min(marks)
 
     def gaps(self) -> list[Gap]:
-        """The producers whose events have been missing for a minute or longer, by the joiner's newest heartbeat."""
-        servers = self.servers()
+        """The producers whose events have been missing for a minute or longer, as `watermark` last found them."""
+        servers = self._servers if self._servers is not None else self.servers()
         here = max((server.heard_at for server in servers), default=datetime.min.replace(tzinfo=UTC))
         return [Gap(s) for s in servers if s.unmet_since is not None and s.unmet_since < here - _GAP_AFTER]
 
@@ -123,7 +124,8 @@ class SqlJoiner:
         answer = self._store.queries.run(
             "watermark", sql_file("watermark"), watermark=Null("TIMESTAMP") if known is None else known
         )
-        return [Server(**row) for row in answer.rows.to_pylist()]
+        self._servers = [Server(**row) for row in answer.rows.to_pylist()]
+        return self._servers
 
     def _parameters(self, row: JoinerRow, watermark: datetime | None, wait: timedelta) -> dict[str, Parameter]:
         return {

@@ -48,6 +48,7 @@ WITH unused AS (
   LEFT JOIN closed AS c
     ON c.event_id = e.event_id AND c.closed_by = 'reward' AND c.reward = e.reward
     AND c.reward_received_at = e.received_at AND c.reward_observed_at = e.observed_at
+  WHERE TRUE
   QUALIFY c.event_id IS NULL
     OR ROW_NUMBER() OVER (PARTITION BY c.event_id ORDER BY e.producer, e.`offset`) > 1
 ),
@@ -64,7 +65,7 @@ timed AS (
 )
 SELECT
   event_id, reward, observed_at, received_at, producer, `offset`, is_open, closed_by, on_time,
-  LOGICAL_AND(given_up) OVER (PARTITION BY event_id) AS unknown,
+  MIN(IF(given_up, 1, 0)) OVER (PARTITION BY event_id) = 1 AS unknown,
   ROW_NUMBER() OVER (PARTITION BY event_id, on_time ORDER BY producer, `offset`) AS place
 FROM timed;
 
