@@ -113,7 +113,15 @@ def _files_of(repo: Path, module: str) -> set[Path]:
     if not package.exists():
         return set()
     around = {repo.joinpath(*parts[:depth]) for depth in range(1, len(parts))} | {package.parent}
-    return {package} | {path for folder in around for path in folder.iterdir() if _comes_along(path)}
+    return {package} | {path for folder in around for path in _beside(folder) if _comes_along(path)}
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """What lies in the folder, and in those of its folders that are no packages, as sql/."""
+    for path in folder.iterdir():
+        yield path
+        if path.is_dir() and not (path / "__init__.py").exists():
+            yield from path.iterdir()
 
 
 def _comes_along(path: Path) -> bool:

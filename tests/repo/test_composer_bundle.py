@@ -123,3 +123,10 @@ def test_the_compiled_pipelines_are_found_beside_rl_core(tmp_path: Path, files: 
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "banditloop-retrain"), done.stderr
+
+
+def test_the_queries_come_with_the_modules_that_send_them(repo: Path, files: composer_bundle.Files) -> None:
+    queries = {path.name for path in (repo / "rl_core" / "backends" / "gcp" / "sql").glob("*.sql")}
+    found = {path.name for path in files if path.parent == Path("plugins/rl_core/backends/gcp/sql")}
+    assert found == queries
+    assert len(queries) > 2
