@@ -53,6 +53,10 @@ def opened(bandit: Bandit, settings: Settings, container: ServingContainer) -> I
 @contextmanager
 def _on_this_machine(bandit: Bandit, settings: Settings, container: ServingContainer) -> Iterator[Parts]:
     state_dir = settings.state_dir(bandit)
+    if container.remote_artefact is not None:
+        raise ConfigError(
+            f"AIP_STORAGE_URI={container.remote_artefact!r}: a bandit with backend: local serves only a path or file://"
+        )
     policies: Policies
     if container.artefact is not None:
         policies = OneArtefact(container.artefact, bandit.problem, settings.policy_version)

@@ -145,7 +145,7 @@ class TestVertexContainer:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("AIP_STORAGE_URI", "gs://bucket/policy", "only a local path or file:// can be served so far"),
+            ("AIP_STORAGE_URI", "gs://bucket/policy", "serves only a path or file://"),
             ("AIP_STORAGE_URI", "/no/such/folder", "can't be read"),
             ("AIP_HTTP_PORT", "http", "AIP_HTTP_PORT='http'"),
             ("AIP_PREDICT_ROUTE", "predict", "AIP_PREDICT_ROUTE='predict'"),
