@@ -37,12 +37,13 @@ class JoinLog(BanditTask, BaseOperator):
         watermark = joiner.watermark()
         run = joiner.run(watermark)
         self.log.info(
-            "%s interactions joined, %s rewards set apart; head %s, %s decisions open, watermark %s",
+            "%s interactions joined, %s rewards set apart; head %s, %s decisions open, watermark %s; %s bytes scanned",
             run.interactions,
             run.apart,
             run.head,
             run.open,
             watermark.isoformat(timespec="seconds") if watermark else "none yet",
+            f"{store.bytes_scanned:,}",
         )
         gaps = joiner.gaps()
         for gap in gaps:

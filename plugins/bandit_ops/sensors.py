@@ -57,6 +57,7 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
         windows = new_windows(registry, head)
         count, wanted = total(windows), int(form["min_new_interactions"])
         seen = f"{count:,} of {wanted:,} new interactions"
+        self.log.info("counted by scanning %s bytes of the log", f"{store.bytes_scanned:,}")
         if not (count >= wanted or form["full_retrain"] or form["skip_gate"]):
             return self._shut(seen, skip=False)
         if count == 0 and not form["full_retrain"]:

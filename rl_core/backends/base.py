@@ -117,6 +117,10 @@ class Joiner(Protocol):
 class EventStore(Protocol):
     """decisions, rewards, interactions, rewards_apart. Only the joiner writes the last two."""
 
+    @property
+    def bytes_scanned(self) -> int:
+        """What this object's queries were billed for, in bytes; 0 where nobody bills."""
+
     def append(self, table: Literal["decisions", "rewards"], rows: pa.Table) -> int:
         """Append rows of one producer, consecutive offsets, ascending; rows already in are dropped.
 

@@ -40,6 +40,9 @@ class TestAnEmptyStore:
         assert store.interactions((0, 0)).num_rows == 0
         assert [count(store, t) for t in ("decisions", "rewards", "interactions", "rewards_apart")] == [0, 0, 0, 0]
 
+    def test_tells_its_head_without_scanning_anything(self, store: EventStore) -> None:
+        assert store.head() == store.bytes_scanned == 0
+
 
 class TestAppend:
     def test_values_come_back_as_they_went_in(self, store: EventStore, rows: Rows) -> None:

@@ -49,6 +49,10 @@ class BigQueryEventStore:
         self._clients = clients
         self.queries = Queries(clients)
 
+    @property
+    def bytes_scanned(self) -> int:
+        return self.queries.bytes_processed
+
     def append(self, table: Log, rows: pa.Table) -> int:
         rows = conform(rows, arrow_schema(TABLES[table]))
         if not rows.num_rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,10 +53,16 @@ def sql_file(name: str, **names: str) -> str:
 
 
 class Queries:
-    """All of one bandit's. Thread-safe."""
+    """All of one bandit's. Thread-safe.
+
+    Attributes:
+        bytes_processed: by all queries so far.
+    """
 
     def __init__(self, clients: GoogleClients) -> None:
         self._clients = clients
+        self._counting = threading.Lock()
+        self.bytes_processed = 0
 
     def run(self, what: str, sql: str, role: str = READER, **parameters: Parameter) -> Answer:
         """Raises StoreError naming `what`, setting and role."""
@@ -88,7 +95,10 @@ class Queries:
         )
         # Not through the Storage API: it wants another role and gRPC endpoint for what is read once per window.
         rows = job.result(retry=_retry()).to_arrow(create_bqstorage_client=False)
-        return Answer(rows, int(job.total_bytes_processed or 0))
+        answer = Answer(rows, int(job.total_bytes_processed or 0))
+        with self._counting:
+            self.bytes_processed += answer.bytes_processed
+        return answer
 
     def _config(self, parameters: dict[str, Parameter], dry_run: bool = False) -> QueryJobConfig:
         from google.cloud import bigquery

@@ -29,6 +29,8 @@ _JOINER = "joiner"  # the application whose transaction version is the head
 class DeltaEventStore:
     """`EventStore` in the folder `path`, which need not exist before the first append."""
 
+    bytes_scanned = 0
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._locks = path / ".locks"
