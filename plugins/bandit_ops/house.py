@@ -8,7 +8,7 @@ from typing import Any
 from bandit_ops.watching import deadlines, log_failure
 from rl_core.config import Bandit
 
-TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "teardown"})
+TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "provision", "teardown"})
 """The closed set of tags; a bandit's own name is the one tag besides."""
 
 RECURRING = frozenset({"retrain", "simulate", "join"})

@@ -34,7 +34,7 @@ def startup_params(bandit: Bandit) -> Params:
         ),
         **_agent_params(bandit),
         "enable_caching": _caching(),
-        **(_provision_params() if bandit.backend == "gcp" else {}),
+        **(provision_params() if bandit.backend == "gcp" else {}),
     }
 
 
@@ -94,7 +94,7 @@ def teardown_params(bandit: Bandit) -> Params:
     }
 
 
-def _provision_params() -> Params:
+def provision_params() -> Params:
     return {
         "provision": Param(
             True,

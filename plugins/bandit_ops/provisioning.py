@@ -35,7 +35,7 @@ _WITHIN: dict[Part, timedelta] = {
 _ADVICE = """
 - `provision.check`: *can't be provisioned* – the error names each setting to correct, role to give, API to enable.
 - `provision.check`: *lacks* – `provision` was off and something is missing; the error lists it.
-- `provision.functions`: *no … .zip* – run `make functions-bundle` and upload the Composer bundle.
+- `provision.functions`: *no … .zip* – run `make functions-bundle composer-bundle` and deploy the bundle.
 - `provision.endpoint`: *google.image is not set* – build the image, put its digest into the YAML, clear the task.
 """
 
@@ -45,7 +45,7 @@ def advice(bandit: Bandit, doc: str | None) -> str:
     return (doc or "").rstrip() + (_ADVICE if bandit.backend == "gcp" else "\n")
 
 
-def provisioning(bandit: Bandit, before: BaseOperator) -> None:
+def provisioning(bandit: Bandit, before: BaseOperator | None = None) -> None:
     """The task group `provision`, upstream of `before`; nothing for a bandit that keeps nothing on Google Cloud."""
     if bandit.backend != "gcp":
         return
@@ -55,7 +55,8 @@ def provisioning(bandit: Bandit, before: BaseOperator) -> None:
             task = ProvisionPart(task_id=part, bandit=bandit, part=part, execution_timeout=within, retries=3)
             last >> task
             last = task
-        last >> before
+        if before is not None:
+            last >> before
 
 
 class ProvisioningTask(BanditTask):

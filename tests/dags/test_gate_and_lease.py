@@ -14,7 +14,7 @@ import pytest
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.job_folder import JobFolder
 from rl_core.backends import open_registry
-from rl_core.backends.base import Attempt, Lineage, WindowRef
+from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.local.policy_registry import FolderRegistry
 from rl_core.config import Bandit, Settings
 from rl_core.errors import LeaseHeld
@@ -66,7 +66,7 @@ def born(registry: FolderRegistry, movielens: Bandit, settings: Settings, tmp_pa
     return registry
 
 
-def add_version(registry: FolderRegistry, folder: Path, parent: str | None) -> None:
+def add_version(registry: PolicyRegistry, folder: Path, parent: str | None) -> None:
     artefact = folder / f"artefact-of-{parent}"
     artefact.mkdir()
     (artefact / "manifest.json").write_text(f'{{"parent": "{parent}"}}')

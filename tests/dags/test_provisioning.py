@@ -57,6 +57,11 @@ class TestTheDags:
         for task, following in zip(GROUP, [*GROUP[1:], "take_lease"], strict=True):
             assert tasks[task].downstream_task_ids == {following}
 
+    def test_include_one_that_provisions_a_bandit_that_serves_already(self, dags: dict[str, DAG]) -> None:
+        assert list(dags["cloudy_provision"].task_dict) == GROUP
+        assert dags["cloudy_provision"].params.dump() == {"provision": True}
+        assert "movielens_provision" not in dags
+
     def test_of_a_local_bandit_have_none(self, dags: dict[str, DAG]) -> None:
         startup = dags["movielens_startup"]
         assert not [task for task in startup.task_ids if task.startswith("provision")]
@@ -71,7 +76,8 @@ class TestTheDags:
             if dag.dag_id.startswith("cloudy")
         }
         provisioner = {task for task, chain in acting.items() if chain == [PROVISIONER]}
-        assert provisioner == {f"cloudy_startup.{task}" for task in GROUP} | {"cloudy_teardown.tear_down"}
+        provisioning = {f"cloudy_{noun}.{task}" for noun in ("startup", "provision") for task in GROUP}
+        assert provisioner == provisioning | {"cloudy_teardown.tear_down"}
         assert acting["cloudy_startup.take_lease"] == [RUNTIME]
 
     def test_keep_the_house_rules(self, dags: dict[str, DAG]) -> None:
