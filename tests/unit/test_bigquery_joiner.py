@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -192,7 +192,7 @@ class TestARun:
         for day in range(5):
             rows = [decision(f"{day}-{n:04d}", day * 86400 + n, day * 400 + n) for n in range(1, 401)]
             store.append("decisions", decisions(*rows))
-            joiner.run(at(day * 86400 + 500))
+            joiner.run(at(day * 86400 + 1500))
             scanned.append(_bytes(cloud))
         grows = [after - before for before, after in itertools.pairwise(scanned[1:])]
         assert max(grows) < scanned[0] / 3  # the ids of closed decisions, which clustering spares and the figure counts
@@ -227,6 +227,17 @@ class TestARun:
         joiner.run(at(5000))
         store.stream("decisions", decisions(decision("a", 10)))
         assert joiner.run(at(5001)).interactions == 1
+
+    def test_joins_what_a_server_accepted_before_anybody_heard_of_it(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner = SqlJoiner(bandit, store)
+        now = (datetime.now(UTC) - START).total_seconds()
+        store.stream("heartbeats", [beat("bus-joiner", now)])
+        joiner.run(joiner.watermark())
+        store.stream("heartbeats", [beat("bus-new", now - 1)])  # overtaken by ours
+        store.stream("decisions", decisions(decision("a", now - 1, 1, "bus-new")))
+        assert joiner.run(joiner.watermark()).open == 1
 
 
 class _Stale:

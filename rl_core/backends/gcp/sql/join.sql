@@ -125,7 +125,8 @@ WHERE o.closes;
 INSERT INTO rewards_apart ($reward, reason)
 SELECT $reward, fate FROM fates WHERE fate IS NOT NULL AND fate <> 'used';
 
--- What arrives from now on was received after the furthest watermark, or an append says so in this row.
+-- What arrives from now on was received after the furthest watermark, or an append says so in this row. The logger says
+-- it of rows older than five minutes only; the others may come from a server of which no heartbeat has arrived yet.
 UPDATE joiner
 SET
   head = head + closing,
@@ -134,7 +135,9 @@ SET
   open_from = LEAST(
     COALESCE(still_open, TIMESTAMP '9999-12-31 00:00:00+00'),
     COALESCE(still_waiting, TIMESTAMP '9999-12-31 00:00:00+00'),
-    COALESCE(GREATEST(watermark, @watermark), watermark, @watermark, open_from)
+    COALESCE(
+      TIMESTAMP_SUB(COALESCE(GREATEST(watermark, @watermark), watermark, @watermark), INTERVAL 10 MINUTE), open_from
+    )
   ),
   watermark = COALESCE(GREATEST(watermark, @watermark), watermark, @watermark),
   joined_at = @now
