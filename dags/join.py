@@ -6,7 +6,7 @@ killed is made up for by the next. Bandits with `backend: local` have no such DA
 ## When this fails
 - `join`: *a gap holds the watermark* – events that a server had accepted did not arrive: see the logger function's log.
 - `join`: *permission denied* – the message names the role that is missing.
-- `join`: *not found* – run the startup DAG with `provision`, which makes dataset and tables.
+- `join`: *not found* – run the DAG `…_provision`, which makes dataset and tables.
 """
 
 from airflow.sdk import DAG

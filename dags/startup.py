@@ -4,8 +4,8 @@
 trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
 
 A bandit with `backend: gcp` is provisioned first: what is missing is made, under `google.provisioner`; with
-`provision=false` it is only looked for. Every task may be cleared and run again. A bandit that serves already is brought up
-to date by `…_provision`.
+`provision=false` it is only looked for. Every task may be cleared and run again. A bandit that serves already is
+brought up to date by `…_provision`.
 
 ## When this fails
 - `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.

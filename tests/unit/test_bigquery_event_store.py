@@ -90,7 +90,7 @@ class TestTables:
         elsewhere = connect(cloud, clients.bandit, location="EU")
         with pytest.raises(StoreError, match=r"is in europe-west1; set google\.location to it"):
             tables.missing_tables(elsewhere)
-        with pytest.raises(StoreError, match=r"not found .*run movielens-v1's startup DAG with provision=true"):
+        with pytest.raises(StoreError, match=r"not found .*run the DAG …_provision"):
             BigQueryEventStore(elsewhere).last_offset("decisions", BUS)
         elsewhere.close()
 
@@ -170,7 +170,7 @@ class TestFailures:
         ("status", "says"),
         [
             ("403", r"permission denied \(.*\); give the acting account roles/bigquery.dataViewer"),
-            ("404", "not found .*provision=true"),
+            ("404", "not found .*the DAG …_provision"),
         ],
     )
     def test_are_one_line_naming_setting_or_role(

@@ -11,7 +11,7 @@ from stand_ins.faults import Fault
 from tests.provisioning_world import World
 
 PLACE = r"google\.project=test-project, google\.region=europe-west1"
-ADVICE = rf"not found .*startup DAG with provision=true, or correct {PLACE}"
+ADVICE = rf"not found .*run the DAG …_provision, or correct {PLACE}; the acting account needs roles/"
 
 
 def test_a_missing_dataset_as_the_sensor_sees_it(world: World) -> None:
@@ -28,7 +28,9 @@ def test_a_missing_bucket_as_the_lease_sees_it(world: World) -> None:
 
 def test_a_missing_endpoint_as_the_deployer_sees_it(world: World) -> None:
     clients = world.site().clients
-    with pytest.raises(EndpointError, match=r"no Vertex endpoint .*provision=true, or correct google\.project"):
+    with pytest.raises(
+        EndpointError, match=r"no Vertex endpoint .*run the DAG …_provision, or correct google\.project"
+    ):
         open_endpoint(clients.bandit, clients.settings, clients).state()
 
 

@@ -235,7 +235,7 @@ class TestDelivery:
 
     def test_the_topic_is_named_where_it_is_missing(self, world: World) -> None:
         world.delivered.clients.publisher.delete_topic(topic="projects/test-project/topics/movielens-v1-events")
-        with pytest.raises(BusError, match=r"not found .*startup DAG with provision=true.*google\.project"):
+        with pytest.raises(BusError, match=r"not found .*run the DAG …_provision.*google\.project"):
             world.publisher().publish(decisions("a"))
 
     def test_the_role_is_named_where_it_is_missing(self, world: World) -> None:

@@ -197,7 +197,7 @@ class TestOutages:
         assert google is not None
         elsewhere = world.bandit.model_copy(update={"google": google.model_copy(update={"bucket": "no-such-bucket"})})
         clients = world.clients()
-        with pytest.raises(RegistryError, match=r"no-such-bucket.*not found .*startup DAG with provision=true"):
+        with pytest.raises(RegistryError, match=r"no-such-bucket.*not found .*run the DAG …_provision"):
             VertexRegistry(GoogleClients(elsewhere, clients.settings)).versions()
 
     def test_a_damaged_document_is_named(self, world: World) -> None:

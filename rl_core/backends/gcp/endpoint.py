@@ -97,7 +97,7 @@ class PointerEndpoint:
         if not (found := self._replicas.live()):
             raise EndpointAbsent(
                 f"endpoint {self._name}: no replica reported in the last {LIVE_S:g} s; "
-                "run the startup DAG with provision=true, or look at the endpoint's logs"
+                "run the DAG …_provision, or look at the endpoint's logs"
             )
         return found
 

@@ -122,8 +122,7 @@ class BigQueryEventStore:
             rows = [JoinerRow(**{field.name: row[field.name] for field in fields}) for row in found]
         if len(rows) != 1:
             raise StoreError(
-                f"{place} holds {len(rows)} rows instead of one; run {self._clients.names.artefact_name}'s startup DAG "
-                "with provision=true, or restore the table"
+                f"{place} holds {len(rows)} rows instead of one; run the DAG …_provision, or restore the table"
             )
         return rows[0]
 

@@ -61,7 +61,7 @@ def _advice(error: Exception, names: Names, role: str) -> str:
     if isinstance(error, google.Unauthenticated | google.Unauthorized | GoogleAuthError):
         return f"not authenticated ({said}); check gcp_conn_id and impersonation_chain, or the process's own account"
     if isinstance(error, google.NotFound):
-        return f"not found ({said}); run {names.artefact_name}'s startup DAG with provision=true, or correct {place}"
+        return f"not found ({said}); run the DAG …_provision, or correct {place}; the acting account needs {role}"
     if isinstance(error, google.InvalidArgument | google.BadRequest | google.FailedPrecondition):
         return f"refused ({said}); correct the setting it names"
     if transient(error):

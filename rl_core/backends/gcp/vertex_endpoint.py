@@ -49,8 +49,8 @@ class VertexEndpoint:
         if found is None:
             names = self._clients.names
             raise EndpointAbsent(
-                f"no Vertex endpoint {names.endpoint} in {names.parent}; run {names.artefact_name}'s startup DAG with "
-                f"provision=true, or correct google.project={names.project}, google.region={names.region}"
+                f"no Vertex endpoint {names.endpoint} in {names.parent}; run the DAG …_provision, or "
+                f"correct google.project={names.project}, google.region={names.region}"
             )
         return found
 

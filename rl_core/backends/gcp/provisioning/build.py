@@ -107,7 +107,7 @@ def verify(site: Site, say: Say) -> None:
             missing.append(f"{described} (made with {resource.role})")
     if missing:
         raise ProvisioningError(
-            f"{site.names.artefact_name} lacks {len(missing)}: {'; '.join(missing)}. Run the startup DAG with "
+            f"{site.names.artefact_name} lacks {len(missing)}: {'; '.join(missing)}. Run the DAG with "
             f"provision=true, or correct google.project={site.names.project}, google.region={site.names.region}"
         )
 
