@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +35,8 @@ _log = logging.getLogger("banditloop")
 def log_event(event: CloudEvent) -> None:
     """Raises StoreError while the store can't take it."""
     payload, attributes = _message(event)
-    _sink().take(payload, attributes)
+    published_at = event.data["message"].get("publishTime")
+    _sink().take(payload, attributes, datetime.fromisoformat(published_at) if published_at else None)
 
 
 @functions_framework.cloud_event  # type: ignore[untyped-decorator]

@@ -90,6 +90,8 @@ HEARTBEAT = (
     Column("rewards", "int64", "the last reward it had acknowledged before `at`, 0 if none"),
     Column("at", "timestamp", "what it accepts from now on has received_at >= at"),
     Column("ended", "bool", "it accepts nothing more under this name: satisfied, it holds no watermark", nullable=True),
+    Column("published_at", "timestamp", "when Pub/Sub took it, by Pub/Sub's clock", nullable=True),
+    Column("stored_at", "timestamp", "when the logger function got hold of it", nullable=True),
 )
 
 REJECTED_EVENT = (

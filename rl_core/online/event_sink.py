@@ -29,14 +29,17 @@ class EventSink:
     def __init__(self, store: StreamingStore) -> None:
         self._store = store
 
-    def take(self, payload: bytes, attributes: Mapping[str, str]) -> Streamed:
+    def take(self, payload: bytes, attributes: Mapping[str, str], published_at: datetime | None = None) -> Streamed:
         """Returns the table that has it now; what can't be a row of the log lies in `rejected_events`.
+
+        Args:
+            published_at: when Pub/Sub took the message.
 
         Raises:
             StoreError: the store did not take it; deliver the message again.
         """
         try:
-            table, rows = _row(payload, attributes)
+            table, rows = _row(payload, attributes, published_at)
         except SchemaError as error:
             _log.error("a message was rejected: %s", error)
             table, rows = "rejected_events", _rejected(payload, attributes, str(error))
@@ -44,10 +47,11 @@ class EventSink:
         return table
 
 
-def _row(payload: bytes, attributes: Mapping[str, str]) -> tuple[Streamed, pa.Table]:
+def _row(payload: bytes, attributes: Mapping[str, str], published_at: datetime | None) -> tuple[Streamed, pa.Table]:
     event = Event.of(payload, attributes)
     if event.kind == "heartbeat":
-        return "heartbeats", _table(HEARTBEAT, Heartbeat.of(payload).row)
+        delivered = {"published_at": published_at, "stored_at": datetime.now(UTC)}
+        return "heartbeats", _table(HEARTBEAT, Heartbeat.of(payload).row | delivered)
     topic = TOPICS[event.kind]
     return topic, row_of(topic, event.delivery, event.producer)
 

@@ -178,6 +178,7 @@ class TestTheLogger:
             (0, 0, False),
             (1, 1, True),
         ]
+        assert all(row["at"] <= row["published_at"] <= row["stored_at"] for row in heartbeats)
 
     def test_moves_the_watermark_past_a_server_that_said_goodbye(self, world: World, logger_url: str) -> None:
         publisher = PubSubPublisher(world.clients, deadline_s=5.0)

@@ -169,10 +169,42 @@ class TestWatermark:
         joiner = SqlJoiner(bandit, store)
         store.stream("heartbeats", [beat("bus-1", 10), beat("bus-2", 10), beat("bus-joiner", 905)])
         assert joiner.watermark() == at(10)
-        store.stream("heartbeats", [beat("bus-2", 2000), beat("bus-joiner", 2001)])
+        store.stream("heartbeats", [beat("bus-2", 1500), beat("bus-2", 2000), beat("bus-joiner", 2001)])
         assert joiner.watermark() == at(2000)
         store.stream("heartbeats", [beat("bus-1", 11, 1)])
         assert joiner.watermark() == at(10)
+
+    def test_stands_while_the_logger_makes_up_for_an_hour_in_whatever_order(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner, hour = SqlJoiner(bandit, store), 3600
+        store.stream("heartbeats", [beat("bus-1", 10), beat("bus-joiner", 15)])
+        assert joiner.watermark() == at(10)
+        store.stream("heartbeats", [beat("bus-joiner", hour + 15)])  # first of all, before what bus-1 sent
+        assert joiner.watermark() == at(10)
+        late = [beat("bus-joiner", 120 * n + 15) | {"stored_at": at(hour + 16)} for n in range(1, 30)]
+        store.stream("heartbeats", late)
+        assert joiner.watermark() == at(10)
+        store.stream("heartbeats", [beat("bus-1", n) | {"stored_at": at(hour + 20)} for n in range(15, hour, 300)])
+        store.stream("heartbeats", [beat("bus-1", hour + 20), beat("bus-joiner", hour + 21)])
+        assert joiner.watermark() == at(15)
+        store.stream("heartbeats", [beat("bus-1", hour + 920), beat("bus-joiner", hour + 921)])
+        assert joiner.watermark() == at(hour + 920)
+
+    def test_moves_on_when_nobody_serves_and_joins_are_rare(self, bandit: Bandit, store: BigQueryEventStore) -> None:
+        joiner, hour = SqlJoiner(bandit, store), 3600
+        store.stream("heartbeats", [beat("bus-1", 10) | {"ended": True}, beat("bus-joiner", 15)])
+        store.stream("heartbeats", [beat("bus-joiner", hour)])
+        assert joiner.watermark() == at(15)
+        store.stream("heartbeats", [beat("bus-joiner", 2 * hour)])
+        assert joiner.watermark() == at(hour)
+
+    def test_does_not_go_by_a_clock_that_is_wrong(self, bandit: Bandit, store: BigQueryEventStore) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.stream("heartbeats", [beat("bus-joiner", 86400) | {"published_at": at(60)}])
+        assert joiner.watermark() == at(60)
+        store.stream("heartbeats", [beat("bus-slow", -3000) | {"published_at": at(59)}])
+        assert joiner.watermark() == at(-3000)
 
     def test_counts_only_what_came_after_the_last_run(self, bandit: Bandit, store: BigQueryEventStore) -> None:
         joiner = SqlJoiner(bandit, store)
@@ -182,7 +214,8 @@ class TestWatermark:
         day = 2 * 86400
         store.stream("decisions", decisions(decision("e5", day, 5), decision("e4", day, 4)))
         store.stream("heartbeats", [beat("bus-1", day + 1, 5), beat("bus-joiner", day + 2)])
-        assert joiner.watermark() == at(day + 1)
+        (server,) = (server for server in joiner.servers() if server.producer == "bus-1")
+        assert (server.met_at, server.stored_decisions) == (at(day + 1), 5)
 
 
 class TestARun:

@@ -28,6 +28,8 @@ _GAP_AFTER = timedelta(seconds=60)  # what is missing for less is on its way
 @dataclass(frozen=True)
 class Server:
     """What is known of a producer. Args:
+    heard_at: when Pub/Sub took its last heartbeat.
+    delivered_at: of all producers alike: whatever was accepted before it has been delivered, as far as ours tell.
     ended: it said that it accepts nothing more under this name.
     met_at: its last heartbeat all of whose events are stored.
     unmet_since: its first heartbeat some of whose events are not.
@@ -35,6 +37,7 @@ class Server:
 
     producer: str
     heard_at: datetime
+    delivered_at: datetime | None
     ended: bool
     met_at: datetime | None
     unmet_since: datetime | None
@@ -95,11 +98,12 @@ class SqlJoiner:
     def watermark(self) -> datetime | None:
         """Every event that a server accepted before it is in the store, as far as heartbeats tell; None: not known.
 
-        A server that said goodbye, or was not heard of for google.silent_after_s before the newest heartbeat of ours,
-        is taken as gone, unless something that it accepted is still missing: that holds the watermark, see `gaps`.
+        A server that said goodbye, or was not heard of for google.silent_after_s before the time up to which delivery
+        works, is taken as gone, unless something that it accepted is still missing: that holds the watermark, see
+        `gaps`. How far delivery works: sql/watermark.sql.
         """
         servers = self.servers()
-        here = next((server.heard_at for server in servers if server.producer == JOINER_PRODUCER), None)
+        here = next((server.delivered_at for server in servers), None)
         if here is None:
             return None
         marks = [here]
@@ -122,7 +126,11 @@ class SqlJoiner:
     def servers(self) -> list[Server]:
         known = self._store.joiner_row().watermark
         answer = self._store.queries.run(
-            "watermark", sql_file("watermark"), watermark=Null("TIMESTAMP") if known is None else known
+            "watermark",
+            sql_file("watermark"),
+            watermark=Null("TIMESTAMP") if known is None else known,
+            silent_us=self._silent_after // timedelta(microseconds=1),
+            prompt_us=_GAP_AFTER // timedelta(microseconds=1),
         )
         self._servers = [Server(**row) for row in answer.rows.to_pylist()]
         return self._servers
