@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "google-cloud.md"
 
 def parts() -> dict[str, str]:
     """The text between each pair of markers."""
-    services = "".join(f" \\\n  {api}.googleapis.com" for api in ("composer", *APIS))
+    services = "".join(f" \\\n  {api}.googleapis.com" for api in ("composer", "compute", *APIS))
     roles = "".join(f" \\\n  {grant.role}" for grant in BY_HAND if grant.to == "provisioner")
     loop = (
         f"for role in{roles}; do\n"

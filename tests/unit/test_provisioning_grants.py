@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from rl_core.backends.gcp import joiner
 from rl_core.backends.gcp.provisioning.grants import APIS, BY_HAND, GRANTS, KMS, PRINCIPALS, markdown
 from rl_core.backends.gcp.tables import KINDS
 
@@ -33,6 +36,14 @@ def test_only_what_google_has_on_projects_alone_is_given_on_the_project() -> Non
 
 def test_a_grant_names_tables_that_exist() -> None:
     assert {table for grant in GRANTS for table in grant.tables} <= KINDS.keys()
+
+
+@pytest.mark.parametrize("who", ["airflow", "job"])
+def test_whoever_joins_may_write_every_table_that_the_joiner_writes(who: str) -> None:
+    sql = (Path(joiner.__file__).parent / "sql" / "join.sql").read_text()
+    written = set(re.findall(r"^(?:INSERT INTO|UPDATE) (\w+)", sql, re.MULTILINE))
+    assert written == {"interactions", "rewards_apart", "joiner"}
+    assert written <= {table for grant in GRANTS if grant.to == who for table in grant.tables}
 
 
 def test_nothing_is_granted_twice() -> None:

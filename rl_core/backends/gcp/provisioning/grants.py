@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Principal = Literal["job", "server", "logger", "simulator", "airflow", "provisioner", "pubsub", "connection"]
+Principal = Literal["job", "server", "logger", "simulator", "airflow", "provisioner", "pubsub", "connection", "builder"]
 PRINCIPALS: dict[Principal, str] = {
     "job": "account of the pipeline steps",
     "server": "account of the prediction server",
@@ -18,6 +18,7 @@ PRINCIPALS: dict[Principal, str] = {
     "pubsub": "Pub/Sub's service agent",
     "provisioner": "account that provisions and tears down (google.provisioner)",
     "connection": "account of the Airflow connection (on Composer: the environment's)",
+    "builder": "account of Cloud Build; in projects made since mid-2024 Compute Engine's default one, without any role",
 }
 
 
@@ -48,14 +49,14 @@ class Grant:
 
 _LOGGED = ("decisions", "rewards", "heartbeats", "rejected_events", "joiner")
 _JOINED = ("interactions", "rewards_apart", "joiner")
-_GENERATED = ("decisions", "rewards", "interactions", "joiner")
+_GENERATED = ("decisions", "rewards", *_JOINED)
 _STAGED = ("decisions_staging", "rewards_staging", "interactions_staging")
 
 GRANTS: tuple[Grant, ...] = (
     Grant("roles/aiplatform.user", "project", "job", "mirror policies as models, log metrics, deploy a policy"),
     Grant("roles/bigquery.jobUser", "project", "job", "read windows and append simulated rows by jobs"),
     Grant("roles/bigquery.dataViewer", "dataset", "job", "read the log"),
-    Grant("roles/bigquery.dataEditor", "tables", "job", "append simulated interactions", (*_GENERATED, *_STAGED)),
+    Grant("roles/bigquery.dataEditor", "tables", "job", "append simulated rows and join them", (*_GENERATED, *_STAGED)),
     Grant("roles/storage.objectUser", "bucket", "job", "pipeline root, policies, blocks, registry"),
     Grant("roles/artifactregistry.reader", "repository", "job", "pull the image"),
     Grant("roles/pubsub.publisher", "topic events", "server", "accept decisions and rewards"),
@@ -183,6 +184,7 @@ BY_HAND: tuple[Grant, ...] = (
         "connection",
         "act as them",
     ),
+    Grant("roles/cloudbuild.builds.builder", "project", "builder", "build the functions and the image"),
 )
 """What a person gives once."""
 
