@@ -28,8 +28,9 @@ AT_ONCE = 6
 @pytest.fixture(scope="module")
 def played(installed_on_vertex: FaultWorld) -> Iterator[dict[str, Future[Outcome]]]:
     """Runs whose faults touch nobody else happen at the same time."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {scenario.name: pool.submit(play, installed_on_vertex, OURS, scenario) for scenario in TOGETHER}
+    pool = ThreadPoolExecutor(AT_ONCE)
+    yield {scenario.name: pool.submit(play, installed_on_vertex, OURS, scenario) for scenario in TOGETHER}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("scenario", TOGETHER, ids=lambda scenario: scenario.name)
