@@ -131,7 +131,7 @@ _TOPICS: Any = ("decisions", "rewards")
 _DELIVERY = """
 WITH heard AS (
   SELECT producer, MIN(decisions) AS d0, MAX(decisions) AS d1, MIN(rewards) AS r0, MAX(rewards) AS r1
-  FROM heartbeats WHERE at >= {since} AND at <= {until} GROUP BY producer
+  FROM heartbeats WHERE `at` >= {since} AND `at` <= {until} GROUP BY producer
 )
 SELECT
   (SELECT SUM(d1 - d0 + r1 - r0) FROM heard) AS acknowledged,

@@ -33,6 +33,18 @@ _TYPES: dict[type[exp.Expression], str] = {
 }
 
 
+# https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical#reserved_keywords
+_RESERVED_WORDS = """
+ALL AND ANY ARRAY AS ASC ASSERT_ROWS_MODIFIED AT BETWEEN BY CASE CAST COLLATE CONTAINS CREATE CROSS CUBE CURRENT
+DEFAULT DEFINE DESC DISTINCT ELSE END ENUM ESCAPE EXCEPT EXCLUDE EXISTS EXTRACT FALSE FETCH FOLLOWING FOR FROM
+FULL GROUP GROUPING GROUPS HASH HAVING IF IGNORE IN INNER INTERSECT INTERVAL INTO IS JOIN LATERAL LEFT LIKE
+LIMIT LOOKUP MERGE NATURAL NEW NO NOT NULL NULLS OF ON OR ORDER OUTER OVER PARTITION PRECEDING PROTO QUALIFY
+RANGE RECURSIVE RESPECT RIGHT ROLLUP ROWS SELECT SET SOME STRUCT TABLESAMPLE THEN TO TREAT TRUE UNBOUNDED UNION
+UNNEST USING WHEN WHERE WINDOW WITH WITHIN
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
+
+
 @dataclass(frozen=True)
 class Typed:
     """A parameter, or a variable that the script declared. `field` is a TableFieldSchema without a name."""
@@ -68,6 +80,10 @@ def _parsed(statement: str) -> exp.Expression:
         invalid_query(f"Syntax error: {said}")
     if type(parsed) not in _TYPES:
         invalid_query(f"Syntax error: Unexpected keyword {statement.split()[0].upper()} at [1:1]")
+    for name in parsed.find_all(exp.Identifier):
+        after_dot = isinstance(name.parent, exp.Column) and name.arg_key == "this" and name.parent.table
+        if not name.args.get("quoted") and not after_dot and name.name.upper() in _RESERVED:
+            invalid_query(f"Syntax error: Unexpected keyword {name.name.upper()}")
     return parsed
 
 
