@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,19 @@ class TestTables:
         assert (found.range_partitioning.field, found.labels) == ("seq", {"banditloop": "movielens-v1"})
         assert clients.bigquery.get_table(clients.names.table("decisions")).time_partitioning.field == "received_at"
         assert BigQueryEventStore(clients).head() == 0
+
+    def test_hold_one_row_of_the_joiner_whoever_makes_them_at_once(self, clients: GoogleClients) -> None:
+        tables.ensure_tables(clients)
+        clients.bigquery.query("DELETE FROM movielens_v1.joiner WHERE TRUE").result()
+        begin = threading.Barrier(4)
+
+        def make(_: int) -> None:
+            begin.wait()
+            tables.ensure_tables(clients)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(make, range(4)))
+        assert BigQueryEventStore(clients).joiner_row().revision == 0
 
     def test_get_the_columns_that_they_lack(self, clients: GoogleClients) -> None:
         from google.cloud import bigquery
@@ -186,6 +201,11 @@ class TestFailures:
         with pytest.raises(StoreError, match=r"google.project=other-project"):
             BigQueryEventStore(other).head()
         other.close()
+
+    def test_a_reserved_word_needs_its_quotes(self, store: BigQueryEventStore) -> None:
+        assert store.query("SELECT h.at FROM heartbeats AS h WHERE `at` IS NULL").num_rows == 0
+        with pytest.raises(StoreError, match="Unexpected keyword AT"):
+            store.query("SELECT producer FROM heartbeats WHERE at IS NULL")
 
     def test_writing_through_query_is_refused(self, store: BigQueryEventStore) -> None:
         with pytest.raises(StoreError, match="not a query: 'DELETE FROM rewards WHERE TRUE'"):

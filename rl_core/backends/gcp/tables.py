@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SEQ_PER_PARTITION = 100_000
 _PARTITIONS = 10_000  # the most a table may have: https://cloud.google.com/bigquery/quotas#partitioned_tables
+_FIRST_ROWS = 10
 _DAY_MS = 24 * 3600 * 1000
 OWNER = "roles/bigquery.dataOwner on the project"
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -193,20 +195,28 @@ def _add_columns(client: Any, wanted: Any) -> None:
 
 
 def _first_row(clients: GoogleClients) -> None:
-    """The joiner's one row; of two that make it at once, only one does, since both change the table."""
+    """The joiner's one row. Two statements that only insert are no conflict to BigQuery, but a job id is given once."""
+    from google.api_core.exceptions import GoogleAPICallError
     from google.cloud import bigquery
+    from google.cloud.exceptions import Conflict
 
-    names = clients.names
-    if list(
-        clients.bigquery.list_rows(names.table("joiner"), selected_fields=[bigquery.SchemaField("head", "INTEGER")])
-    ):
-        return
+    names, client = clients.names, clients.bigquery
+    place, head = names.table("joiner"), bigquery.SchemaField("head", "INTEGER")
+    made = client.get_table(place).created
     config = bigquery.QueryJobConfig(
         default_dataset=f"{names.project}.{names.dataset}",
         query_parameters=[bigquery.ScalarQueryParameter("beginning", "TIMESTAMP", BEGINNING)],
     )
     sql = (
-        "MERGE joiner USING (SELECT 0 AS head) AS none ON TRUE WHEN NOT MATCHED THEN "
-        "INSERT (head, revision, `open`, open_from) VALUES (0, 0, 0, @beginning)"
+        "INSERT INTO joiner (head, revision, `open`, open_from) SELECT 0, 0, 0, @beginning "
+        "FROM (SELECT 1 AS one) AS once WHERE NOT EXISTS (SELECT 1 FROM joiner)"
     )
-    clients.bigquery.query(sql, job_config=config).result()
+    for attempt in range(_FIRST_ROWS):
+        if list(client.list_rows(place, selected_fields=[head])):
+            return
+        job_id = f"{names.artefact_name}-first-row-{made:%Y%m%d%H%M%S%f}-{attempt}"
+        try:
+            client.query(sql, job_config=config, job_id=job_id, job_retry=None).result()
+        except Conflict:  # somebody's at this moment; or of a row that was deleted since
+            with suppress(GoogleAPICallError):  # theirs to tell; the next is ours
+                client.get_job(job_id, location=names.location).result()
