@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
-from bandit_ops.runners.vertex_job import parameters_of, spec_of, status_of
+from bandit_ops.runners.vertex_job import parameters_of, spec_of, state_of, status_of
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.failures import explained, transient
 from rl_core.backends.gcp.names import LABEL, Names
@@ -114,7 +114,7 @@ class VertexRunner:
             return list(self._clients.pipelines.list_pipeline_jobs(**options))
 
         jobs = self._ask("list the runs", listed, request={"parent": self._names.parent, "filter": ours})
-        return sorted(job.name.rpartition("/")[2] for job in jobs if not status_of(job).state.terminal)
+        return sorted(job.name.rpartition("/")[2] for job in jobs if not state_of(job).terminal)
 
     def _into_experiment(self, job: PipelineJob) -> None:
         """Whoever looks at a job sees to it: its context comes late. A failure is told, and mended by the next look."""
