@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -82,7 +82,7 @@ class Cloud:
         hooks = Hooks(exists=lambda name: exists(name, lambda: self.rest_url, lambda: self.pubsub.address))
         if self._runs is not None:
             hooks.deployed = self.functions.deploy
-            hooks.deleted = lambda function: self.functions.delete(str(function["name"]))
+            hooks.deleted = self._function_deleted
         return self._handles.enter_context(AdminStandIn(self.project, self.faults, hooks))
 
     @cached_property
@@ -96,20 +96,26 @@ class Cloud:
     @cached_property
     def functions(self) -> Functions:
         """The processes of deployed functions."""
-        from stand_ins.functions import Functions, push_to
+        from stand_ins.functions import Functions, push_to, subscription_of
 
         def fetch(bucket: str, name: str) -> bytes:
             path = f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
             return httpx.get(f"{self.rest_url}{path}", params={"alt": "media"}).raise_for_status().content
 
         def subscribe(name: str, topic: str, url: str) -> None:
-            push_to(self.pubsub.address, f"projects/{self.project}/subscriptions/{name}", topic, url)
+            push_to(self.pubsub.address, subscription_of(name, self.project), topic, url)
 
         functions = Functions(
             self.folder / "functions", fetch, subscribe, lambda: self.environment() | (self._runs or {})
         )
         self._handles.callback(functions.close)
         return functions
+
+    def _function_deleted(self, function: Mapping[str, Any]) -> None:
+        from stand_ins.functions import end_push, subscription_of
+
+        self.functions.delete(str(function["name"]))
+        end_push(self.pubsub.address, subscription_of(str(function["name"]), self.project))
 
     @cached_property
     def vertex(self) -> VertexStandIn:

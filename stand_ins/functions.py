@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ FetchObject = Callable[[str, str], bytes]
 """Content of an object, by bucket and name."""
 
 Subscribe = Callable[[str, str, str], None]
-"""Make a push subscription: its id, the topic, the URL."""
+"""Make a function's push subscription: the function, the topic, the URL."""
 
 
 class Functions:
@@ -63,10 +64,10 @@ class Functions:
         wait_until_open(port, process, folder / "log.txt")
         trigger = function.get("eventTrigger")
         if trigger is not None:
-            self._subscribe(f"eventarc-{name}", trigger["pubsubTopic"], f"http://127.0.0.1:{port}")
+            self._subscribe(name, trigger["pubsubTopic"], f"http://127.0.0.1:{port}")
 
     def delete(self, name: str) -> None:
-        """End the function of this name, short or in full; its subscription keeps what comes for it."""
+        """End the function of this name, short or in full; a subscription of its own keeps what comes meanwhile."""
         process = self._running.pop(name.rpartition("/")[2], None)
         if process is not None:
             process.terminate()
@@ -79,6 +80,22 @@ class Functions:
     def close(self) -> None:
         for name in list(self._running):
             self.delete(name)
+
+
+def subscription_of(function: str, project: str) -> str:
+    """What Eventarc calls the subscription of a function, by the function's short or full name."""
+    return f"projects/{project}/subscriptions/eventarc-{function.rpartition('/')[2]}"
+
+
+def end_push(address: str, name: str) -> None:
+    """Delete the subscription, if it is there."""
+    import grpc
+    from google.api_core.exceptions import NotFound
+    from google.pubsub_v1 import SubscriberClient
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+    with grpc.insecure_channel(address) as channel, suppress(NotFound):
+        SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)).delete_subscription(subscription=name)
 
 
 def push_to(address: str, name: str, topic: str, url: str) -> None:
