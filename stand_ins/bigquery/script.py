@@ -180,6 +180,12 @@ class Script:
         said = " ".join(str(error).split())
         if isinstance(error, duckdb.TransactionException):
             table = ", ".join(self._changed) or "a table"
+            if not self._inside:
+                raise BigQueryError(
+                    400,
+                    f"Could not serialize access to table {self._warehouse.project}:{table} due to concurrent update",
+                    "invalidQuery",
+                ) from error
             raise BigQueryError(
                 400,
                 f"Transaction is aborted due to concurrent update against table {self._warehouse.project}:{table}. "

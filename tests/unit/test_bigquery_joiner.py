@@ -248,6 +248,19 @@ class TestARun:
         assert SqlJoiner(bandit, store).run(at(20)).head == 1
         assert store.interactions((0, 1), ["event_id"])["event_id"].to_pylist() == ["a"]
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "Query error: Transaction is aborted due to concurrent update against table p:d.joiner. Transaction ID: 1",
+            "Could not serialize access to table p:d.joiner due to concurrent update",
+        ],
+    )
+    def test_that_was_aborted_begins_again(
+        self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore, said: str
+    ) -> None:
+        cloud.faults.add(Fault("bigquery.jobs.insert", "400", message=said))
+        assert SqlJoiner(bandit, store).run(None).head == 0
+
     def test_that_may_not_write_says_the_role(self, cloud: Cloud, bandit: Bandit, store: BigQueryEventStore) -> None:
         cloud.faults.add(Fault("bigquery.jobs.insert", "403", message="Access Denied"))
         with pytest.raises(StoreError, match=r"join: permission denied .*roles/bigquery.dataEditor .* google.project="):

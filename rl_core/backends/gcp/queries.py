@@ -27,7 +27,7 @@ _FOLDER = Path(__file__).resolve().parent / "sql"
 _DEADLINE_S = 120.0  # of one call, its repetitions included; a job may run longer, in calls that wait for it
 _TRIES = 10
 # https://cloud.google.com/bigquery/docs/transactions#transaction_concurrency
-_ABORTED = "aborted due to concurrent update"
+_ABORTED = "due to concurrent update"  # "Transaction is aborted …", outside of one "Could not serialize access …"
 _TYPES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING", datetime: "TIMESTAMP"}
 
 
