@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 from google.cloud import bigquery
 
+from rl_core.backends.gcp.event_store import BigQueryEventStore, Log
+from rl_core.backends.gcp.joiner import SqlJoiner
+from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.errors import StoreError
+from rl_core.online.vital_signs import bigquery_delivery
+from rl_core.schema import TABLES, arrow_schema
 from stand_ins.beliefs.scratch import Belief, Scratch, until
 
 _RUNNERS = 6
@@ -112,7 +120,53 @@ def a_range_of_seq_reads_its_partitions_only(scratch: Scratch) -> str | None:
     return f"{part} of {whole} bytes"
 
 
+def every_statement_of_the_log_and_its_joiner_is_taken(scratch: Scratch) -> str | None:
+    assert scratch.dataset
+    ensure_tables(scratch.clients)
+    store, now = BigQueryEventStore(scratch.clients), datetime.now(UTC)
+    joiner = SqlJoiner(scratch.clients.bandit, store)
+    logs: tuple[Log, ...] = ("decisions", "rewards")
+    for table in logs:
+        store.append(table, _row(table, now, "job-1"))
+        assert store.last_offset(table, "job-1") == 1
+
+    def streamed() -> bool:
+        try:
+            store.stream("decisions", _row("decisions", now, "bus-1"))
+            store.stream(
+                "heartbeats", [{"producer": name, "decisions": 0, "rewards": 0, "at": now} for name in _SERVERS]
+            )
+        except StoreError:  # a table is a moment old before rows can be streamed into it
+            return False
+        return True
+
+    assert until(streamed, timeout_s=120, every_s=2)
+    assert until(joiner.watermark, timeout_s=30, every_s=2) == now
+    assert joiner.run(now).head == 1, "the job's decision is closed by its reward"
+    assert store.interactions((0, 1)).num_rows == store.head() == 1
+    assert bigquery_delivery(store, now, 0, now).acknowledged == 0
+    return None
+
+
+_SERVERS = ("bus-1", "bus-joiner")
+_VALUES: dict[str, Any] = {
+    "string": "a", "bool": True, "map": [("a", "b")], "int32": 1, "int64": 1, "float64": 1.0,
+    "float32[]": [0.5], "int32[]": [0, 1],
+}  # fmt: skip
+
+
+def _row(table: str, now: datetime, producer: str) -> pa.Table:
+    columns = TABLES[table]
+    row = {c.name: now if c.type == "timestamp" else _VALUES[c.type] for c in columns} | {"producer": producer}
+    return pa.Table.from_pylist([row | {"event_id": producer}], schema=arrow_schema(columns))
+
+
 BELIEFS = (
+    Belief(
+        "bigquery",
+        "every statement of the log and its joiner is taken",
+        every_statement_of_the_log_and_its_joiner_is_taken,
+    ),
     Belief(
         "bigquery",
         "transactions that update one row never both win, and the loser is told",
