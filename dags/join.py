@@ -4,7 +4,8 @@ One BigQuery transaction gives each closed decision its place in `interactions`;
 killed is made up for by the next. Bandits with `backend: local` have no such DAG: their event logger joins.
 
 ## When this fails
-- `join`: *a gap holds the watermark* – events that a server had accepted did not arrive: see the logger function's log.
+- `join`: *a gap holds the watermark* – events that a server had accepted did not arrive: see the logger function's
+  log; docs/google-cloud.md says how to have them delivered anew.
 - `join`: *permission denied* – the message names the role that is missing.
 - `join`: *not found* – run the DAG `…_provision`, which makes dataset and tables.
 """

@@ -108,7 +108,7 @@ class VertexRunner:
 
     def active(self) -> list[str]:
         """The jobs of this bandit that have not ended: what a teardown cancels first."""
-        ours = f'labels.{LABEL}="{self._names.label}"'
+        ours = f'labels.{LABEL}="{self._names.artefact_name}"'
 
         def listed(**options: Any) -> list[PipelineJob]:
             return list(self._clients.pipelines.list_pipeline_jobs(**options))

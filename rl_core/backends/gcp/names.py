@@ -15,7 +15,6 @@ ROLES: tuple[Role, ...] = ("job", "server", "logger", "simulator")
 LABEL = "banditloop"
 """The label that every resource of ours carries; its value is the artefact name."""
 
-_LABEL_MOST = 63
 _ARTEFACT_NAME_MOST = 49  # labels and ids of models, endpoints and functions end at 63, suffixes included
 _ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-create
 
@@ -46,15 +45,7 @@ class Names:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {**self.google.labels, LABEL: self.label}
-
-    @property
-    def label(self) -> str:
-        """The artefact name, as a label's value can hold it."""
-        if len(self.artefact_name) <= _LABEL_MOST:
-            return self.artefact_name
-        digest = hashlib.sha256(self.artefact_name.encode()).hexdigest()[:8]
-        return f"{self.artefact_name[: _LABEL_MOST - 9]}-{digest}"
+        return {**self.google.labels, LABEL: self.artefact_name}
 
     @property
     def bucket(self) -> str:
