@@ -17,7 +17,7 @@ PY := .venv/bin/python
 READY := .venv/.ready
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: $(READY) ## the whole loop, once: startup, then three times traffic and a retrain; writes var/demo/report.json
 	@$(PY) -m local_stack demo

@@ -108,7 +108,8 @@ def _parse(kind: Any, data: bytes) -> Any:
 
 def _unknown(message: Message, path: str) -> Iterator[str]:
     """Field numbers that the message's type does not have, e.g. "pipeline_job.99"."""
-    yield from (f"{path}{field.field_number}" for field in UnknownFieldSet(message))
+    unknown: Any = UnknownFieldSet(message)  # a sequence, which its type stub does not know
+    yield from (f"{path}{field.field_number}" for field in unknown)
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
