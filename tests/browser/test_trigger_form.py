@@ -17,14 +17,7 @@ from rl_core.config import Bandit, Settings
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.airflow,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine's PATH"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.airflow, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -46,20 +39,8 @@ def stack(settings: Settings, repo: Path, tmp_path: Path) -> Iterator[AirflowSta
         made.api.close()
 
 
-@pytest.fixture
-def page(stack: AirflowStack) -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
-        opened = browser.new_page(viewport={"width": 1400, "height": 1600})
-        opened.set_default_timeout(60_000)  # the first page compiles on two busy cores
-        yield opened
-        browser.close()
-
-
 def test_the_form_is_typed_and_described_and_starts_a_run(
-    stack: AirflowStack, page: Page, movielens: Bandit, tmp_path: Path
+    page: Page, stack: AirflowStack, movielens: Bandit, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
