@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl_core.frozen import Frozen, Seconds
 
@@ -38,6 +38,15 @@ class VertexEndpoint(Frozen):
     service_account: ServiceAccount | None = Field(default=None, description="default: the one provisioning makes")
     network: str | None = Field(default=None, description="makes the endpoint private: VPC peering")
     poll_s: Seconds = Field(default=2.0, description="how often a replica looks for another champion")
+
+    @model_validator(mode="after")
+    def _private_holds_one(self) -> Self:
+        if self.network is not None and self.deploy_mode == "model":
+            raise ValueError(
+                "deploy_mode=model needs two deployed models at a time, and a private endpoint (network) holds one; "
+                "use deploy_mode: pointer"
+            )
+        return self
 
 
 class Google(Frozen):

@@ -165,6 +165,8 @@ class Endpoints:
             key = (endpoint.name, wanted.id)
             if wanted.id in there or key in self._deploying:
                 raise refuse(f"deployed model {wanted.id} already exists", grpc.StatusCode.ALREADY_EXISTS)
+            if endpoint.network and there:
+                raise refuse("a private endpoint holds one deployed model", grpc.StatusCode.FAILED_PRECONDITION)
             _check_split(split, [*there, "0"])
             self._deploying.add(key)
         return self._operations.running(endpoint.name, lambda: self._deployed(endpoint.name, wanted, split))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from google.api import httpbody_pb2
 from google.api_core.exceptions import ServiceUnavailable
+from pydantic import ValidationError
 
 from rl_core.backends import open_endpoint, open_registry
 from rl_core.backends.base import Endpoint, Lineage, PolicyRegistry
@@ -200,6 +201,16 @@ class TestOneServer:
         assert sum(deployed(world).values()) == 100
         assert ensure_server(other) is (method != "UndeployModel")
         assert deployed(world) == {"server@2": 100}
+
+    def test_of_another_image_replaces_the_one_before_where_there_is_room_for_one(self, world: World) -> None:
+        private = {"network": "projects/1/global/networks/inside"}
+        ensure_endpoint(world.acting(endpoint=private))
+        for version, image in enumerate(IMAGES[:2], start=1):
+            clients = world.acting(image=image, endpoint=private)
+            assert [ensure_server(clients) for _ in range(2)] == [True, False]
+            assert deployed(world) == {f"server@{version}": 100}
+        with pytest.raises(ValidationError, match=r"a private endpoint .* holds one; use deploy_mode: pointer"):
+            bandit(endpoint={**private, "deploy_mode": "model"})
 
     def test_that_never_answers_its_health_route_is_not_deployed(self, world: World) -> None:
         ensure_endpoint(world.clients)

@@ -22,12 +22,16 @@ def ensure_server(clients: GoogleClients, timeout_s: float = DEPLOYED_WITHIN_S) 
     """Deploy the server of the current image and settings where it is not, move the traffic, undeploy the one before.
 
     The one before answers until the new one is healthy, and whichever stage this is stopped at, the next call goes on.
+    A private endpoint holds one deployed model, so there the one before goes first and nobody answers for a while:
+    https://cloud.google.com/vertex-ai/docs/predictions/using-private-endpoints
 
     Returns whether anything was to be done. Raises EndpointAbsent, EndpointError, ConfigError without google.image.
     """
     endpoint = VertexEndpoint(clients)
     model = _model(clients, endpoint)
     before = endpoint.get()
+    if before.network and deployed_version(before, model) is None:
+        endpoint.undeploy_all_but()
     deployed_id = endpoint.deploy(model, "server", timeout_s)
     endpoint.serve(deployed_id)
     endpoint.undeploy_all_but(deployed_id)
