@@ -23,7 +23,7 @@ from rl_core.errors import StoreError
 from rl_core.online.join_rules import Closed, JoinRules
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
-from tests.log_rows import START, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import JOB, START, WAIT_S, at, decision, decisions, reward, rewards
 
 STEPS = 4
 
@@ -227,6 +227,7 @@ class TestARun:
             store.append("decisions", decisions(*rows))
             joiner.run(at(day * 86400 + 1500))
             scanned.append(_bytes(cloud))
+            joiner.run(at(day * 86400 + 1500))
         grows = [after - before for before, after in itertools.pairwise(scanned[1:])]
         assert max(grows) < scanned[0] / 3  # the ids of closed decisions, which clustering spares and the figure counts
 
@@ -273,6 +274,23 @@ class TestARun:
         joiner.run(at(5000))
         store.stream("decisions", decisions(decision("a", 10)))
         assert joiner.run(at(5001)).interactions == 1
+
+    def test_that_is_under_way_begins_again_when_the_logger_stores_what_is_long_past(
+        self, bandit: Bandit, store: BigQueryEventStore
+    ) -> None:
+        joiner = SqlJoiner(bandit, store)
+        store.append("decisions", decisions(decision("waits", 0, 1, JOB)))
+        joiner.run(at(5000))
+        joiner.run(at(5000))
+        under_way = store.joiner_row()
+        assert under_way.open_from == at(0)
+        store.stream("decisions", decisions(decision("past", 10)))
+        changed = store.joiner_row().revision
+        assert changed > under_way.revision
+        store.stream("decisions", decisions(decision("past-too", 11, 2)))
+        assert store.joiner_row().revision == changed  # once is enough
+        joiner = SqlJoiner(bandit, _Stale(store, under_way))  # type: ignore[arg-type]
+        assert joiner.run(at(5001)).interactions == 2
 
     def test_joins_what_a_server_accepted_before_anybody_heard_of_it(
         self, bandit: Bandit, store: BigQueryEventStore

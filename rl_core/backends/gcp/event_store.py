@@ -39,6 +39,7 @@ class JoinerRow:
     revision: int
     open: int
     open_from: datetime
+    next_from: datetime | None
     watermark: datetime | None
 
 
@@ -111,6 +112,7 @@ class BigQueryEventStore:
                 ("revision", "INTEGER"),
                 ("open", "INTEGER"),
                 ("open_from", "TIMESTAMP"),
+                ("next_from", "TIMESTAMP"),
                 ("watermark", "TIMESTAMP"),
             )
         ]
@@ -187,12 +189,19 @@ class BigQueryEventStore:
             self._look_back(min(datetime.fromisoformat(row["received_at"]) for row in sent))
 
     def _look_back(self, received_from: datetime) -> None:
-        """Rows that arrive when their server was long taken as gone are joined all the same."""
-        if datetime.now(UTC) - received_from < _SLOW or self.joiner_row().open_from <= received_from:
+        """Rows that arrive when their server was long taken as gone are joined all the same.
+
+        A run that is under way can't see them, and moves `open_from` up as far as `next_from`.
+        """
+        if datetime.now(UTC) - received_from < _SLOW:
+            return
+        row = self.joiner_row()
+        if max(row.open_from, row.next_from or row.open_from) <= received_from:
             return
         self.queries.transact(
             self._said("look-back in", "joiner"),
-            "UPDATE joiner SET open_from = LEAST(open_from, @received_from), revision = revision + 1 WHERE TRUE",
+            "UPDATE joiner SET open_from = LEAST(open_from, @received_from), "
+            "next_from = LEAST(next_from, @received_from), revision = revision + 1 WHERE TRUE",
             received_from=received_from,
         )
 

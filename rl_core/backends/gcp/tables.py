@@ -27,6 +27,7 @@ JOINER = (
     Column("revision", "int64", "one more with every change of this row: two runs that began with the same conflict"),
     Column("open", "int64", "decisions that wait for their reward"),
     Column("open_from", "timestamp", "everything received before it has been dealt with: runs read from here on"),
+    Column("next_from", "timestamp", "open_from will not pass it in the run that is under way", nullable=True),
     Column("watermark", "timestamp", "the furthest that a run has timed decisions out by", nullable=True),
     Column("joined_at", "timestamp", "when the last run ended", nullable=True),
 )

@@ -125,8 +125,9 @@ WHERE o.closes;
 INSERT INTO rewards_apart ($reward, reason)
 SELECT $reward, fate FROM fates WHERE fate IS NOT NULL AND fate <> 'used';
 
--- What arrives from now on was received after the furthest watermark, or an append says so in this row. The logger says
--- it of rows older than five minutes only; the others may come from a server of which no heartbeat has arrived yet.
+-- The next run reads from open_from on: what has been open, or was received after next_from. That was told by the run
+-- before this one, so that whoever stores a row of before it, which this run may not see yet, changes this row as well.
+-- Ten minutes: a server's first events may overtake its first heartbeat.
 UPDATE joiner
 SET
   head = head + closing,
@@ -135,10 +136,9 @@ SET
   open_from = LEAST(
     COALESCE(still_open, TIMESTAMP '9999-12-31 00:00:00+00'),
     COALESCE(still_waiting, TIMESTAMP '9999-12-31 00:00:00+00'),
-    COALESCE(
-      TIMESTAMP_SUB(COALESCE(GREATEST(watermark, @watermark), watermark, @watermark), INTERVAL 10 MINUTE), open_from
-    )
+    COALESCE(next_from, open_from)
   ),
+  next_from = TIMESTAMP_SUB(COALESCE(GREATEST(watermark, @watermark), watermark, @watermark), INTERVAL 10 MINUTE),
   watermark = COALESCE(GREATEST(watermark, @watermark), watermark, @watermark),
   joined_at = @now
 WHERE revision = @revision;
