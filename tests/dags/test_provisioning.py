@@ -80,6 +80,21 @@ class TestTheDags:
         assert provisioner == provisioning | {"cloudy_teardown.tear_down"}
         assert acting["cloudy_startup.take_lease"] == [RUNTIME]
 
+    def test_take_connection_and_identity_from_the_yaml_and_both_may_be_templates(self, dags: dict[str, DAG]) -> None:
+        tasks = [task for dag in dags.values() if dag.dag_id.startswith("cloudy") for task in dag.tasks]
+        for task in tasks:
+            if task.task_id != "announce_champion":  # which only passes on what it is told
+                assert {"gcp_conn_id", "impersonation_chain"} <= set(task.template_fields), task.task_id
+                assert getattr(task, "gcp_conn_id", None) == "google_cloud_default"
+
+    def test_act_as_whom_they_are_told_to(self, cloudy: Bandit) -> None:
+        from bandit_ops.provisioning import CheckProvisioning
+        from bandit_ops.sensors import InteractionSensor
+
+        for kind in (InteractionSensor, CheckProvisioning):
+            task = kind(task_id="t", bandit=cloudy, gcp_conn_id="other", impersonation_chain=["{{ var.value.who }}"])
+            assert (task.gcp_conn_id, task.impersonation_chain) == ("other", ["{{ var.value.who }}"])
+
     def test_keep_the_house_rules(self, dags: dict[str, DAG]) -> None:
         from tests.dags.test_house_rules import violations
 
