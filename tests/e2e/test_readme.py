@@ -29,7 +29,7 @@ def test_make_alone_lists_every_target(repo: Path) -> None:
 def test_the_curl_commands_get_a_decision_and_take_a_reward(repo: Path, site: Site) -> None:
     version = site.promote(1)
     site.serve()
-    commands = re.findall(r"^curl .*?(?=^curl |\Z)", blocks(repo), re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^curl .*?(?=^curl |^make |\Z)", blocks(repo), re.MULTILINE | re.DOTALL)
     answers = []
     for command in commands:
         moved = command.replace("localhost:8471", f"127.0.0.1:{site.port}")
