@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from google.api_core.exceptions import NotFound
@@ -83,7 +84,19 @@ def a_topic_that_is_not_there_is_not_found(scratch: Scratch) -> str | None:
     raise AssertionError("a message for no topic was taken")
 
 
+def a_message_tells_when_it_was_taken(scratch: Scratch) -> str | None:
+    _ = scratch.subscription
+    began = datetime.now(UTC)
+    publish(scratch, "stamped")
+    received = take(scratch, "stamped")
+    scratch.clients.subscriber.acknowledge(subscription=scratch.subscription, ack_ids=[received.ack_id])
+    skew = abs((received.message.publish_time - began).total_seconds())
+    assert skew < 30, f"publish_time is {skew:.0f} s off this machine's clock"
+    return f"{skew:.2f} s from this machine's clock"
+
+
 BELIEFS = (
+    Belief("pubsub", "a message tells when Pub/Sub took it", a_message_tells_when_it_was_taken),
     Belief("pubsub", "attributes travel with the data", attributes_travel_with_the_data),
     Belief("pubsub", "what nobody acknowledges comes again under its message id", what_is_not_taken_comes_again),
     Belief("pubsub", "1,000 messages are acknowledged in one answer", a_request_of_many_is_acknowledged_in_one),

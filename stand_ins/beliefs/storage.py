@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from google.api_core.exceptions import NotFound, NotModified, PreconditionFailed
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from stand_ins.beliefs.scratch import Belief, Scratch
 
@@ -66,7 +69,23 @@ def a_listing_sees_what_was_written_before(scratch: Scratch) -> str | None:
     return None
 
 
+def ten_swaps_within_a_second_or_two_all_land(scratch: Scratch) -> str | None:
+    """Of one object a write each second is promised; beyond it 429, which the client's own retries outlast."""
+    blob = scratch.bucket.blob("hurried")
+    blob.upload_from_string("0", if_generation_match=0)
+    began = time.perf_counter()
+    for number in range(1, 11):
+        blob.upload_from_string(
+            str(number), if_generation_match=blob.generation, retry=DEFAULT_RETRY.with_timeout(30.0)
+        )
+    assert scratch.bucket.blob("hurried").download_as_bytes() == b"10"
+    return f"{time.perf_counter() - began:.1f} s"
+
+
 BELIEFS = (
+    Belief(
+        "storage", "ten swaps of one object at once all land, slowed down", ten_swaps_within_a_second_or_two_all_land
+    ),
     Belief("storage", "of two that create an object, one gets 412", one_of_two_creators_wins),
     Belief(
         "storage",
