@@ -36,6 +36,12 @@ class TestAnEmptyProject:
         build.teardown(world.site(), world.said.append)
         assert world.everything() == before
 
+    def test_is_empty_again_although_the_settings_no_longer_ask_for_all_of_it(self, world: World) -> None:
+        before = world.everything()
+        world.provision(world.site())
+        build.teardown(world.site(environment=None, simulate={"schedule": None}), world.said.append)
+        assert world.everything() == before
+
     def test_can_be_torn_down(self, world: World) -> None:
         build.teardown(world.site(), world.said.append)
         assert all(line.endswith(": is gone already") for line in world.said)

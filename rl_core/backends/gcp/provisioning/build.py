@@ -36,9 +36,13 @@ _ADMINS = {
 }
 
 
-def resources(site: Site) -> list[Resource]:
-    """In the order in which they are made; the bucket, which holds the ledger, is the first."""
-    simulated = site.bandit.environment is not None
+def resources(site: Site, *, ever: bool = False) -> list[Resource]:
+    """In the order in which they are made; the bucket, which holds the ledger, is the first.
+
+    Args:
+        ever: also what other settings of the bandit would ask for, and may have asked for once.
+    """
+    simulated = ever or site.bandit.environment is not None
     made: list[Resource] = [Bucket(site), Dataset(site), Repository(site), Topic(site, site.names.events_topic)]
     if simulated:
         made.append(Topic(site, site.names.simulate_topic))
@@ -46,10 +50,10 @@ def resources(site: Site) -> list[Resource]:
     functions: list[Resource] = [Function(site, "logger")]
     if simulated:
         functions.append(Function(site, "simulator"))
-        if site.bandit.simulate.schedule is not None:
+        if ever or site.bandit.simulate.schedule is not None:
             functions.append(SchedulerJob(site))
     endpoint: list[Resource] = [ServingEndpoint(site)]
-    if site.names.google.endpoint.deploy_mode == "pointer":
+    if ever or site.names.google.endpoint.deploy_mode == "pointer":
         endpoint.append(DeployedServer(site))
     bindings = _bindings(site, wanted(site))
     return [
@@ -115,7 +119,7 @@ def verify(site: Site, say: Say) -> None:
 def teardown(site: Site, say: Say) -> None:
     """Take away what we made, last made first, past what fails. Raises one ProvisioningError that lists what stayed."""
     problems: list[str] = []
-    for resource in reversed([*_of(site, None), *_forgotten(site)]):
+    for resource in reversed([*_of(site, None, ever=True), *_forgotten(site)]):
         described = resource.describe()
         if problems and isinstance(resource, Bucket):
             say(f"{described}: kept until the rest is gone: it holds the ledger of bindings")
@@ -133,9 +137,9 @@ def teardown(site: Site, say: Say) -> None:
         raise ProvisioningError(f"{len(problems)} could not be removed: {'; '.join(problems)}. Mend it, run this again")
 
 
-def _of(site: Site, part: Part | None) -> list[Resource]:
+def _of(site: Site, part: Part | None, *, ever: bool = False) -> list[Resource]:
     with explained(ProvisioningError, f"look at project {site.names.project}", site.names, "roles/browser on it"):
-        return [resource for resource in resources(site) if part in (None, resource.part)]
+        return [resource for resource in resources(site, ever=ever) if part in (None, resource.part)]
 
 
 def _forgotten(site: Site) -> list[Bindings]:
