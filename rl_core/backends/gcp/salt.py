@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rl_core.backends.gcp.failures import explained
@@ -24,10 +25,8 @@ def shared_salt(clients: GoogleClients, length: int) -> bytes:
         try:
             salt: bytes = blob.download_as_bytes()
         except NotFound:
-            try:
+            with suppress(PreconditionFailed):  # another replica's, or our own whose answer was lost
                 blob.upload_from_string(secrets.token_bytes(length), if_generation_match=0)
-            except PreconditionFailed:  # another replica's, or our own whose answer was lost
-                pass
             salt = blob.download_as_bytes()
     if len(salt) != length:
         raise ConfigError(f"{place} holds {len(salt)} bytes, a salt has {length}; remove it and a new one is made")
