@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AddBandit = Callable[..., Path]
 
-MOVIELENS = {f"movielens_{noun}" for noun in ("startup", "retrain", "simulate", "rollback")}
+MOVIELENS = {f"movielens_{noun}" for noun in ("startup", "retrain", "simulate", "rollback", "teardown")}
 
 
 def test_a_second_yaml_gives_a_second_set_of_dags(dags_folder: Path, add_bandit: AddBandit, parse: Parse) -> None:
@@ -39,6 +39,7 @@ def test_a_bandit_without_an_environment_has_no_simulation(
         "shop_startup",
         "shop_retrain",
         "shop_rollback",
+        "shop_teardown",
     }
 
 
