@@ -23,6 +23,7 @@ from benchmarks.fault_table.world import (
     DEFERRABLE,
     OUR_MODULES,
     OURS,
+    PATIENT_DATABASE,
     QUICK,
     STOCK,
     STOCK_MODULES,
@@ -54,6 +55,7 @@ def measure(folder: Path, scenarios: list[Scenario]) -> None:
         options = {
             **QUICK,
             **CONNECTION,
+            **PATIENT_DATABASE,
             "STORAGE_EMULATOR_HOST": cloud.rest_url,
             "PYTHONPATH": os.pathsep.join(map(str, (folder, REPO, REPO / "plugins"))),
         }

@@ -20,7 +20,7 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.base import JobState
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
-from benchmarks.fault_table.world import CONNECTION, OUR_MODULES, QUICK, FaultWorld, install, preload
+from benchmarks.fault_table.world import CONNECTION, OUR_MODULES, PATIENT_DATABASE, QUICK, FaultWorld, install, preload
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Bandit, Settings
@@ -208,7 +208,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
     preload(make_root(folder / "code"), *OUR_MODULES)
-    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION)
+    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION | PATIENT_DATABASE)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
         stack.start()
