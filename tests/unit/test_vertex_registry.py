@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,11 @@ class TestOutages:
         google = world.bandit.google
         assert google is not None
         elsewhere = world.bandit.model_copy(update={"google": google.model_copy(update={"bucket": "no-such-bucket"})})
-        clients = world.clients()
-        with pytest.raises(RegistryError, match=r"no-such-bucket.*not found .*run the DAG …_provision"):
-            VertexRegistry(GoogleClients(elsewhere, clients.settings)).versions()
+        with (
+            closing(GoogleClients(elsewhere, world.clients().settings)) as clients,
+            pytest.raises(RegistryError, match=r"no-such-bucket.*not found .*run the DAG …_provision"),
+        ):
+            VertexRegistry(clients).versions()
 
     def test_a_damaged_document_is_named(self, world: World) -> None:
         blob = world.clients().bucket.blob("movielens-v1/registry/registry.json")
