@@ -37,7 +37,8 @@ ENV PATH=/opt/airflow/bin:$PATH \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/banditloop/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/banditloop/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
-    AIRFLOW__CORE__EXECUTOR=LocalExecutor
+    AIRFLOW__CORE__EXECUTOR=LocalExecutor \
+    AIRFLOW__WORKERS__EXECUTION_API_RETRIES=10
 USER 10001:10001
 # The API server's; docker-compose.yaml gives the other components theirs.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=90s \

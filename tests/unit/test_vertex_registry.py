@@ -327,3 +327,13 @@ def test_a_name_that_does_not_fit_google_s_ids_is_refused(world: World) -> None:
     bandit = world.bandit.model_copy(update={"prefix": "a" * 40, "pipe_version": "b" * 10})
     with pytest.raises(ConfigError, match=r"has 51 letters; .* at most 49 together"):
         GoogleClients(bandit, Settings())
+
+
+def test_a_bucket_name_that_is_too_long_is_refused(world: World) -> None:
+    google = world.bandit.google
+    assert google is not None
+    long = world.bandit.model_copy(update={"prefix": "a" * 40})
+    named = google.model_copy(update={"project": "p" * 30})
+    with pytest.raises(ConfigError, match=r"which has 74 letters and may have 63; set google.bucket"):
+        GoogleClients(long.model_copy(update={"google": named}), Settings())
+    GoogleClients(long.model_copy(update={"google": named.model_copy(update={"bucket": "mine"})}), Settings()).close()

@@ -15,6 +15,7 @@ ROLES: tuple[Role, ...] = ("job", "server", "logger", "simulator")
 LABEL = "banditloop"
 """The label that every resource of ours carries; its value is the artefact name."""
 
+_BUCKET_NAME_MOST = 63  # https://cloud.google.com/storage/docs/buckets#naming
 _ARTEFACT_NAME_MOST = 49  # labels and ids of models, endpoints and functions end at 63, suffixes included
 _ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-create
 
@@ -135,4 +136,10 @@ def names_of(bandit: Bandit) -> Names:
             f"{bandit.name}: {bandit.artefact_name} has {len(bandit.artefact_name)} letters; on Google Cloud "
             f"prefix and pipe_version have at most {_ARTEFACT_NAME_MOST} together, with their hyphen"
         )
-    return Names(bandit.google, bandit.artefact_name)
+    names = Names(bandit.google, bandit.artefact_name)
+    if len(names.bucket) > _BUCKET_NAME_MOST:
+        raise ConfigError(
+            f"{bandit.name}: the bucket would be called {names.bucket}, which has {len(names.bucket)} letters and may "
+            f"have {_BUCKET_NAME_MOST}; set google.bucket"
+        )
+    return names
