@@ -90,7 +90,7 @@ def teardown_params(bandit: Bandit) -> Params:
             title="Type the prefix",
             description=f"{bandit.prefix} or {bandit.artefact_name}: what is taken away, log and policies included.",
         ),
-        "force": _switch("Force", "Even while a training holds the lease or a job runs."),
+        "force": _switch("Force", "Even while a training holds the lease; a job that runs on Vertex AI is cancelled."),
     }
 
 

@@ -124,6 +124,10 @@ class TearDown(ProvisioningTask):
         if self.bandit.backend == "gcp":
             from rl_core.backends.gcp.provisioning import build
 
+            runner = self.open_runner()
+            for job_id in runner.active():  # none, unless it is forced
+                self.log.warning("cancelling %s", job_id)
+                runner.cancel(job_id)
             with self.site() as site:
                 build.teardown(site, self.log.info)
         else:

@@ -172,6 +172,38 @@ class TestProvisioningTasks:
         task.execute(context(force=True))
         assert cloud.admin.everything()["bindings"] == set()
 
+    def test_refuses_while_a_job_runs_and_cancels_it_when_forced(
+        self, run: Callable[..., None], cloud: Cloud, cloudy: Bandit
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from bandit_ops.provisioning import TearDown
+
+        run()
+        google = {**GOOGLE, "image": f"python-banditloop@sha256:{'0' * 64}"}
+        imaged = Bandit.from_json(json.dumps(cloudy.model_dump(mode="json") | {"google": google}))
+        task = TearDown(task_id="tear_down", bandit=imaged)
+        cloud.vertex.pipelines.script("forgotten", ["RUNNING"])
+        agent = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}
+        task.open_runner().submit(
+            "forgotten-g0-a0",
+            "retrain",
+            {
+                **agent,
+                "bandit": imaged.job_json(),
+                "windows": "[[0, 10]]",
+                "champion": "",
+                "full_retrain": False,
+                "trigger": "manual",
+                "job_id": "forgotten-g0-a0",
+            },
+        )
+        with pytest.raises(AirflowFailException, match=r"job forgotten-g0-a0 is still active.*Nothing was touched"):
+            task.execute(context())
+        task.execute(context(force=True))
+        assert task.open_runner().active() == []
+        assert cloud.admin.everything()["bindings"] == set()
+
 
 class TestTheTeardownOfALocalBandit:
     @pytest.fixture
