@@ -20,6 +20,7 @@ from rl_core.google_config import Google
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would void every cache
     "runner": True,
+    "enable_caching": True,
     "retrain": True,
     "simulate": True,
     "startup": {"rounds", "seed"},
@@ -136,6 +137,7 @@ class Bandit(Frozen):
     retrain: Retrain = Retrain()
     simulate: Simulate = Simulate()
     google: Google | None = None
+    enable_caching: bool = Field(default=True, description="what the forms of the DAGs begin with")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -33,7 +33,7 @@ def startup_params(bandit: Bandit) -> Params:
             "Replace the champion", "Start over although a champion serves; the new policy is judged against it."
         ),
         **_agent_params(bandit),
-        "enable_caching": _caching(),
+        "enable_caching": _caching(bandit),
         **(provision_params() if bandit.backend == "gcp" else {}),
     }
 
@@ -48,7 +48,7 @@ def retrain_params(bandit: Bandit) -> Params:
             "Full retrain", "Recompute from every window of the champion and the new ones; needs no new interaction."
         ),
         **_agent_params(bandit),
-        "enable_caching": _caching(),
+        "enable_caching": _caching(bandit),
     }
 
 
@@ -141,9 +141,9 @@ def _switch(title: str, description: str) -> Param:
     return Param(False, type="boolean", title=title, description=description)
 
 
-def _caching() -> Param:
+def _caching(bandit: Bandit) -> Param:
     return Param(
-        True,
+        bandit.enable_caching,
         type="boolean",
         title="Use the cache",
         description="Skip pipeline steps whose code, inputs and parameters have not changed.",

@@ -21,11 +21,12 @@ MOVIELENS = {f"movielens_{noun}" for noun in ("startup", "retrain", "simulate", 
 
 
 def test_a_second_yaml_gives_a_second_set_of_dags(dags_folder: Path, add_bandit: AddBandit, parse: Parse) -> None:
-    add_bandit("prices", retrain={"schedule": "@hourly", "min_new_interactions": 7})
+    add_bandit("prices", retrain={"schedule": "@hourly", "min_new_interactions": 7}, enable_caching=False)
     parsed = parse(dags_folder)
     assert parsed.import_errors == {}
     assert set(parsed.dags) == MOVIELENS | {name.replace("movielens", "prices") for name in MOVIELENS}
     assert parsed.dags["prices_retrain"].params["min_new_interactions"] == 7
+    assert parsed.dags["prices_retrain"].params["enable_caching"] is False
     assert str(parsed.dags["prices_retrain"].schedule) == "@hourly"
 
 
