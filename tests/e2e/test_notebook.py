@@ -28,14 +28,15 @@ def test_every_cell_runs(
     program = tmp_path / "notebook.py"
     program.write_text("\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
     data = os.environ["BANDIT_MOVIELENS_DIR"]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(program)],
-        cwd=repo,
-        env=stack_env | {"BANDIT_MOVIELENS_DIR": data},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = stack_env | {"BANDIT_MOVIELENS_DIR": data, "PYTHONPATH": f"{repo}:{repo / 'plugins'}"}
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
+
+    done = python("-W", "ignore", str(program))
+    if done.returncode:  # before the cell that stops the services
+        python("-m", "local_stack", "down")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "movielens-v1-0003 → movielens-v1-0002" in done.stdout
     assert "'decisions_lost': 0, 'duplicates': 0" in done.stdout
