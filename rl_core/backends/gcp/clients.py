@@ -22,6 +22,12 @@ _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_b
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
+def _read_refusal(response: Any, *_: Any, **__: Any) -> None:
+    """The client leaves a refused download (304, 404) unread, and its connection open; read, it is used again."""
+    if not 200 <= response.status_code < 300:
+        _ = response.content
+
+
 class GoogleClients:
     """Args:
     credentials: who acts; None means the process's own (Application Default Credentials).
@@ -70,9 +76,11 @@ class GoogleClients:
     def storage(self) -> Any:
         from google.cloud import storage
 
-        return storage.Client(
+        client = storage.Client(
             project=self.names.project, credentials=self.credentials, client_options=self._rest_options
         )
+        client._http.hooks["response"].append(_read_refusal)
+        return client
 
     @cached_property
     def bucket(self) -> Any:
