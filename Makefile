@@ -67,7 +67,7 @@ bench: $(READY) ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script; done
 
 fault-table: $(READY) ## the table of docs/reliability.md, played on a real Airflow (a quarter of an hour)
-	@$(PY) -m benchmarks.fault_table
+	@$(PY) -m reliability.fault_table
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi

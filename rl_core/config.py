@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from rl_core.errors import ConfigError
 from rl_core.frozen import Frozen, Seconds
@@ -24,6 +24,7 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
     "retrain": True,
     "simulate": True,
     "startup": {"rounds", "seed"},
+    "retention": True,
     "google": {
         "image",
         "labels",
@@ -92,11 +93,28 @@ class Serving(Frozen):
     publish_deadline_s: Seconds = 2.0
     max_body_bytes: int = Field(default=4_194_304, ge=1024)
     max_instances: int = Field(default=1024, ge=1)
+    max_concurrency: int = Field(default=256, ge=1, description="requests at work at once; more are answered 503")
+    request_timeout_s: Seconds = Field(default=10.0, description="for a request to arrive whole; then 408")
+    defer_activation: bool = Field(default=False, description="decisions train only once their use was confirmed")
 
 
 class Join(Frozen):
     reward_wait_s: Seconds = 60.0
     close_early: bool = Field(default=False, description="only for worlds where every decision earns a reward")
+
+
+class Validation(Frozen):
+    max_quarantined_share: float = Field(
+        default=0.01, ge=0, lt=1, description="of the rows of a run; with more of them nothing is trained"
+    )
+
+
+class Retention(Frozen):
+    """The raw log; interactions stay, since a full retrain reads them all."""
+
+    raw_log_days: float | None = Field(
+        default=None, gt=0, description="decisions, rewards and what was set apart are deleted when older; null: never"
+    )
 
 
 class Startup(Frozen):
@@ -133,6 +151,8 @@ class Bandit(Frozen):
     agent: Agent = Agent()
     serving: Serving = Serving()
     join: Join = Join()
+    validation: Validation = Validation()
+    retention: Retention = Retention()
     startup: Startup = Startup()
     retrain: Retrain = Retrain()
     simulate: Simulate = Simulate()
@@ -212,6 +232,7 @@ class Settings(Frozen):
     job_python: str = sys.executable
     server_port: int | None = Field(default=None, ge=1, le=65535)
     server_url: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
+    server_token: SecretStr | None = Field(default=None, description="what clients of the prediction server must show")
     airflow_port: int = Field(default=8088, ge=1, le=65535)
     google_endpoint: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     pubsub_emulator_host: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d+$")

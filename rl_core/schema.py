@@ -59,6 +59,10 @@ DECISION = (
     Column("rollout_stage", "string", "e.g. 'canary'", nullable=True),
     Column("schema_version", "int32", "SCHEMA_VERSION of the writer"),
     Column("policy_info", "map", "free text the policy adds", nullable=True),
+    Column(
+        "deferred", "bool", "trains only if it was activated: its client says that the answer was used", nullable=True
+    ),
+    Column("subject", "string", "whose data it is; what is forgotten on request goes by it", nullable=True),
     *_STAMP,
 )
 
@@ -66,6 +70,7 @@ REWARD = (
     Column("event_id", "string", "the decision it belongs to"),
     Column("reward", "float64", "within reward_min..reward_max"),
     Column("observed_at", "timestamp", "when the world produced it"),
+    Column("activation", "bool", "true: no reward, it says that the decision's answer was used", nullable=True),
     *_STAMP,
 )
 
@@ -75,13 +80,19 @@ INTERACTION = (
     Column("reward", "float64", "the reward, or reward_default"),
     Column("reward_observed_at", "timestamp", "null where the reward is the default", nullable=True),
     Column("reward_received_at", "timestamp", "null where the reward is the default", nullable=True),
-    Column("closed_by", "string", "'reward' or 'timeout'"),
+    Column(
+        "closed_by",
+        "string",
+        "'reward', 'timeout', 'unactivated' (served is false then), or 'forgotten' (nothing else is left of it)",
+    ),
     Column("closed_at", "timestamp", "when the joiner closed it"),
 )
 
 REWARD_APART = (
     *REWARD,
-    Column("reason", "string", "'duplicate', 'late' or 'unknown'"),
+    Column(
+        "reason", "string", "'duplicate', 'late', 'unknown', or 'activation': it was one, of a decision that is closed"
+    ),
 )
 
 HEARTBEAT = (

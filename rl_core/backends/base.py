@@ -62,6 +62,9 @@ class Publisher(Protocol):
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
         """All of it is durable when it returns. Raises BusError: none of it counts as accepted; publish it again."""
 
+    def now(self) -> datetime:
+        """The time by the clock of the stamps: what is published later has `received_at` >= this. Never waits."""
+
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         """The payload accepted under this key, if this publisher knows of one."""
 

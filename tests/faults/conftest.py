@@ -20,9 +20,9 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.base import JobState
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
-from benchmarks.fault_table.world import CONNECTION, OUR_MODULES, PATIENT_DATABASE, QUICK, FaultWorld, install, preload
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
+from reliability.fault_table.world import CONNECTION, OUR_MODULES, PATIENT_DATABASE, QUICK, FaultWorld, install, preload
 from rl_core.config import Bandit, Settings
 from stand_ins.faults import Faults
 from stand_ins.vertex import VertexStandIn

@@ -1,7 +1,7 @@
 """Faults that happen to a run on Vertex AI, on a real Airflow and with the real client.
 
 In each: at most one live job of the run at any moment, none left at the end, never a success that was not one. The same
-faults happen to the provider's operator in `python -m benchmarks.fault_table`.
+faults happen to the provider's operator in `python -m reliability.fault_table`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.fault_table.scenarios import SCENARIOS, Scenario, play
-from benchmarks.fault_table.world import OURS, FaultWorld, Outcome, Run
+from reliability.fault_table.scenarios import SCENARIOS, Scenario, play
+from reliability.fault_table.world import OURS, FaultWorld, Outcome, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

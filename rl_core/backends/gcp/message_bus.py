@@ -82,6 +82,10 @@ class PubSubPublisher:
                 raise BusError("this publisher was closed; open another one")
             return self._accept(messages)
 
+    def now(self) -> datetime:
+        with self._lock:
+            return self._stamps.take()
+
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         """Of decisions this process remembers, unacknowledged ones too: what a repeat would publish. Never waits."""
         standing = self._first.get(key) if topic == "decisions" else None

@@ -118,6 +118,9 @@ class SqliteBus:
             found.update((key, Receipt(at, _time(stamp), payload, True)) for key, at, payload, stamp in rows)
         return found
 
+    def now(self) -> datetime:
+        return _time(self._clock())
+
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         _check(topic)
         query = f'SELECT payload FROM {topic} WHERE key = ? ORDER BY "offset" LIMIT 1'  # noqa: S608

@@ -64,7 +64,7 @@ timed AS (
   LEFT JOIN made AS m ON m.event_id = u.event_id
 )
 SELECT
-  event_id, reward, observed_at, received_at, producer, `offset`, is_open, closed_by, on_time,
+  event_id, reward, observed_at, activation, received_at, producer, `offset`, is_open, closed_by, on_time,
   MIN(IF(given_up, 1, 0)) OVER (PARTITION BY event_id) = 1 AS unknown,
   ROW_NUMBER() OVER (PARTITION BY event_id, on_time ORDER BY producer, `offset`) AS place
 FROM timed;
@@ -87,7 +87,7 @@ WHERE NOT EXISTS (SELECT 1 FROM closed AS c WHERE c.event_id = m.event_id);
 -- A reward's fate: 'used', a reason to be set apart, or NULL as long as it waits.
 CREATE TEMP TABLE fates AS
 SELECT
-  j.event_id, j.reward, j.observed_at, j.received_at, j.producer, j.`offset`,
+  j.event_id, j.reward, j.observed_at, j.activation, j.received_at, j.producer, j.`offset`,
   CASE
     WHEN j.closed_by IS NOT NULL THEN IF(j.on_time AND j.closed_by = 'reward', 'duplicate', 'late')
     WHEN j.is_open AND NOT o.closes THEN NULL

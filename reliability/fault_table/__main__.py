@@ -1,6 +1,6 @@
 """Writes the fault table of docs/reliability.md: the provider's operator and our three tasks under the same faults.
 
-    python -m benchmarks.fault_table [--only EXPRESSION]
+    python -m reliability.fault_table [--only EXPRESSION]
 
 A real Airflow, the real Google client, and the stand-in for Vertex AI. Every cell is what this run saw.
 """
@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.fault_table.scenarios import SCENARIOS, Scenario, play_all
-from benchmarks.fault_table.world import (
+from local_stack.airflow_stack import REPO, AirflowStack
+from reliability.fault_table.scenarios import SCENARIOS, Scenario, play_all
+from reliability.fault_table.world import (
     CONNECTION,
     DEFERRABLE,
     OUR_MODULES,
@@ -33,7 +34,6 @@ from benchmarks.fault_table.world import (
     install,
     preload,
 )
-from local_stack.airflow_stack import REPO, AirflowStack
 from rl_core.config import Settings
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
@@ -110,7 +110,7 @@ def cell(outcome: Outcome) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fault_table", description=(__doc__ or "").split("\n")[0]
+        prog="python -m reliability.fault_table", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument(
         "--only", default="", help="play the faults whose name matches this expression, leave other rows"

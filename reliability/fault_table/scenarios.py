@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.fault_table.world import DEFERRABLE, FaultWorld, Outcome, Run, System
+from reliability.fault_table.world import DEFERRABLE, FaultWorld, Outcome, Run, System
 from rl_core.errors import BanditError
 from stand_ins.faults import Fault
 

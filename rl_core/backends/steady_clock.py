@@ -1,0 +1,76 @@
+"""The clock of the log's stamps: it never goes back, and passes as time passes, whatever is done to the wall clock.
+
+A bus that stamped by the wall clock would take every reward for late after a jump ahead and back, and time every open
+decision out at a jump ahead. This clock counts the time that really passed, and follows a wall clock that differs by
+running up to a tenth faster or slower, as NTP slews.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_SLEW = 10  # one part in ten
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def wall_ns() -> int:
+    """Nanoseconds since 1970, UTC."""
+    return time.time_ns()
+
+
+def elapsed_ns() -> int:
+    """Nanoseconds since the machine started, where it counts them also while it sleeps (Linux)."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def boot_id() -> str:
+    """Names this start of the machine: `elapsed_ns` can be compared within it. "" where there is no such name."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A moment on a steady clock: `stamp_ns` since 1970 at `elapsed_ns` of the machine's start `boot`."""
+
+    stamp_ns: int
+    elapsed_ns: int
+    boot: str
+
+
+class SteadyClock:
+    """Not thread-safe. All three arguments are for tests."""
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = wall_ns,
+        elapsed: Callable[[], int] = elapsed_ns,
+        boot: Callable[[], str] = boot_id,
+    ) -> None:
+        self._wall = wall
+        self._elapsed = elapsed
+        self._boot = boot()
+        self._last = Reading(wall(), elapsed(), self._boot)
+
+    def read(self) -> Reading:
+        """The time now."""
+        at = self._elapsed()
+        passed = max(0, at - self._last.elapsed_ns)
+        due, reach = self._last.stamp_ns + passed, passed // _SLEW
+        self._last = Reading(min(max(self._wall(), due - reach), due + reach), at, self._boot)
+        return self._last
+
+    def resume(self, before: Reading) -> None:
+        """Go on from what another process, or this one before a restart, read: all of them are one clock.
+
+        After a restart of the machine nobody knows how much time passed: it goes on from the later of stamp and wall.
+        """
+        if before.boot == self._boot != "":
+            self._last = before
+        else:
+            self._last = Reading(max(before.stamp_ns, self._wall()), self._elapsed(), self._boot)
