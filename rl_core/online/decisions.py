@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Container
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -69,13 +69,18 @@ class Decider:
             "policy_info": None,
         }
 
-    def decide(self, request: PredictRequest, served: Served, known: Container[str]) -> tuple[list[str], New]:
+    def decide(
+        self, request: PredictRequest, served: Served, known: Container[str], at: datetime
+    ) -> tuple[list[str], New]:
         """The event id of each instance, and a new decision for each event id that is not known yet.
 
         An event id that occurs twice in the request is decided once, by its first instance.
+
+        Args:
+            at: the time by the bus's clock, with which rewards are stamped: the wait for them is the time that passes.
         """
         scores = served.policy.scores(request.observations)
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        decided_at = at.isoformat(timespec="microseconds")
         event_ids = [uuid7() if given is None else given for given in request.event_ids]
         new: New = {}
         for i, event_id in enumerate(event_ids):
@@ -93,7 +98,7 @@ class Decider:
             row = {
                 **answer,
                 **self._constant,
-                "decided_at": now,
+                "decided_at": decided_at,
                 "observation": request.observations[i].tolist(),
                 "eligible_actions": self._all if eligible is None else eligible,
                 "source": request.source,

@@ -94,7 +94,7 @@ class EventLogger:
 
     def prune(self) -> int:
         """Forget on the bus what is stored and older than KEEP_ON_THE_BUS; returns how many messages."""
-        oldest = datetime.now(UTC) - KEEP_ON_THE_BUS
+        oldest = self._bus.now() - KEEP_ON_THE_BUS
         offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
         return sum(self._bus.prune(topic, offset, oldest) for topic, offset in offsets.items())
 

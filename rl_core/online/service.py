@@ -52,7 +52,7 @@ class Service:
     async def predict(self, body: bytes) -> bytes:
         """The answer to a request to the predict route. Raises SchemaError, Unavailable."""
         started = time.perf_counter()
-        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, datetime.now(UTC))
+        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         if not isinstance(request, PredictRequest):
             return await self._take(request)
         answer = await self._decide(request)
@@ -61,7 +61,7 @@ class Service:
 
     async def reward(self, body: bytes) -> bytes:
         """The answer to a reward request. Raises SchemaError, Unavailable."""
-        rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, datetime.now(UTC))
+        rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         return await self._take(rewards)
 
     async def _decide(self, request: PredictRequest) -> bytes:
@@ -71,7 +71,7 @@ class Service:
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
             self._recall(given)
-        event_ids, new = self._decider.decide(request, served, self._answers)
+        event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
         answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
         fresh = 0
         if new:

@@ -31,6 +31,7 @@ class Delivery:
         rejected: those of them that could not become a row, and are kept apart.
         watermark: everything received before it is in the log; None where that is not known yet.
         gaps: producers of whom something is missing that should be there.
+        read_at: now, by the clock of the watermark; None where that is the caller's.
     """
 
     acknowledged: int
@@ -38,6 +39,7 @@ class Delivery:
     rejected: int = 0
     watermark: datetime | None = None
     gaps: int = 0
+    read_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
         missing=max(0, delivery.acknowledged - delivery.stored - delivery.rejected),
         rejected=delivery.rejected,
         gaps=delivery.gaps,
-        watermark_lag_s=None if delivery.watermark is None else _age_s(delivery.watermark, now),
+        watermark_lag_s=None if delivery.watermark is None else _age_s(delivery.watermark, delivery.read_at or now),
         champion=champion,
         champion_age_s=_age_s(promoted[-1], now) if promoted else None,
         last_attempt=attempts[-1].verdict if attempts else None,
@@ -105,6 +107,7 @@ def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Del
             acknowledged=sum(bus.head(topic) for topic in _TOPICS),
             stored=sum(stored.values()),
             watermark=min(waiting, default=None) or bus.watermark(),
+            read_at=bus.now(),
         )
     finally:
         bus.close()

@@ -41,6 +41,12 @@ class TestPublish:
         assert len(times) == 1
         assert before - timedelta(seconds=1) <= times.pop() <= datetime.now(UTC)
 
+    def test_is_stamped_with_the_clock_that_now_shows(self, publisher: Publisher) -> None:
+        for key in "abc":
+            before = publisher.now()
+            (receipt,) = publisher.publish([reward(key)])
+            assert before <= receipt.received_at <= publisher.now()
+
     def test_an_unknown_topic_is_named(self, backend: Backend, publisher: Publisher) -> None:
         with pytest.raises(BusError, match="no topic 'clicks'; the topics are decisions, rewards"):
             publisher.publish([Message("clicks", "a", b"")])  # type: ignore[arg-type]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.event_messages import Event
 from rl_core.backends.gcp.first_payloads import FirstPayloads, Standing
 from rl_core.backends.gcp.message_bus import JOINER, PubSubPublisher, publish_joiner_heartbeat
+from rl_core.backends.steady_clock import SteadyClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BusError
 from stand_ins.faults import Fault, Faults
@@ -219,6 +222,33 @@ class TestHeartbeats:
         at = publish_joiner_heartbeat(world.clients())
         [heartbeat] = world.delivered.heartbeats()
         assert (heartbeat.producer, heartbeat.decisions, heartbeat.rewards, heartbeat.at) == (JOINER, 0, 0, at)
+
+
+class TestTheClock:
+    def test_is_read_while_a_request_is_under_way_and_is_never_past_the_next_stamp(self, world: World) -> None:
+        publisher = world.publisher(deadline_s=10.0)
+        publisher.publish(decisions("a"))
+        world.faults.add(Fault("Publish", delay_s=0.5))
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(publisher.publish, decisions("b"))
+            eventually(lambda: world.faults.calls["Publish"] == 3)
+            seen = publisher.now()
+            assert not slow.done()
+        assert slow.result()[0].received_at <= seen <= publisher.publish(decisions("c"))[0].received_at
+
+    @pytest.mark.parametrize("jump_s", [-86_400, 86_400])
+    def test_of_stamps_and_heartbeats_does_not_follow_a_jump_of_the_wall_clock(self, world: World, jump_s: int) -> None:
+        jumped = 0
+        clock = SteadyClock(wall=lambda: time.time_ns() + jumped * 10**9)
+        publisher = PubSubPublisher(world.clients(), 5.0, 60.0, 600.0, clock)
+        [before] = publisher.publish(decisions("a"))
+        jumped = jump_s
+        [after] = publisher.publish(decisions("b"))
+        publisher.close()
+        assert timedelta(0) <= after.received_at - before.received_at < timedelta(minutes=1)
+        last = world.delivered.heartbeats()[-1]
+        assert (last.decisions, last.ended) == (2, True)
+        assert timedelta(0) <= last.at - after.received_at < timedelta(minutes=1)
 
 
 class TestDelivery:

@@ -55,6 +55,12 @@ def test_age_counts_from_the_promotion_and_new_from_the_last_attempt(movielens: 
     assert (signs.missing, signs.rejected, signs.watermark_lag_s) == (17, 3, 90)
 
 
+def test_the_watermarks_age_is_by_the_clock_of_the_stamps(movielens: Bandit) -> None:
+    stamps = NOW + timedelta(hours=5)  # the wall clock was set back
+    delivery = Delivery(0, 0, watermark=stamps - timedelta(seconds=3), read_at=stamps)
+    assert vital_signs(movielens, of(Records()), 0, delivery, NOW).watermark_lag_s == 3
+
+
 def test_a_champion_that_came_back_by_a_rollback_is_as_old_as_its_promotion(movielens: Bandit) -> None:
     registry = Records("v1", attempt("v1", (0, 200), "promoted", 30), attempt("v2", (200, 900), "promoted", 2))
     assert vital_signs(movielens, of(registry), 900, Delivery(0, 0), NOW).champion_age_s == 30 * 3600

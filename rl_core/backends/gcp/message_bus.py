@@ -1,7 +1,8 @@
 """The message bus on Pub/Sub: what a server accepts, in one topic. Why names end: docs/decisions/0008.
 
 Promises: what `publish` returned is acknowledged by Pub/Sub; (producer, offset) is never given to two events; the
-acknowledged events of a producer are gap-free from 1 within each topic; `received_at` never decreases within a process.
+acknowledged events of a producer are gap-free from 1 within each topic; `received_at` never decreases within a process,
+and passes as time passes, whatever the wall clock does.
 Of several decisions under one key the first stands within a process, as long as it is remembered; between processes
 the joiner decides: the first by (received_at, producer, offset) is the one that counts.
 """
@@ -12,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from rl_core.backends.base import BUS_PREFIX, Message, Receipt, Topic
 from rl_core.backends.gcp.event_messages import KINDS, Event, Heartbeat
 from rl_core.backends.gcp.events_topic import EventsTopic, requests
 from rl_core.backends.gcp.first_payloads import FirstPayloads, Standing
-from rl_core.backends.gcp.producer import Producer, Stamps, now_us
+from rl_core.backends.gcp.producer import Producer, Stamps
+from rl_core.backends.steady_clock import SteadyClock
 from rl_core.errors import BanditError, BusError
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class PubSubPublisher:
         deadline_s: for each request; default: serving.publish_deadline_s.
         heartbeat_s: between the heartbeats of a name.
         idle_s: a name under which nothing was accepted for so long ends, so that it can't hold the joiner up.
-        clock: microseconds since 1970, UTC.
+        clock: of the stamps, and of `now`.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class PubSubPublisher:
         deadline_s: float | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         idle_s: float = IDLE_S,
-        clock: Callable[[], int] = now_us,
+        clock: SteadyClock | None = None,
     ) -> None:
         deadline = clients.bandit.serving.publish_deadline_s if deadline_s is None else deadline_s
         self._topic = EventsTopic(clients, deadline)
@@ -83,8 +85,7 @@ class PubSubPublisher:
             return self._accept(messages)
 
     def now(self) -> datetime:
-        with self._lock:
-            return self._stamps.take()
+        return self._stamps.take()
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         """Of decisions this process remembers, unacknowledged ones too: what a repeat would publish. Never waits."""

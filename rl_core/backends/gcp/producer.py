@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import threading
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from rl_core.backends.base import BUS_PREFIX, Topic
 from rl_core.backends.gcp.event_messages import Heartbeat
+from rl_core.backends.steady_clock import SteadyClock
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def now_us() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 class Producer:
@@ -35,12 +30,18 @@ class Producer:
 
 
 class Stamps:
-    """Times that never decrease, whatever the clock does."""
+    """Times that never decrease and pass as time passes, whatever the wall clock does. Thread-safe; waits for nobody.
 
-    def __init__(self, clock: Callable[[], int] = now_us) -> None:
-        self._clock = clock
-        self._last = 0
+    Each process begins at its wall clock, so those of a bandit's servers must agree: a decision of one whose reward
+    another accepts is waited for longer or shorter by what they differ. Google keeps its machines within milliseconds.
+    One that is ahead closes its decisions that much later, one that is behind holds the watermark back; the watermark
+    itself is bounded by Pub/Sub's clock, so a wrong one loses nothing.
+    """
+
+    def __init__(self, clock: SteadyClock | None = None) -> None:
+        self._clock = clock or SteadyClock()
+        self._lock = threading.Lock()
 
     def take(self) -> datetime:
-        self._last = max(self._last, self._clock())
-        return _EPOCH + timedelta(microseconds=self._last)
+        with self._lock:
+            return _EPOCH + timedelta(microseconds=self._clock.read().stamp_ns // 1000)
