@@ -25,6 +25,7 @@ def decision(
     producer: str = BUS,
     served: bool = True,
     received: float | None = None,
+    deferred: bool | None = None,
 ) -> dict[str, Any]:
     return {
         "event_id": event_id,
@@ -43,6 +44,7 @@ def decision(
         "served": served,
         "schema_version": 1,
         "policy_info": [("mood", "good")] if offset % 2 else None,
+        "deferred": deferred,
         "producer": producer,
         "offset": offset,
     }
@@ -51,6 +53,10 @@ def decision(
 def reward(event_id: str, received: float, offset: int = 1, value: float = 4.0, producer: str = BUS) -> dict[str, Any]:
     times = {"observed_at": at(received - 0.5), "received_at": at(received)}
     return {"event_id": event_id, "reward": value, "producer": producer, "offset": offset, **times}
+
+
+def activation(event_id: str, received: float, offset: int = 1, producer: str = BUS) -> dict[str, Any]:
+    return reward(event_id, received, offset, 0.0, producer) | {"activation": True}
 
 
 def decisions(*rows: dict[str, Any]) -> pa.Table:

@@ -5,6 +5,10 @@ a decision closes once, when its wait is over and the bus's watermark has passed
 a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
 the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision
 close_early closes at the first reward on time
+a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
+closes `unactivated`, which is as good as unserved, and keeps its seq
+an activation is no reward: it wins nothing and closes nothing. It is set apart once its decision is closed, on time as
+`activation`
 a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
 speaks for it
 """
@@ -36,19 +40,37 @@ class _Reward(NamedTuple):
     received_at: int
     producer: str
     offset: int
+    activation: bool | None
 
 
 @dataclass(slots=True)
 class _Open:
+    """`rewards` are activations, too."""
+
     rows: pa.Table
     row: int
     stamp: tuple[int, str, int]
     deadline: int
     by_job: bool
+    deferred: bool
     rewards: list[_Reward] = field(default_factory=list)
 
     def in_time(self, reward: _Reward) -> bool:
         return reward.received_at <= self.deadline
+
+    @property
+    def used(self) -> bool:
+        return not self.deferred or any(map(self.in_time, self.rewards))
+
+    @property
+    def winner(self) -> _Reward | None:
+        on_time = (reward for reward in self.rewards if not reward.activation and self.in_time(reward))
+        return min(on_time, key=lambda reward: (reward.producer, reward.offset), default=None)
+
+    def closes(self, passed: int, early: bool) -> bool:
+        if self.by_job:
+            return any(not reward.activation for reward in self.rewards)
+        return self.deadline < passed or (early and self.winner is not None)
 
 
 class Closed(NamedTuple):
@@ -97,27 +119,28 @@ class JoinRules:
         self._open_new(decisions, closed)
         apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
-        for event_id in [key for key, one in self._open.items() if self._closes(one, passed)]:
+        for event_id in [key for key, one in self._open.items() if one.closes(passed, self._early)]:
             one = self._open.pop(event_id)
-            winner = min((r for r in one.rewards if one.in_time(r)), key=lambda r: (r.producer, r.offset), default=None)
+            winner = one.winner
             won.append((one, winner))
             others = (reward for reward in one.rewards if reward is not winner)
-            apart += [(reward, "duplicate" if one.in_time(reward) else "late") for reward in others]
+            apart += [(reward, _lost(reward, one.in_time(reward), "reward")) for reward in others]
         apart += [(reward, "unknown") for reward in self._given_up(passed)]
         return Joined(self._interactions(won, now), _apart(apart))
 
     def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
         times = (decisions[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
-        columns = (decisions["event_id"], *times, *(decisions[name] for name in ("producer", "offset", "served")))
-        known = zip(*(column.to_pylist() for column in columns), strict=True)
-        for row, (event_id, decided_at, received_at, producer, offset, served) in enumerate(known):
+        others = (decisions[name] for name in ("producer", "offset", "served", "deferred"))
+        known = zip(*(column.to_pylist() for column in (decisions["event_id"], *times, *others)), strict=True)
+        for row, (event_id, decided_at, received_at, producer, offset, served, deferred) in enumerate(known):
             if not served or event_id in closed:
                 continue
             stamp, there = (received_at, producer, offset), self._open.get(event_id)
             if there is None or stamp < there.stamp:
                 by_job = not producer.startswith(BUS_PREFIX)
                 rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
-                self._open[event_id] = _Open(decisions, row, stamp, decided_at + self._wait, by_job, rewards)
+                defers = bool(deferred) and not by_job
+                self._open[event_id] = _Open(decisions, row, stamp, decided_at + self._wait, by_job, defers, rewards)
 
     def _hand_out(self, rewards: pa.Table, closed: Mapping[str, Closed]) -> list[tuple[_Reward, str]]:
         """Each reward to its decision, or to those that wait for one; returns those that come after the close."""
@@ -128,15 +151,10 @@ class JoinRules:
             elif reward.event_id in closed:
                 known = closed[reward.event_id]
                 on_time = reward.received_at <= known.decided_at + self._wait
-                apart.append((reward, "duplicate" if on_time and known.closed_by == "reward" else "late"))
+                apart.append((reward, _lost(reward, on_time, known.closed_by)))
             else:
                 self._waiting.setdefault(reward.event_id, []).append(reward)
         return apart
-
-    def _closes(self, one: _Open, passed: int) -> bool:
-        if one.by_job:
-            return bool(one.rewards)
-        return one.deadline < passed or (self._early and any(map(one.in_time, one.rewards)))
 
     def _given_up(self, passed: int) -> list[_Reward]:
         over = [
@@ -153,19 +171,28 @@ class JoinRules:
             groups.setdefault(id(pair[0].rows), []).append(pair)
         for group in groups.values():
             rewards = [reward for _, reward in group]
+            closed_by = ["reward" if reward else "timeout" if one.used else "unactivated" for one, reward in group]
+            decided = group[0][0].rows.take([one.row for one, _ in group])
+            served = pa.array([why != "unactivated" for why in closed_by], pa.bool_())
             parts.append(
-                group[0][0]
-                .rows.take([one.row for one, _ in group])
+                decided.set_column(decided.schema.get_field_index("served"), "served", served)
                 .append_column("reward", pa.array([r.reward if r else self._default for r in rewards], pa.float64()))
                 .append_column("reward_observed_at", pa.array([r and r.observed_at for r in rewards], _TIME))
                 .append_column("reward_received_at", pa.array([r and r.received_at for r in rewards], _TIME))
-                .append_column("closed_by", pa.array(["reward" if r else "timeout" for r in rewards], pa.string()))
+                .append_column("closed_by", pa.array(closed_by, pa.string()))
                 .append_column("closed_at", pa.array([now] * len(rewards), _TIME))
             )
         if not parts:
             return INTERACTION_SCHEMA.remove(0).empty_table()
         order = [("received_at", "ascending"), ("producer", "ascending"), ("offset", "ascending")]
         return pa.concat_tables(parts).sort_by(order).cast(INTERACTION_SCHEMA.remove(0))
+
+
+def _lost(reward: _Reward, on_time: bool, closed_by: str) -> str:
+    """Why a reward that its decision was not closed with is set apart."""
+    if on_time and reward.activation:
+        return "activation"
+    return "duplicate" if on_time and closed_by == "reward" else "late"
 
 
 def _micros(at: datetime) -> int:
@@ -181,6 +208,7 @@ def _rewards_of(rows: pa.Table) -> list[_Reward]:
         rows["received_at"].cast(times),
         rows["producer"],
         rows["offset"],
+        rows["activation"],
     )
     return [_Reward(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
 

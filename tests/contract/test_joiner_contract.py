@@ -11,7 +11,7 @@ import pytest
 
 from rl_core.backends.base import EventStore
 from rl_core.config import Bandit, Join
-from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import BUS, JOB, WAIT_S, activation, at, decision, decisions, reward, rewards
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend
@@ -121,6 +121,81 @@ def test_close_early_closes_at_the_first_reward_on_time(backend: Backend, bandit
     store.append("rewards", rewards(reward("a", 2, 3)))
     joiner.run(at(12))
     assert (outcome(store), apart(store)) == ({"a": 4.0, "b": 0.0}, {(BUS, 2, "late"), (BUS, 3, "duplicate")})
+
+
+def closing(store: EventStore) -> dict[str, tuple[str, bool, float]]:
+    columns = ["event_id", "closed_by", "served", "reward"]
+    found = store.interactions((0, store.head()), columns).to_pylist()
+    return {event_id: (closed_by, served, earned) for event_id, closed_by, served, earned in map(dict.values, found)}
+
+
+def test_a_deferred_decision_that_nobody_activated_is_closed_as_not_served(store: EventStore, run: Run) -> None:
+    made = ["unused", "activated", "rewarded", "both", "too late", "rewarded late", "plain"]
+    store.append("decisions", decisions(*(decision(e, 0, n, deferred=e != "plain") for n, e in enumerate(made, 1))))
+    earned = [
+        activation("activated", 10, 1),
+        reward("rewarded", 2, 2),
+        activation("both", 1, 3),
+        reward("both", 3, 4),
+        activation("too late", 10.000001, 5),
+        reward("rewarded late", 11, 6),
+        activation("plain", 1, 7),
+    ]
+    store.append("rewards", rewards(*earned))
+    assert run(10).open == len(made)
+    assert run(12).interactions == len(made)
+    assert closing(store) == {
+        "unused": ("unactivated", False, 0.0),
+        "activated": ("timeout", True, 0.0),
+        "rewarded": ("reward", True, 4.0),
+        "both": ("reward", True, 4.0),
+        "too late": ("unactivated", False, 0.0),
+        "rewarded late": ("unactivated", False, 0.0),
+        "plain": ("timeout", True, 0.0),
+    }
+    late = {(BUS, 5, "late"), (BUS, 6, "late")}
+    assert apart(store) == {(BUS, 1, "activation"), (BUS, 3, "activation"), (BUS, 7, "activation")} | late
+
+
+def test_an_activation_closes_nothing_and_is_never_a_reward(
+    backend: Backend, bandit: Bandit, store: EventStore
+) -> None:
+    early = bandit.model_copy(update={"join": Join(reward_wait_s=WAIT_S, close_early=True)})
+    joiner = backend.open_joiner(early)
+    store.append("decisions", decisions(decision("a", 0, 1, deferred=True), decision("b", 0, 2, deferred=True)))
+    store.append("decisions", decisions(decision("job", 0, 1, JOB)))
+    store.append("rewards", rewards(activation("a", 1, 1), activation("b", 1, 2), activation("job", 1, 3)))
+    assert joiner.run(at(5)).open == 3
+    # The default, at the very times of the activation: an interaction that looks like it, too.
+    store.append("rewards", rewards(reward("a", 1, 4, 0.0)))
+    assert (joiner.run(at(5)).open, closing(store)) == (2, {"a": ("reward", True, 0.0)})
+    again = backend.open_joiner(early)
+    again.run(at(12))
+    store.append("rewards", rewards(reward("job", 13, 1, producer=JOB)))
+    again.run(at(13))
+    expected = {"a": ("reward", True, 0.0), "b": ("timeout", True, 0.0), "job": ("timeout", True, 0.0)}
+    assert closing(store) == expected
+    assert apart(store) == {(BUS, n, "activation") for n in (1, 2, 3)} | {(JOB, 1, "late")}
+
+
+def test_an_activation_of_what_is_closed_or_unknown_is_set_apart(store: EventStore, run: Run) -> None:
+    store.append("decisions", decisions(decision("a", 0, 1, deferred=True), decision("b", 0, 2, deferred=True)))
+    store.append("rewards", rewards(reward("a", 1, 1)))
+    run(11)
+    store.append("rewards", rewards(activation("a", 10, 2), activation("a", 11, 3), activation("b", 12, 4)))
+    store.append("rewards", rewards(activation("nobody", 12, 5)))
+    assert run(13).apart == 3
+    assert run(99).apart == 1
+    assert closing(store) == {"a": ("reward", True, 4.0), "b": ("unactivated", False, 0.0)}
+    assert apart(store) == {(BUS, 2, "activation"), (BUS, 3, "late"), (BUS, 4, "late"), (BUS, 5, "unknown")}
+
+
+def test_an_activation_waits_for_its_decision(store: EventStore, run: Run) -> None:
+    store.append("rewards", rewards(activation("a", 1)))
+    assert run(5).apart == 0
+    store.append("decisions", decisions(decision("a", 0.5, deferred=True)))
+    run(20)
+    assert (closing(store), apart(store)) == ({"a": ("timeout", True, 0.0)}, {(BUS, 1, "activation")})
 
 
 def test_racing_joiners_close_everything_once(backend: Backend, bandit: Bandit, store: EventStore) -> None:

@@ -23,7 +23,7 @@ from rl_core.errors import StoreError
 from rl_core.online.join_rules import Closed, JoinRules
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
-from tests.log_rows import JOB, START, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import JOB, START, WAIT_S, activation, at, decision, decisions, reward, rewards
 
 STEPS = 4
 
@@ -65,19 +65,22 @@ def streams(draw: st.DrawFn) -> tuple[list[list[dict[str, Any]]], list[list[dict
     made = draw(
         st.lists(st.tuples(keys, servers, st.integers(0, 40), st.integers(0, 15), st.booleans(), steps), max_size=24)
     )
-    earned = draw(st.lists(st.tuples(st.integers(0, 12), servers, st.integers(0, 60), steps), max_size=30))
+    events = st.tuples(st.integers(0, 12), servers, st.integers(0, 60), steps, st.booleans())
+    earned = draw(st.lists(events, max_size=30))
     count: dict[Any, Iterator[int]] = {}
     arriving_made: list[list[dict[str, Any]]] = [[] for _ in range(STEPS)]
     arriving_earned: list[list[dict[str, Any]]] = [[] for _ in range(STEPS)]
     received = [[60] for _ in range(STEPS)]
     for key, server, decided, delay, served, step in sorted(made, key=lambda one: one[2] + one[3]):
         offset = next(count.setdefault((server, "d"), itertools.count(1)))
-        row = decision(f"e{key}", decided, offset, server, served or key % 2 == 0, decided + delay)
+        row = decision(f"e{key}", decided, offset, server, served or key % 2 == 0, decided + delay, key % 3 > 0)
         arriving_made[step].append(row)
         received[step].append(decided + delay)
-    for number, (key, server, when, step) in enumerate(sorted(earned, key=lambda one: one[2])):
+    for number, (key, server, when, step, activates) in enumerate(sorted(earned, key=lambda one: one[2])):
         offset = next(count.setdefault((server, "r"), itertools.count(1)))
-        arriving_earned[step].append(reward(f"e{key}", when, offset, float(number), server))
+        event = f"e{key}"
+        row = activation(event, when, offset, server) if activates else reward(event, when, offset, number, server)
+        arriving_earned[step].append(row)
         received[step].append(when)
     watermarks: list[int | None] = []
     for step in range(STEPS):

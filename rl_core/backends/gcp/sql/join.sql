@@ -40,7 +40,7 @@ WHERE event_id BETWEEN first_id AND last_id
   AND event_id IN (SELECT event_id FROM made UNION ALL SELECT event_id FROM earned);
 
 -- What each reward is to its event. An interaction doesn't name the reward it was closed by: it is the first of those
--- that look like it; two that look alike in every value are interchangeable.
+-- that look like it; two that look alike in every value are interchangeable. None is closed by an activation.
 CREATE TEMP TABLE judged AS
 WITH unused AS (
   SELECT e.*
@@ -48,6 +48,7 @@ WITH unused AS (
   LEFT JOIN closed AS c
     ON c.event_id = e.event_id AND c.closed_by = 'reward' AND c.reward = e.reward
     AND c.reward_received_at = e.received_at AND c.reward_observed_at = e.observed_at
+    AND NOT COALESCE(e.activation, FALSE)
   WHERE TRUE
   QUALIFY c.event_id IS NULL
     OR ROW_NUMBER() OVER (PARTITION BY c.event_id ORDER BY e.producer, e.`offset`) > 1
@@ -55,6 +56,7 @@ WITH unused AS (
 timed AS (
   SELECT
     u.*,
+    COALESCE(u.activation, FALSE) AS activates,
     m.event_id IS NOT NULL AND c.event_id IS NULL AS is_open,
     c.closed_by,
     UNIX_MICROS(u.received_at) - UNIX_MICROS(COALESCE(c.decided_at, m.decided_at)) <= @wait_us AS on_time,
@@ -64,22 +66,25 @@ timed AS (
   LEFT JOIN made AS m ON m.event_id = u.event_id
 )
 SELECT
-  event_id, reward, observed_at, activation, received_at, producer, `offset`, is_open, closed_by, on_time,
+  event_id, reward, observed_at, activation, received_at, producer, `offset`, activates, is_open, closed_by, on_time,
   MIN(IF(given_up, 1, 0)) OVER (PARTITION BY event_id) = 1 AS unknown,
-  ROW_NUMBER() OVER (PARTITION BY event_id, on_time ORDER BY producer, `offset`) AS place
+  ROW_NUMBER() OVER (PARTITION BY event_id, on_time, activates ORDER BY producer, `offset`) AS place
 FROM timed;
 
--- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came.
+-- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came. `unused`:
+-- it was deferred, and nothing on time has said yet that its answer was used.
 CREATE TEMP TABLE opened AS
 SELECT
   m.*,
   CASE
     WHEN NOT STARTS_WITH(m.producer, 'bus-') THEN COALESCE(j.rewards, 0) > 0
     ELSE COALESCE(m.decided_at < @given_up_before, FALSE) OR (@close_early AND COALESCE(j.on_time, 0) > 0)
-  END AS closes
+  END AS closes,
+  COALESCE(m.deferred, FALSE) AND STARTS_WITH(m.producer, 'bus-') AND COALESCE(j.uses, 0) = 0 AS unused
 FROM made AS m
 LEFT JOIN (
-  SELECT event_id, COUNT(*) AS rewards, COUNTIF(on_time) AS on_time
+  SELECT
+    event_id, COUNTIF(NOT activates) AS rewards, COUNTIF(on_time AND NOT activates) AS on_time, COUNTIF(on_time) AS uses
   FROM judged WHERE is_open GROUP BY event_id
 ) AS j ON j.event_id = m.event_id
 WHERE NOT EXISTS (SELECT 1 FROM closed AS c WHERE c.event_id = m.event_id);
@@ -89,6 +94,7 @@ CREATE TEMP TABLE fates AS
 SELECT
   j.event_id, j.reward, j.observed_at, j.activation, j.received_at, j.producer, j.`offset`,
   CASE
+    WHEN j.activates AND j.on_time AND (j.closed_by IS NOT NULL OR o.closes) THEN 'activation'
     WHEN j.closed_by IS NOT NULL THEN IF(j.on_time AND j.closed_by = 'reward', 'duplicate', 'late')
     WHEN j.is_open AND NOT o.closes THEN NULL
     WHEN j.is_open AND j.on_time THEN IF(j.place = 1, 'used', 'duplicate')
@@ -116,9 +122,9 @@ SELECT
   IF(f.event_id IS NULL, @reward_default, f.reward),
   f.observed_at,
   f.received_at,
-  IF(f.event_id IS NULL, 'timeout', 'reward'),
+  CASE WHEN f.event_id IS NOT NULL THEN 'reward' WHEN o.unused THEN 'unactivated' ELSE 'timeout' END,
   @now
-FROM opened AS o
+FROM (SELECT * REPLACE (NOT unused AS served) FROM opened) AS o
 LEFT JOIN (SELECT * FROM fates WHERE fate = 'used') AS f ON f.event_id = o.event_id
 WHERE o.closes;
 
