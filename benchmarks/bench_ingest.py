@@ -42,7 +42,7 @@ def fill_store(bandit: Bandit, settings: Settings, rows: Rows) -> None:
     now = pa.repeat(pa.scalar(1_700_000_000_000_000).cast(pa.timestamp("us", tz="UTC")), n)
     every = np.tile(np.arange(actions, dtype=np.int32), n)
     columns |= dict.fromkeys(("decided_at", "received_at", "closed_at"), now)
-    columns |= dict.fromkeys(("policy_version", "producer", "source", "closed_by"), pa.repeat("bench", n))
+    columns |= dict.fromkeys(("policy_version", "producer", "source", "closed_by"), pa.repeat("uniform", n))
     columns |= {
         "seq": pa.array(rows.seq),
         "offset": pa.array(rows.seq),

@@ -107,6 +107,9 @@ class Validation(Frozen):
     max_quarantined_share: float = Field(
         default=0.01, ge=0, lt=1, description="of the rows of a run; with more of them nothing is trained"
     )
+    other_policies: tuple[str, ...] = Field(
+        default=(), description="policies that the log may name besides the registry's: those of an imported log"
+    )
 
 
 class Retention(Frozen):

@@ -75,11 +75,20 @@ class Block:
 
 def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
     """The fold 0..4 of each event id: a hash of the id alone, so a row keeps its fold through every retrain."""
+    return folds_of(digests_of(event_ids))
+
+
+def digests_of(event_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """64 bits of each event id."""
     digests = b"".join(
         hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fold").digest()
         for event_id in event_ids
     )
-    return (np.frombuffer(digests, dtype="<u8") % NUM_FOLDS).astype(np.int8)
+    return np.frombuffer(digests, dtype="<u8")
+
+
+def folds_of(digests: NDArray[np.uint64]) -> NDArray[np.int8]:
+    return (digests % NUM_FOLDS).astype(np.int8)
 
 
 def make_block(

@@ -1,6 +1,7 @@
 """A dataset: windows of interactions as TFRecord shards of TF-Agents trajectories, grouped for the trainer.
 
     dataset.json                                     windows, versions, rows and crc32c of each shard
+    quarantine.parquet                               where there are any: rows that break a rule, and which
     window-<low>-<high>.part-<i>.fold-<f>.tfrecord   rows of one fold, by action, then by seq
 
 `rl_core.bandit.tfrecord` holds the bytes of a row; any code that knows the trajectory spec of a `LinearUCBAgent` reads
@@ -9,7 +10,7 @@ the shards with `tf_agents.utils.example_encoding_dataset.load_tfrecord_dataset`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -59,6 +60,8 @@ class Index(BaseModel):
     action_set_version: str
     windows: tuple[Window, ...]
     shards: tuple[Shard, ...]
+    quarantined: dict[str, int] = {}
+    """How many rows of the windows lie in quarantine.parquet, by the rule that they break."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,18 @@ class Dataset:
                 yield _read(self.path / shard.file, shard, layout)
 
 
-def write(out: Path, problem: Problem, windows: Sequence[Window], parts: Iterable[Part]) -> Index:
-    """Write shards and, last of all, `dataset.json` into the folder `out`; memory holds one part at a time."""
+def write(
+    out: Path,
+    problem: Problem,
+    windows: Sequence[Window],
+    parts: Iterable[Part],
+    quarantined: Mapping[str, int] | None = None,
+) -> Index:
+    """Write shards and, last of all, `dataset.json` into the folder `out`; memory holds one part at a time.
+
+    Args:
+        quarantined: looked at when all parts were taken.
+    """
     out.mkdir(parents=True, exist_ok=True)
     layout = Layout(problem.observation_dim, problem.num_actions)
     shards = []
@@ -119,6 +132,7 @@ def write(out: Path, problem: Problem, windows: Sequence[Window], parts: Iterabl
         action_set_version=problem.action_set_version,
         windows=tuple(windows),
         shards=tuple(shards),
+        quarantined=dict(sorted((quarantined or {}).items())),
     )
     _write(out / DATASET, [index.model_dump_json(indent=1).encode()])
     return index

@@ -88,6 +88,7 @@ def run(
         decision = _Decision(True, f"{rows.count()} row is too few to judge", {})
     else:
         decision = _decide(_judge(rows, challenger, rival, bandit.serving.epsilon), unrivalled)
+    decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
     verdict = Verdict(champion=champion, rows=rows.count(), **asdict(decision))
     verdict.save(out)
     decided = "promote" if verdict.promote else "reject"

@@ -1,4 +1,4 @@
-"""Windows of interactions become a dataset of TFRecords, once every row has been checked against the problem."""
+"""Windows of interactions become a dataset of TFRecords; rows that break a rule of the problem are quarantined."""
 
 from __future__ import annotations
 
@@ -6,52 +6,42 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-
-from rl_core.backends import open_store
+from rl_core.backends import open_registry, open_store
 from rl_core.backends.base import EventStore, Window
 from rl_core.bandit import trajectories
-from rl_core.bandit.blocks import fold_of
-from rl_core.bandit.trajectories import Part, Rows
-from rl_core.config import Bandit, Problem, Settings
+from rl_core.bandit.quarantine import Quarantine
+from rl_core.bandit.trajectories import Part
+from rl_core.bandit.validation import COLUMNS, Validation
+from rl_core.config import Bandit, Settings
 from rl_core.errors import DataError
 
 PART_ROWS = 250_000
-COLUMNS = (
-    "seq",
-    "event_id",
-    "observation",
-    "observation_version",
-    "action",
-    "action_set_version",
-    "eligible_actions",
-    "propensity",
-    "reward",
-    "served",
-)
 
 
 def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path) -> int:
     """Write the windows' served interactions into the dataset folder `out`; returns how many.
 
+    Rows that may not train lie in `quarantine.parquet`, also where there are so many of them that the run stops.
+
     Raises:
-        DataError: a window is empty or overlaps another, or a row breaks a rule; names its seq and the rule.
+        DataError: a window is empty or overlaps another; or more rows break a rule than
+            validation.max_quarantined_share allows.
         StoreError: a window reaches past the log's head.
     """
     started = time.perf_counter()
     _check_windows(windows)
-    index = trajectories.write(out, bandit.problem, windows, _parts(open_store(bandit, settings), bandit, windows))
+    validation = Validation(bandit, open_registry(bandit, settings).versions())
+    with Quarantine(out) as quarantine:
+        parts = _parts(open_store(bandit, settings), windows, validation, quarantine)
+        index = trajectories.write(out, bandit.problem, windows, parts, validation.apart)
     rows = sum(shard.rows for shard in index.shards)
     if rows == 0:
         raise DataError(f"windows {_shown(windows)} hold no served interaction; there is nothing to train on")
-    seconds = time.perf_counter() - started
     print(
-        f"ingester: {rows} interactions of {_shown(windows)}, {len(index.shards)} shards, {seconds:.2f} s", flush=True
+        f"ingester: {rows} interactions of {_shown(windows)}, {len(index.shards)} shards{_apart(validation)}, "
+        f"{time.perf_counter() - started:.2f} s",
+        flush=True,
     )
     return rows
 
@@ -71,62 +61,32 @@ def _shown(windows: Sequence[Window]) -> str:
     return ", ".join(f"({low}, {high}]" for low, high in windows)
 
 
-def _parts(store: EventStore, bandit: Bandit, windows: Sequence[Window]) -> Iterator[Part]:
+def _apart(validation: Validation) -> str:
+    """Counts by rule, for the log line."""
+    if not validation.total_apart:
+        return ""
+    counts = ", ".join(f"{name} {count}" for name, count in validation.apart.most_common())
+    return f", {validation.total_apart} rows quarantined ({counts})"
+
+
+def _parts(
+    store: EventStore, windows: Sequence[Window], validation: Validation, quarantine: Quarantine
+) -> Iterator[Part]:
     for window in windows:
         low, high = window
         for start in range(low, high, PART_ROWS):
-            table = store.interactions((start, min(start + PART_ROWS, high)), COLUMNS)
-            served = table.filter(table["served"])
-            rows = to_rows(served, bandit.problem)
-            yield Part(window, rows, fold_of(served["event_id"].to_pylist()))
+            table = store.interactions((start, min(start + PART_ROWS, high)), (*COLUMNS, "served"))
+            checked = validation.check(table.filter(table["served"]).select(COLUMNS))
+            quarantine.add(checked.apart)
+            yield Part(window, checked.rows, checked.folds)
+    if validation.too_many:
+        raise _too_many(validation, windows, quarantine.path)
 
 
-def to_rows(table: pa.Table, problem: Problem) -> Rows:
-    """Interactions as arrays. Raises DataError naming the first row that breaks a rule, and the rule."""
-    seq = table["seq"].to_numpy()
-    for name in ("observation_version", "action_set_version"):
-        expected = getattr(problem, name)
-        foreign = pc.not_equal(table[name], expected).to_numpy()
-        _refuse(foreign, seq, table[name], f"{name} must be {expected!r}", "raise pipe_version and run startup")
-    action, propensity, reward = (table[name].to_numpy() for name in ("action", "propensity", "reward"))
-    observation = _observations(table, seq, problem.observation_dim)
-    _refuse(
-        (action < 0) | (action >= problem.num_actions), seq, action, f"action must lie in 0..{problem.num_actions - 1}"
+def _too_many(validation: Validation, windows: Sequence[Window], file: Path) -> DataError:
+    share, limit = validation.total_apart / validation.checked, validation.limit
+    return DataError(
+        f"{validation.total_apart} of {validation.checked} interactions ({share:.2%}) of {_shown(windows)} break a "
+        f"rule, more than validation.max_quarantined_share={limit:g} allows, so nothing was trained: "
+        f"{validation.commonest()}; they lie in {file}. A higher limit trains on the others"
     )
-    _refuse(~((propensity > 0) & (propensity <= 1)), seq, propensity, "propensity must lie in (0, 1]")
-    low, high = problem.reward_min, problem.reward_max
-    _refuse(~((reward >= low) & (reward <= high)), seq, reward, f"reward must lie in {low:g}..{high:g}")
-    eligible = _eligible(table, seq, problem.num_actions)
-    _refuse(~eligible[np.arange(len(seq)), action], seq, action, "action must be one of eligible_actions")
-    return Rows(seq, observation, action, reward.astype(np.float32), propensity, eligible)
-
-
-def _observations(table: pa.Table, seq: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
-    lengths = pc.list_value_length(table["observation"]).to_numpy()
-    _refuse(lengths != dim, seq, lengths, f"observation must hold {dim} numbers")
-    observation: NDArray[np.float32] = pc.list_flatten(table["observation"]).to_numpy().reshape(-1, dim)
-    _refuse(~np.isfinite(observation).all(axis=1), seq, table["observation"], "observation must be finite")
-    return observation
-
-
-def _eligible(table: pa.Table, seq: NDArray[np.int64], num_actions: int) -> NDArray[np.bool_]:
-    row = np.repeat(np.arange(len(seq)), pc.list_value_length(table["eligible_actions"]).to_numpy())
-    index = pc.list_flatten(table["eligible_actions"]).to_numpy()
-    foreign = np.zeros(len(seq), np.bool_)
-    foreign[row[(index < 0) | (index >= num_actions)]] = True
-    _refuse(foreign, seq, table["eligible_actions"], f"eligible_actions must lie in 0..{num_actions - 1}")
-    mask = np.zeros((len(seq), num_actions), np.bool_)
-    mask[row, index] = True
-    return mask
-
-
-def _refuse(
-    wrong: Any, seq: NDArray[np.int64], got: Any, rule: str, remedy: str = "train on a window without it"
-) -> None:
-    if wrong.any():
-        first = int(wrong.argmax())
-        value = got[first].as_py() if isinstance(got, pa.ChunkedArray) else got[first]
-        raise DataError(
-            f"interaction seq {seq[first]} ({int(wrong.sum())} of {len(wrong)} rows): {rule}, got {value}; "
-            f"{remedy}, or correct the problem in the bandit's YAML"
-        )

@@ -1,4 +1,4 @@
-"""The ingester: rows of the log become the dataset's rows; a row that breaks a rule stops it with its seq."""
+"""The ingester: rows of the log become the dataset's rows; those that break a rule are quarantined, with the rule."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from rl_core.backends import open_store
+from rl_core.backends import open_registry, open_store
+from rl_core.backends.base import Lineage
 from rl_core.bandit.blocks import fold_of
-from rl_core.bandit.trajectories import Dataset, Rows
-from rl_core.config import Bandit, Problem, Settings
+from rl_core.bandit.quarantine import QUARANTINE
+from rl_core.bandit.trajectories import DATASET, Dataset, Rows
+from rl_core.bandit.validation import RULES, TWICE
+from rl_core.config import Bandit, Problem, Settings, Validation
 from rl_core.errors import DataError, StoreError
 from rl_core.schema import INTERACTION_SCHEMA
 from rl_core.stages import ingester
@@ -41,7 +45,7 @@ def _row(seq: int) -> Row:
     rng = np.random.default_rng(seq)
     row: Row = dict.fromkeys(INTERACTION_SCHEMA.names)
     row |= dict.fromkeys(("decided_at", "received_at", "closed_at"), NOW)
-    row |= {"seq": seq, "event_id": f"event-{seq}", "policy_version": "p-1", "producer": "bus-1", "offset": seq}
+    row |= {"seq": seq, "event_id": f"event-{seq}", "policy_version": "uniform", "producer": "bus-1", "offset": seq}
     row |= {"observation": rng.standard_normal(3).astype(np.float32).tolist(), "observation_version": "users-v1"}
     row |= {"action": seq % 4, "action_id": "abcd"[seq % 4], "action_set_version": "letters-v1"}
     row |= {"eligible_actions": sorted({seq % 4, 0, 2}), "propensity": 1 / 3, "epsilon": 0.05, "source": "client"}
@@ -139,33 +143,161 @@ class TestAWindow:
             ingester.run(bandit, settings, [(0, 1)], tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("broken", "rule"),
-    [
-        ({"observation": [1.0, 2.0]}, "observation must hold 3 numbers, got 2"),
-        ({"observation": [1.0, float("nan"), 2.0]}, "observation must be finite"),
-        ({"observation_version": "users-v0"}, "observation_version must be 'users-v1', got users-v0"),
-        ({"action_set_version": "letters-v0"}, "action_set_version must be 'letters-v1', got letters-v0"),
-        ({"action": 4}, r"action must lie in 0\.\.3, got 4"),
-        ({"action": 1, "eligible_actions": [0, 2]}, "action must be one of eligible_actions, got 1"),
-        ({"eligible_actions": [0, 7]}, r"eligible_actions must lie in 0\.\.3, got \[0, 7\]"),
-        ({"propensity": 0.0}, r"propensity must lie in \(0, 1\], got 0.0"),
-        ({"propensity": float("nan")}, r"propensity must lie in \(0, 1\], got nan"),
-        ({"propensity": 1.5}, "propensity must lie in"),
-        ({"reward": float("inf")}, r"reward must lie in -5\.\.5, got inf"),
-        ({"reward": 5.5}, r"reward must lie in -5\.\.5, got 5.5"),
-    ],
-)
-def test_a_row_that_breaks_a_rule_is_named_by_its_seq(
-    bandit: Bandit,
-    settings: Settings,
-    log: Callable[[list[Row]], None],
-    tmp_path: Path,
-    broken: Row,
-    rule: str,
-) -> None:
-    log([_row(seq) | (broken if seq == 8 else {}) for seq in range(1, 11)])
-    with pytest.raises(DataError, match=f"interaction seq 8 .*: {rule}") as refused:
-        ingester.run(bandit, settings, [(2, 10)], tmp_path)
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "dataset.json").exists()
+BROKEN: list[tuple[Row, str]] = [
+    ({"observation_version": "users-v0"}, "observation_version"),
+    ({"action_set_version": "letters-v0"}, "action_set_version"),
+    ({"policy_version": "movielens-v1-0099"}, "policy_version"),
+    ({"observation": [1.0, 2.0]}, "observation_dim"),
+    ({"observation": []}, "observation_dim"),
+    ({"observation": [1.0, float("nan"), 2.0]}, "observation_finite"),
+    ({"observation": [1.0, None, 2.0]}, "observation_finite"),
+    ({"action": 4}, "action"),
+    ({"action": -1}, "action"),
+    ({"eligible_actions": [0, 7]}, "eligible_actions"),
+    ({"eligible_actions": [0, None]}, "eligible_actions"),
+    ({"eligible_actions": []}, "eligible_actions"),
+    ({"action": 1, "eligible_actions": [0, 2]}, "action_eligible"),
+    ({"propensity": 0.0}, "propensity"),
+    ({"propensity": float("nan")}, "propensity"),
+    ({"propensity": 1.5}, "propensity"),
+    ({"propensity": 0.001, "eligible_actions": [0, 1, 2, 3]}, "propensity_floor"),
+    ({"propensity": 0.99, "eligible_actions": [0, 1, 2, 3]}, "propensity_floor"),
+    ({"epsilon": float("nan")}, "propensity_floor"),
+    ({"reward": float("inf")}, "reward"),
+    ({"reward": float("nan")}, "reward"),
+    ({"reward": 5.5}, "reward"),
+    ({"event_id": "event-3"}, "duplicate"),
+]
+"""What is changed in an honest row, and the rule that it breaks then."""
+
+
+class TestARowThatBreaksARule:
+    @pytest.fixture
+    def lenient(self, bandit: Bandit) -> Bandit:
+        return bandit.model_copy(update={"validation": Validation(max_quarantined_share=0.2)})
+
+    @pytest.mark.parametrize(("broken", "rule"), BROKEN)
+    def test_is_quarantined_with_the_rule_and_the_others_are_trained_on(
+        self,
+        lenient: Bandit,
+        settings: Settings,
+        log: Callable[[list[Row]], None],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        broken: Row,
+        rule: str,
+    ) -> None:
+        rows = [_row(seq) | (broken if seq == 8 else {}) for seq in range(1, 11)]
+        log(rows)
+        assert ingester.run(lenient, settings, [(2, 10)], tmp_path) == 7
+        dataset = Dataset.open(tmp_path)
+        assert sorted(Rows.concatenated(dataset.read()).seq) == [3, 4, 5, 6, 7, 9, 10]
+        assert dataset.index.quarantined == {rule: 1}
+        (kept,) = pq.read_table(tmp_path / QUARANTINE).to_pylist()
+        assert (kept["seq"], kept["reason"], kept["event_id"]) == (8, rule, rows[7]["event_id"])
+        assert f"1 rows quarantined ({rule} 1)" in capsys.readouterr().out
+
+    def test_is_one_of_those_tried_here(self) -> None:
+        assert {rule for _, rule in BROKEN} == {rule.name for rule in (*RULES, TWICE)}
+
+    def test_breaks_the_first_that_it_breaks(
+        self, lenient: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        everything: Row = {}
+        for broken, _ in reversed(BROKEN):
+            everything |= broken
+        log([_row(seq) | (everything if seq == 8 else {}) for seq in range(1, 11)])
+        ingester.run(lenient, settings, [(0, 10)], tmp_path)
+        assert Dataset.open(tmp_path).index.quarantined == {"observation_version": 1}
+
+    def test_is_found_in_every_part_and_a_repeated_event_across_them(
+        self,
+        lenient: Bandit,
+        settings: Settings,
+        log: Callable[[list[Row]], None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        bad = {7: {"propensity": 2.0}, 41: {"event_id": "event-12"}, 42: {"event_id": "event-12"}, 99: {"action": 9}}
+        log([_row(seq) | bad.get(seq, {}) for seq in range(1, 101)])
+        monkeypatch.setattr(ingester, "PART_ROWS", 33)
+        assert ingester.run(lenient, settings, [(0, 50), (50, 100)], tmp_path) == 96
+        apart = pq.read_table(tmp_path / QUARANTINE)
+        assert dict(zip(apart["seq"].to_pylist(), apart["reason"].to_pylist(), strict=True)) == {
+            7: "propensity",
+            41: "duplicate",
+            42: "duplicate",
+            99: "action",
+        }
+
+    def test_that_nobody_was_served_is_not_asked(
+        self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        log([_row(seq) | ({"served": False, "propensity": 7.0} if seq % 2 else {}) for seq in range(1, 11)])
+        assert ingester.run(bandit, settings, [(0, 10)], tmp_path) == 5
+        assert Dataset.open(tmp_path).index.quarantined == {}
+        assert not (tmp_path / QUARANTINE).exists()
+
+
+class TestThePolicyThatDecided:
+    def test_is_known_where_it_is_registered(
+        self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        (tmp_path / "artefact").mkdir()
+        (tmp_path / "artefact" / "manifest.json").write_text("{}")
+        version = open_registry(bandit, settings).register(tmp_path / "artefact", Lineage(None, ()))
+        log([_row(seq) | {"policy_version": version} for seq in range(1, 11)])
+        assert ingester.run(bandit, settings, [(0, 10)], tmp_path / "out") == 10
+
+    def test_may_be_another_systems_whose_floor_nobody_knows(
+        self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        log([_row(seq) | {"policy_version": "rules-2025", "propensity": 0.99} for seq in range(1, 11)])
+        with pytest.raises(DataError, match=r"list the policies of an imported log under validation\.other_policies"):
+            ingester.run(bandit, settings, [(0, 10)], tmp_path)
+        listed = bandit.model_copy(update={"validation": Validation(other_policies=("rules-2025",))})
+        assert ingester.run(listed, settings, [(0, 10)], tmp_path) == 10
+        assert not (tmp_path / QUARANTINE).exists(), "an earlier run's quarantine is not this one's"
+
+
+class TestTooMany:
+    @pytest.mark.parametrize(("bad", "stopped"), [(2, False), (3, True)])
+    def test_stop_the_run_before_anything_is_trained(
+        self,
+        bandit: Bandit,
+        settings: Settings,
+        log: Callable[[list[Row]], None],
+        tmp_path: Path,
+        bad: int,
+        stopped: bool,
+    ) -> None:
+        assert bandit.validation.max_quarantined_share == 0.01
+        log([_row(seq) | ({"propensity": 0.0} if 50 <= seq < 50 + bad else {}) for seq in range(1, 201)])
+        if not stopped:
+            assert ingester.run(bandit, settings, [(0, 200)], tmp_path) == 198
+            return
+        with pytest.raises(DataError) as refused:
+            ingester.run(bandit, settings, [(0, 200)], tmp_path)
+        assert str(refused.value) == (
+            "3 of 200 interactions (1.50%) of (0, 200] break a rule, more than validation.max_quarantined_share=0.01 "
+            "allows, so nothing was trained: 3 as propensity must lie in (0, 1] (propensity, first at seq 50): mend "
+            f"what writes such rows; they lie in {tmp_path / QUARANTINE}. A higher limit trains on the others"
+        )
+        assert not (tmp_path / DATASET).exists()
+        assert pq.read_table(tmp_path / QUARANTINE)["seq"].to_pylist() == [50, 51, 52]
+
+    def test_name_the_commonest_reason(
+        self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        bad = {3: {"action": 9}, 5: {"reward": 9.0}, 6: {"reward": 9.0}}
+        log([_row(seq) | bad.get(seq, {}) for seq in range(1, 11)])
+        with pytest.raises(DataError, match=r"3 of 10 .*: 2 as reward must lie in -5\.\.5 \(reward, first at seq 5\)"):
+            ingester.run(bandit, settings, [(0, 10)], tmp_path)
+
+    def test_none_at_all_may_be_allowed(
+        self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
+    ) -> None:
+        strict = bandit.model_copy(update={"validation": Validation(max_quarantined_share=0)})
+        log([_row(seq) | ({"propensity": 0.0} if seq == 1 else {}) for seq in range(1, 201)])
+        with pytest.raises(DataError, match="1 of 200"):
+            ingester.run(strict, settings, [(0, 200)], tmp_path)

@@ -1,0 +1,42 @@
+"""The rows that a run set apart, as a Parquet file that is there whole or not at all, and outlives a run that stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter
+
+QUARANTINE = "quarantine.parquet"
+
+
+class Quarantine:
+    """`quarantine.parquet` in the folder `out`; no file where nothing was added."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / QUARANTINE
+        self._partial = out / f".{QUARANTINE}.partial"
+        self._writer: ParquetWriter | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        from pyarrow.parquet import ParquetWriter
+
+        if not rows.num_rows:
+            return
+        if self._writer is None:
+            self._writer = ParquetWriter(self._partial, rows.schema)
+        self._writer.write_table(rows)
+
+    def __enter__(self) -> Self:
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._partial.replace(self.path)
