@@ -111,8 +111,12 @@ class AirflowStack:
             child.wait()
         self._pids.unlink(missing_ok=True)
 
+    def leader(self, name: str) -> psutil.Process:
+        """The process of one component, e.g. "scheduler"."""
+        return self._leaders()[name]
+
     def restart(self, name: str, timeout_s: float = 60) -> None:
-        """End one component, e.g. "api-server", and return once a new one is healthy."""
+        """End one component, if it has not ended yet, and what it left; return once a new one is healthy."""
         old = self._leaders()[name]
         session = {old.pid}
         old.terminate()
@@ -149,9 +153,7 @@ class AirflowStack:
         """The variables of every component: this process's own, the settings, and Airflow's configuration."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "BANDIT_"))}
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # doubles every start-up
-        given = self.settings.model_dump(exclude_none=True)
-        bandit = {f"BANDIT_{name.upper()}": str(value) for name, value in given.items()}
-        return {**inherited, **bandit, **self._airflow_configuration(), **self._options}
+        return {**inherited, **self.settings.variables(), **self._airflow_configuration(), **self._options}
 
     def _airflow_configuration(self) -> dict[str, str]:
         port = str(self.settings.airflow_port)

@@ -122,7 +122,7 @@ class Demo:
 
             traffic = simulate(
                 self.environment,
-                over_http(lambda: Announcement.read(state_dir).url),
+                over_http(lambda: Announcement.read(state_dir).url, self.settings.server_token),
                 decisions,
                 concurrency=self.bandit.simulate.concurrency,
                 seed=number,

@@ -6,18 +6,20 @@ All are frozen and checked at birth. Nothing else in the project reads `os.envir
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from rl_core.errors import ConfigError
 from rl_core.frozen import Frozen, Seconds
 from rl_core.google_config import Google
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")  # what RFC 6750 allows in a header, at a length that is not guessed
 _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would void every cache
     "runner": True,
     "enable_caching": True,
@@ -230,6 +232,8 @@ def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
 class Settings(Frozen):
     """Where this process runs. Listed in `.env.example`."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # it may be the token
+
     home: Path = Path("var")
     movielens_dir: Path | None = None
     job_python: str = sys.executable
@@ -242,6 +246,16 @@ class Settings(Frozen):
     image: str | None = None
     definition: str | None = None
     policy_version: str | None = None
+
+    @field_validator("server_token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError(
+                f"got {len(token)} characters; a token has 16 to 256 letters, digits or any of -._~+/=, no blanks: "
+                "make one with `openssl rand -hex 32`"
+            )
+        return token
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -260,11 +274,21 @@ class Settings(Frozen):
         except ValidationError as error:
             first = error.errors()[0]
             name = f"BANDIT_{str(first['loc'][0]).upper()}"
-            raise ConfigError(f"{name}={given.get(name)!r}: {first['msg']}") from error
+            got = "" if name == "BANDIT_SERVER_TOKEN" else f"={given.get(name)!r}"
+            raise ConfigError(f"{name}{got}: {first['msg']}") from error
         # Children have other working directories, so a relative path must be made absolute here.
         paths = {name: value.expanduser().absolute() for name, value in settings if isinstance(value, Path)}
         python = settings.job_python
         return settings.model_copy(update=paths | {"job_python": os.path.abspath(python) if "/" in python else python})
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a child with these settings: absolute paths, and the token as it is."""
+        given = {field: value for field, value in self if value is not None}
+        plain = {
+            field: value.get_secret_value() if isinstance(value, SecretStr) else value for field, value in given.items()
+        }
+        paths = {field: value.absolute() for field, value in plain.items() if isinstance(value, Path)}
+        return {f"BANDIT_{field.upper()}": str(value) for field, value in (plain | paths).items()}
 
     def state_dir(self, bandit: Bandit) -> Path:
         """`$BANDIT_HOME/{prefix}-{pipe_version}`: everything the local backend keeps of a bandit."""

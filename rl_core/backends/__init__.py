@@ -63,7 +63,7 @@ def open_endpoint(bandit: Bandit, settings: Settings, clients: GoogleClients | N
         return open_vertex_endpoint(clients or _clients(bandit, settings))
     from rl_core.backends.local.endpoint import LocalEndpoint
 
-    return LocalEndpoint(settings.state_dir(bandit), open_registry(bandit, settings))
+    return LocalEndpoint(settings.state_dir(bandit), open_registry(bandit, settings), settings.server_token)
 
 
 def _clients(bandit: Bandit, settings: Settings) -> GoogleClients:

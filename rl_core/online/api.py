@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rl_core.config import Bandit
-from rl_core.online.requests import EVENT_ID
+from rl_core.online.requests import EVENT_ID, SUBJECT
 from rl_core.schema import DECISION, REWARD, Column, Type
 
 _PYTHON: dict[Type, Any] = {
@@ -33,10 +33,11 @@ def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, A
     return fields
 
 
-def bodies(bandit: Bandit) -> tuple[Any, Any]:
-    """What the predict route takes, instances or rewards, and what the reward route takes: rewards or one."""
+def bodies(bandit: Bandit) -> tuple[Any, Any, Any]:
+    """What the routes take: predict instances, rewards or activations, reward rewards or one, activate activations."""
     one, many = _reward(bandit)
-    return predict_body(bandit) | many, many | one
+    activations = _activations(bandit)
+    return predict_body(bandit) | many | activations, many | one, activations
 
 
 def predict_body(bandit: Bandit) -> type[BaseModel]:
@@ -52,6 +53,7 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
             observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
             event_id={"default": None, "pattern": EVENT_ID},
             eligible_actions={"default": None, "min_length": 1, "json_schema_extra": indices},
+            subject={"default": None, "pattern": SUBJECT},
         ),
     )
     example = {"instances": [{"observation": [0.0] * dim, "event_id": "order-4711"}]}
@@ -59,7 +61,7 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
         "PredictBody",
         __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),  # type: ignore[dict-item]
         instances=(list[instance], Field(min_length=1, max_length=bandit.serving.max_instances)),
-        parameters=(Parameters, Parameters()),
+        parameters=(_parameters(bandit), Field(default=None)),
     )
 
 
@@ -84,13 +86,33 @@ def _reward(bandit: Bandit) -> tuple[type[BaseModel], type[BaseModel]]:
     return reward, rewards
 
 
+def _activations(bandit: Bandit) -> type[BaseModel]:
+    event_id = Annotated[str, Field(pattern=EVENT_ID)]
+    rules = Field(min_length=1, max_length=bandit.serving.max_instances, description="event_ids of decisions")
+    return create_model("Activations", __config__=_STRICT, activations=(list[event_id], rules))
+
+
 class Parameters(BaseModel):
     model_config = _STRICT
     source: Literal["client", "simulator"] = "client"
 
 
+def _parameters(bandit: Bandit) -> type[Parameters]:
+    """With this bandit's default for `defer_activation`."""
+    deferred = Field(
+        default=bandit.serving.defer_activation,
+        description="the decisions train only once their use was confirmed, by an activation or a reward",
+    )
+    return create_model("Parameters", __base__=Parameters, defer_activation=(bool, deferred))
+
+
 Prediction: type[BaseModel] = create_model(
-    "Prediction", **_fields(DECISION, event_id={}, action={}, action_id={}, propensity={}, policy_version={})
+    "Prediction",
+    **_fields(DECISION, event_id={}, action={}, action_id={}, propensity={}, policy_version={}),
+    deferred=(
+        Literal[True],
+        Field(default=None, description="there only where the decision trains once it is activated, else never"),
+    ),
 )
 
 
@@ -122,14 +144,19 @@ class State(BaseModel):
     challenger: str | None
     loaded: list[str]
     refused: dict[str, str] = Field(description="versions that were not taken, with the reason")
-    requests: int = Field(description="to the predict and reward routes")
+    requests: int = Field(description="to the predict, reward and activate routes")
     decisions: int
+    deferred: int = Field(description="decisions made that train only once they are activated")
     rewards: int
+    activations: int
     repeated: int = Field(description="instances answered again under an event_id seen before")
     refused_requests: int = Field(description="requests answered 4xx")
     unavailable: int = Field(description="requests answered 503")
     defects: int = Field(description="requests answered 500")
     lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
+    undelivered: int = Field(
+        description="answers of the predict route whose client had hung up; what it asked is logged"
+    )
     durability: Literal["durable", "best_effort"]
     producer: str = Field(description="the name under which the message bus numbers what this server accepts")
     bus_error: str | None = Field(description="why the last write to the message bus failed, if it did")

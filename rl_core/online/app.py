@@ -1,6 +1,6 @@
 """The HTTP side of the prediction server: routes, error answers, OpenAPI.
 
-`/predict` and `/reward` are documented here and answered by `rl_core.online.hot_routes`.
+`/predict`, `/reward` and `/activate` are documented here and answered by `rl_core.online.hot_routes`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Lifespan
+from starlette.types import Lifespan
 
 from rl_core.config import Bandit, ServingContainer
 from rl_core.online import api
@@ -26,8 +27,12 @@ _log = logging.getLogger(__name__)
 
 
 def build_app(
-    bandit: Bandit, container: ServingContainer, service: Callable[[], Service], lifespan: Lifespan[FastAPI]
-) -> ASGIApp:
+    bandit: Bandit,
+    container: ServingContainer,
+    service: Callable[[], Service],
+    lifespan: Lifespan[FastAPI],
+    token: SecretStr | None = None,
+) -> HotRoutes:
     """The application; `service` is asked for at each request, since it is born within `lifespan`."""
     app = FastAPI(
         title=f"banditloop prediction server: {bandit.name}",
@@ -36,10 +41,11 @@ def build_app(
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, Exception: _defect},
     )
-    predict_body, reward_body = api.bodies(bandit)
+    predict_body, reward_body, activate_body = api.bodies(bandit)
     app.post(
         container.predict_route,
-        summary="Choose an action for each instance; the same event_id again gets the same answer. Takes rewards, too",
+        summary="Choose an action for each instance; the same event_id again gets the same answer. Takes rewards and "
+        "activations, too",
         response_model=api.PredictAnswer | api.RewardAnswer,
         responses=api.REFUSED,
     )(_documented(predict_body))
@@ -49,8 +55,14 @@ def build_app(
         response_model=api.RewardAnswer,
         responses=api.REFUSED,
     )(_documented(reward_body))
+    app.post(
+        "/activate",
+        summary="Take the event ids of deferred decisions whose answer was used: they train, the others never do",
+        response_model=api.RewardAnswer,
+        responses=api.REFUSED,
+    )(_documented(activate_body))
     _add_views(app, bandit, container, service)
-    return HotRoutes(app, bandit.serving.max_body_bytes, service, container.predict_route)
+    return HotRoutes(app, bandit.serving, service, container.predict_route, container.health_route, token)
 
 
 def _documented(body_type: Any) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -87,6 +99,7 @@ def _add_views(app: FastAPI, bandit: Bandit, container: ServingContainer, servic
         routes = {
             "predict": f"POST {container.predict_route}",
             "reward": "POST /reward",
+            "activate": "POST /activate",
             "health": f"GET {container.health_route}",
             "state": "GET /state",
             "metrics": "GET /metrics",
@@ -102,14 +115,14 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | 
 async def _http_error(request: Request, error: Exception) -> Response:
     """404 and 405, in the same form as every other error."""
     assert isinstance(error, HTTPException)  # noqa: S101  registered for this class alone
-    headers = dict(error.headers or {})
+    headers, path = dict(error.headers or {}), request.scope["path"]  # request.url trusts the client's Host header
     messages = {
-        404: f"no route {request.url.path}; GET / lists the routes",
-        405: f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow', 'other methods')}",
+        404: f"no route {path}; GET / lists the routes",
+        405: f"{path} does not take {request.method}; it takes {headers.get('Allow', 'other methods')}",
     }
     return _json({"error": messages.get(error.status_code, str(error.detail))}, error.status_code, headers)
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    _log.error("%s %s: a defect of ours", request.method, request.url.path, exc_info=error)
+    _log.error("%s %s: a defect of ours", request.method, request.scope["path"], exc_info=error)
     return _json({"error": f"a defect of the server ({type(error).__name__}); its log has the traceback"}, 500)

@@ -34,7 +34,8 @@ New = dict[str, Decision]
 def answer_of(payload: bytes) -> Answer:
     """What was answered when this payload was logged."""
     row = orjson.loads(payload)
-    return {name: row[name] for name in _ANSWERED}
+    answer = {name: row[name] for name in _ANSWERED}
+    return {**answer, "deferred": True} if row.get("deferred") else answer
 
 
 def uuid7() -> str:
@@ -56,6 +57,7 @@ class Decider:
     def __init__(self, bandit: Bandit, salt: bytes) -> None:
         self._salt = salt
         self._epsilon = bandit.serving.epsilon
+        self._defer = bandit.serving.defer_activation
         self._action_ids = bandit.problem.actions
         self._all = list(range(bandit.problem.num_actions))
         self._constant = {
@@ -82,6 +84,7 @@ class Decider:
         scores = served.policy.scores(request.observations)
         decided_at = at.isoformat(timespec="microseconds")
         event_ids = [uuid7() if given is None else given for given in request.event_ids]
+        deferred = self._defer if request.deferred is None else request.deferred
         new: New = {}
         for i, event_id in enumerate(event_ids):
             if event_id in known or event_id in new:
@@ -95,6 +98,8 @@ class Decider:
                 "propensity": propensity,
                 "policy_version": served.version,
             }
+            if deferred:
+                answer["deferred"] = True
             row = {
                 **answer,
                 **self._constant,
@@ -103,5 +108,7 @@ class Decider:
                 "eligible_actions": self._all if eligible is None else eligible,
                 "source": request.source,
             }
+            if (subject := request.subjects[i]) is not None:
+                row["subject"] = subject
             new[event_id] = Decision(answer, orjson.dumps(row))
         return event_ids, new

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from rl_core.errors import EndpointError
 
 TIMEOUT_S = 15.0
@@ -17,8 +19,9 @@ class HttpConnection:
     The server answers with Content-Length, as ours does; nothing else is understood.
     """
 
-    def __init__(self, locate: Callable[[], str]) -> None:
+    def __init__(self, locate: Callable[[], str], token: SecretStr | None = None) -> None:
         self._locate = locate
+        self._shown = f"authorization: Bearer {token.get_secret_value()}\r\n" if token else ""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._host = ""
 
@@ -27,7 +30,7 @@ class HttpConnection:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader, writer = self._streams or await self._connect()
-                head = f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-length: {len(body)}\r\n\r\n"
+                head = f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-length: {len(body)}\r\n{self._shown}\r\n"
                 writer.write(head.encode() + body)
                 return await self._answer(reader)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
@@ -55,6 +58,6 @@ class HttpConnection:
             self._streams = None
 
 
-def over_http(locate: Callable[[], str]) -> Callable[[], HttpConnection]:
-    """Connections to the server whose base URL `locate` returns."""
-    return lambda: HttpConnection(locate)
+def over_http(locate: Callable[[], str], token: SecretStr | None = None) -> Callable[[], HttpConnection]:
+    """Connections to the server whose base URL `locate` returns; `token` is BANDIT_SERVER_TOKEN."""
+    return lambda: HttpConnection(locate, token)

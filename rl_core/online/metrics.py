@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 _COUNTERS = {
-    "requests": "requests to the predict and reward routes",
+    "requests": "requests to the predict, reward and activate routes",
     "decisions": "decisions made",
+    "deferred": "decisions made that train only once they are activated",
     "repeated": "instances answered again under an event_id seen before",
     "rewards": "rewards taken",
+    "activations": "activations taken",
     "refused_requests": "requests answered 4xx",
     "unavailable": "requests answered 503",
     "defects": "requests answered 500",
     "lost": "events answered for in best-effort mode that the message bus did not take",
+    "undelivered": "answers of the predict route whose client had hung up before they were sent",
 }
 
 

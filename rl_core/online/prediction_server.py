@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -20,39 +21,63 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: threads only
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, PortBusy
 from rl_core.online.app import build_app
+from rl_core.online.hot_routes import HotRoutes
+from rl_core.online.http_protocol import limited
 from rl_core.online.replica_reports import ReplicaReports
 from rl_core.online.service import Service
 from rl_core.online.serving_parts import Parts, opened
 
+_log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
 _DRAIN_S = 10
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(bandit: Bandit, settings: Settings, port: int) -> int:
     """Serve until SIGTERM or SIGINT. `AIP_HTTP_PORT` goes before `port`; 0 takes any free port.
 
     Raises:
+        ConfigError: a token where Vertex AI asks, or a host that is not this machine's.
         PortBusy: something else listens there.
         PolicyError: the artefact of `AIP_STORAGE_URI` is damaged.
     """
     container = ServingContainer.from_environment()
+    _check_who_may_ask(bandit, settings, container)
     host = "0.0.0.0" if container.http_port else bandit.serving.host  # noqa: S104  Vertex asks from outside
     with (
         _listen(host, container.http_port or port) as listener,
         opened(bandit, settings, container) as parts,
     ):
-        app = application(bandit, container, parts)
-        _serve(app, _announcement(listener, settings.server_url), listener, bandit.name, parts.announce_in)
+        app = application(bandit, container, parts, settings.server_token)
+        protocol = limited(bandit.serving.request_timeout_s, app.count_refusal)
+        _serve(app, protocol, _announcement(listener, settings.server_url), listener, bandit.name, parts.announce_in)
     return 0
 
 
-def application(bandit: Bandit, container: ServingContainer, parts: Parts) -> ASGIApp:
+def _check_who_may_ask(bandit: Bandit, settings: Settings, container: ServingContainer) -> None:
+    """Raises ConfigError."""
+    if settings.server_token is None:
+        if container.http_port is None and bandit.serving.host not in _LOOPBACK:
+            _log.warning(
+                "serving.host=%r is reachable from other machines and anybody there may ask: set BANDIT_SERVER_TOKEN "
+                "(16 characters or more, the same for every client), or serving.host to 127.0.0.1",
+                bandit.serving.host,
+            )
+    elif bandit.backend == "gcp" and container.http_port is not None:
+        raise ConfigError(
+            "BANDIT_SERVER_TOKEN is set in a container on Vertex AI, which checks who asks and can't show a token; "
+            "remove it there"
+        )
+
+
+def application(bandit: Bandit, container: ServingContainer, parts: Parts, token: SecretStr | None = None) -> HotRoutes:
     """The server without its process: follows the policies and writes to the bus within its ASGI lifespan."""
     service: Service
 
@@ -75,19 +100,24 @@ def application(bandit: Bandit, container: ServingContainer, parts: Parts) -> AS
         if reports is not None:
             await reports.close()
 
-    return build_app(bandit, container, lambda: service, lifespan)
+    return build_app(bandit, container, lambda: service, lifespan, token)
 
 
 def _serve(
-    app: ASGIApp, announcement: Announcement, listener: socket.socket, name: str, announce_in: Path | None
+    app: ASGIApp,
+    protocol: type[asyncio.Protocol],
+    announcement: Announcement,
+    listener: socket.socket,
+    name: str,
+    announce_in: Path | None,
 ) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=protocol,
         ws="none",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # a warning for each malformed request would let strangers fill the disk
         access_log=False,
         server_header=False,
         date_header=False,

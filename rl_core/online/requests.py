@@ -20,46 +20,62 @@ from rl_core.errors import SchemaError
 
 SOURCES = ("client", "simulator")
 EVENT_ID = r"^[^\x00-\x1f\x7f]{1,128}$"
+SUBJECT = EVENT_ID.replace("128", "256")
 _EVENT_ID = re.compile(EVENT_ID[1:-1])
+_SUBJECT = re.compile(SUBJECT[1:-1])
 _NUMBERS = {int, float}
 
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """n instances. `observations` is [n, observation_dim], finite; None stands for what the client left open."""
+    """n instances. `observations` is [n, observation_dim], finite; None stands for what the client left open.
+
+    Args:
+        deferred: the decisions train only once they are activated.
+        subjects: whose data each instance is.
+    """
 
     observations: npt.NDArray[np.float32]
     event_ids: list[str | None]
     eligible: list[list[int] | None]
     source: str
+    deferred: bool | None
+    subjects: list[str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
+    """Or an activation, which says that the decision's answer was used; its `reward` is a placeholder."""
+
     event_id: str
     reward: float
     observed_at: datetime
+    activation: bool = False
 
 
 def parse_predict(body: bytes, problem: Problem, max_instances: int, now: datetime) -> PredictRequest | list[Reward]:
-    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?}], "parameters"?: {"source"?}}`, or
-    `{"rewards": [...]}` as `parse_rewards` takes it: on Vertex AI no other route is reachable.
+    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
+    "parameters"?: {"source"?, "defer_activation"?}}`; or `{"rewards": [...]}` as `parse_rewards` takes it, or
+    `{"activations": [...]}` as `parse_activations` does: on Vertex AI no other route is reachable.
     """
     request = _json_object(body, '{"instances": [{"observation": [...]}]}')
     if "rewards" in request:
         return _rewards(request, problem, max_instances, now)
+    if "activations" in request:
+        return _activations(request, problem, max_instances, now)
     _only(request, "the body", ("instances", "parameters"))
     instances = _list(request, "instances", max_instances)
-    event_ids, eligible, rows = [], [], []
+    event_ids, eligible, subjects, rows = [], [], [], []
     for i, instance in enumerate(instances):
         where = f"instances[{i}]"
         _object(instance, where, '{"observation": [...]}')
-        _only(instance, where, ("observation", "event_id", "eligible_actions"))
+        _only(instance, where, ("observation", "event_id", "eligible_actions", "subject"))
         rows.append(_observation(instance, where, problem))
-        event_ids.append(_event_id(instance["event_id"], where) if "event_id" in instance else None)
+        event_ids.append(_event_id(instance["event_id"], f"{where}.event_id") if "event_id" in instance else None)
+        subjects.append(_subject(instance["subject"], where) if "subject" in instance else None)
         given = instance.get("eligible_actions")
         eligible.append(None if given is None else _eligible(given, where, problem))
-    return PredictRequest(_float32(rows), event_ids, eligible, _source(request.get("parameters")))
+    return PredictRequest(_float32(rows), event_ids, eligible, *_parameters(request.get("parameters")), subjects)
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
@@ -68,6 +84,18 @@ def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime
     if "rewards" not in request:
         return [_reward(request, "the reward", problem, now)]
     return _rewards(request, problem, max_rewards, now)
+
+
+def parse_activations(body: bytes, problem: Problem, max_activations: int, now: datetime) -> list[Reward]:
+    """`{"activations": ["<event_id>", ...]}`."""
+    return _activations(_json_object(body, '{"activations": ["…"]}'), problem, max_activations, now)
+
+
+def _activations(request: dict[str, Any], problem: Problem, max_activations: int, now: datetime) -> list[Reward]:
+    _only(request, "the body", ("activations",))
+    given = _list(request, "activations", max_activations)
+    event_ids = [_event_id(event_id, f"activations[{i}]") for i, event_id in enumerate(given)]
+    return [Reward(event_id, problem.reward_default, now, activation=True) for event_id in event_ids]
 
 
 def _rewards(request: dict[str, Any], problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
@@ -87,7 +115,7 @@ def _reward(given: object, where: str, problem: Problem, now: datetime) -> Rewar
         raise SchemaError(f"{where}.reward is {_shown(value)}; a reward is a number within {low:g}..{high:g}")
     observed_at = reward.get("observed_at")
     at = now if observed_at is None else _time(observed_at, f"{where}.observed_at")
-    return Reward(_event_id(reward["event_id"], where), float(value), at)
+    return Reward(_event_id(reward["event_id"], f"{where}.event_id"), float(value), at)
 
 
 def _time(value: object, where: str) -> datetime:
@@ -126,8 +154,18 @@ def _float32(rows: list[list[float]]) -> npt.NDArray[np.float32]:
 def _event_id(value: object, where: str) -> str:
     if isinstance(value, str) and _EVENT_ID.fullmatch(value):
         return value
-    got = f"{len(value)} characters long" if isinstance(value, str) and len(value) > 128 else _shown(value)
-    raise SchemaError(f"{where}.event_id is {got}; use a string of 1 to 128 characters, no control characters")
+    raise _no_name(value, where, 128)
+
+
+def _subject(value: object, where: str) -> str:
+    if isinstance(value, str) and _SUBJECT.fullmatch(value):
+        return value
+    raise _no_name(value, f"{where}.subject", 256)
+
+
+def _no_name(value: object, where: str, most: int) -> SchemaError:
+    got = f"{len(value)} characters long" if isinstance(value, str) and len(value) > most else _shown(value)
+    return SchemaError(f"{where} is {got}; use a string of 1 to {most} characters, no control characters")
 
 
 def _eligible(value: object, where: str, problem: Problem) -> list[int]:
@@ -144,14 +182,18 @@ def _eligible(value: object, where: str, problem: Problem) -> list[int]:
     return sorted(value)
 
 
-def _source(parameters: object) -> str:
-    if parameters is None:
-        return SOURCES[0]
-    source = _object(parameters, "parameters", '{"source": "client"}').get("source", SOURCES[0])
-    _only(parameters, "parameters", ("source",))  # type: ignore[arg-type]  # an object, as of the line above
+def _parameters(given: object) -> tuple[str, bool | None]:
+    """Source, and whether to defer the activation."""
+    if given is None:
+        return SOURCES[0], None
+    parameters = _object(given, "parameters", '{"source": "client"}')
+    _only(parameters, "parameters", ("source", "defer_activation"))
+    source, deferred = parameters.get("source", SOURCES[0]), parameters.get("defer_activation")
     if source not in SOURCES:
         raise SchemaError(f"parameters.source is {_shown(source)}; it is one of {', '.join(SOURCES)}")
-    return str(source)
+    if type(deferred) is not bool and "defer_activation" in parameters:
+        raise SchemaError(f"parameters.defer_activation is {_shown(deferred)}; it is true or false, or left out")
+    return str(source), deferred
 
 
 def _json_object(body: bytes, example: str) -> dict[str, Any]:

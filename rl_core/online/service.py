@@ -18,9 +18,12 @@ from rl_core.errors import BusError, EndpointError
 from rl_core.online.decisions import Answer, Decider, answer_of
 from rl_core.online.group_commit import GroupCommit
 from rl_core.online.policies import Policies
-from rl_core.online.requests import PredictRequest, Reward, parse_predict, parse_rewards
+from rl_core.online.requests import PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
 
-COUNTERS = ("requests", "decisions", "rewards", "repeated", "refused_requests", "unavailable", "defects", "lost")
+COUNTERS = (
+    *("requests", "decisions", "deferred", "repeated", "rewards", "activations"),
+    *("refused_requests", "unavailable", "defects", "lost", "undelivered"),
+)
 ANSWERS_REMEMBERED = 10_000
 LATENCIES_REMEMBERED = 4096
 
@@ -64,6 +67,11 @@ class Service:
         rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         return await self._take(rewards)
 
+    async def activate(self, body: bytes) -> bytes:
+        """The answer to an activation request. Raises SchemaError, Unavailable."""
+        activations = parse_activations(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        return await self._take(activations)
+
     async def _decide(self, request: PredictRequest) -> bytes:
         served = self._policies.snapshot.champion
         if served is None:
@@ -73,7 +81,7 @@ class Service:
             self._recall(given)
         event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
         answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
-        fresh = 0
+        fresh = deferred = 0
         if new:
             receipts = await self._publish(
                 [Message("decisions", key, decision.payload) for key, decision in new.items()]
@@ -84,14 +92,16 @@ class Service:
                 else:
                     answers[key] = decision.answer
                     fresh += 1
+                    deferred += "deferred" in decision.answer
         self._remember({event_id: answers[event_id] for event_id in given})
         self.counts["decisions"] += fresh
+        self.counts["deferred"] += deferred
         self.counts["repeated"] += len(event_ids) - fresh
         return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
 
     async def _take(self, rewards: list[Reward]) -> bytes:
         await self._publish([Message("rewards", reward.event_id, _reward_payload(reward)) for reward in rewards])
-        self.counts["rewards"] += len(rewards)
+        self.counts["activations" if rewards[0].activation else "rewards"] += len(rewards)
         return self._answer({"accepted": len(rewards)})
 
     async def _publish(self, messages: list[Message]) -> Sequence[Receipt | None]:
@@ -170,4 +180,7 @@ def _latency(ascending_s: list[float]) -> dict[str, float]:
 
 def _reward_payload(reward: Reward) -> bytes:
     at = reward.observed_at.isoformat(timespec="microseconds")
-    return orjson.dumps({"event_id": reward.event_id, "reward": reward.reward, "observed_at": at})
+    payload: dict[str, Any] = {"event_id": reward.event_id, "reward": reward.reward, "observed_at": at}
+    if reward.activation:
+        payload["activation"] = True
+    return orjson.dumps(payload)

@@ -76,7 +76,7 @@ def open_line(bandit: Bandit, settings: Settings) -> Iterator[tuple[str, Connect
         def locate() -> str:
             return Announcement.read(state_dir).url
 
-        yield locate(), over_http(locate)
+        yield locate(), over_http(locate, settings.server_token)
         return
     from rl_core.backends.gcp.clients import GoogleClients
     from rl_core.online.vertex_client import over_vertex

@@ -55,11 +55,4 @@ def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
 def child_environment(settings: Settings, root: Path) -> dict[str, str]:
     """For a child that runs BANDIT_JOB_PYTHON with rl_core of `root`: our variables, with these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
-    return {**inherited, **_variables(settings), "PYTHONPATH": str(root)}
-
-
-def _variables(settings: Settings) -> dict[str, str]:
-    """The settings as variables, with absolute paths: the job runs in another folder."""
-    given = {field: value for field, value in settings if value is not None}
-    paths = {field: value.absolute() for field, value in given.items() if isinstance(value, Path)}
-    return {f"BANDIT_{field.upper()}": str(value) for field, value in (given | paths).items()}
+    return {**inherited, **settings.variables(), "PYTHONPATH": str(root)}

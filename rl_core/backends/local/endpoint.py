@@ -7,8 +7,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
+
+from pydantic import SecretStr
 
 from rl_core.backends.base import PolicyRegistry
 from rl_core.backends.local.files import write_atomically
@@ -74,9 +77,10 @@ def _alive(pid: int) -> bool:
 class LocalEndpoint:
     """`Endpoint`: hands policies over through the registry's pointers and watches the server take them."""
 
-    def __init__(self, state_dir: Path, registry: PolicyRegistry) -> None:
+    def __init__(self, state_dir: Path, registry: PolicyRegistry, token: SecretStr | None = None) -> None:
         self._state_dir = state_dir
         self._registry = registry
+        self._token = token
 
     def url(self) -> str:
         """The server's base URL. Raises EndpointError."""
@@ -86,8 +90,11 @@ class LocalEndpoint:
         import httpx  # the server, which imports this module, starts without it
 
         url = self.url()
+        shown = {"authorization": f"Bearer {self._token.get_secret_value()}"} if self._token else {}
         try:
-            response = httpx.get(f"{url}/state", timeout=5.0, trust_env=False)
+            response = httpx.get(f"{url}/state", headers=shown, timeout=5.0, trust_env=False)
+            if response.status_code == HTTPStatus.UNAUTHORIZED:
+                raise EndpointError(f"{url}/state: {response.json()['error']}")
             response.raise_for_status()
             state: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
