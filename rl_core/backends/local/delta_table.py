@@ -1,20 +1,25 @@
-"""One Delta Lake table of the local event store: created when first written, kept small in files, read through Arrow.
+"""One Delta Lake table of the local event store: made when first written, kept in few files, read through Arrow.
 
-A killed process leaves a commit whole or undone. Delta doesn't flush to disk: after a power cut the last seconds come
-again from the message bus, which does.
+A killed process leaves a commit whole or undone, and a power cut as well: see `delta_sync.py`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from rl_core.backends.conform import conform
+from rl_core.backends.local import delta_sync
+from rl_core.backends.local.delta_compaction import mergeable
+from rl_core.backends.local.delta_files import DataFile, files_of, unused, write
+from rl_core.backends.local.files import locked
 from rl_core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -22,80 +27,229 @@ if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
 _CONFIGURATION = {
-    "delta.appendOnly": "true",
-    "delta.checkpointInterval": "50",  # opening reads at most this many commits
-    "delta.logRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": "interval 1 hours",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
 }
-_COMPACT_EVERY = 64  # commits: an append costs 0.3 ms for each file of the table (measured)
-_SMALL_FILE = 16 * 1024 * 1024
-_KEEP_REMOVED_FILES_HOURS = 1  # a reader that opened the table before a compaction ends within this time
+_CHECKPOINT_EVERY = 50  # commits: opening reads at most this many
+_TEND_EVERY = 64  # commits: many small files make every read slower
+_KEEP_REMOVED = timedelta(hours=1)  # a reader that opened the table before a compaction ends within this time
+_TRIES = 3
 
 
 class DeltaTable:
-    """Rows of `schema` under `path`. Safe to share between threads; not across a fork."""
+    """Rows of `schema` under `path`. Safe to share between threads; not across a fork.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    Args:
+        by_producer: files hold rows of one producer each.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, by_producer: bool = False) -> None:
         self._path = path
         self._schema = schema
+        self._by_producer = by_producer
         self._lock = threading.Lock()
         self._opened: Handle | None = None
+        self._sound = False
+        self._writer: int | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The turn of one process and thread; waits for it. What changes the table is called within."""
+        with locked(self._path.parent / ".locks" / f"{self._path.name}.lock", f"a write to {self._path.name}"):
+            self._writer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer = None
 
     def version_of(self, application: str) -> int:
         """The number that `append` last wrote for this application, 0 if none."""
-        with self._lock, self._explained():
-            table = self._current()
+        with self._reading() as table:
             return (table.transaction_version(application) or 0) if table else 0
 
     def append(self, rows: pa.Table, application: str | None = None, version: int = 0) -> None:
-        """One atomic commit. Call under a lock that other processes respect.
+        """One atomic commit, on disk when this returns.
 
         Raises:
             SchemaError: the rows don't have this table's columns.
             StoreError: the disk or the table refuses.
         """
-        from deltalake import CommitProperties, Transaction, write_deltalake
-
         rows = conform(rows, self._schema)
-        transactions = [Transaction(application, version)] if application else []
-        with self._lock, self._explained():
-            table = self._current() or self._create()
-            same = pa.schema(table.schema().to_arrow()).names == self._schema.names
-            write_deltalake(
-                table,
-                rows,
-                mode="append",
-                schema_mode=None if same else "merge",
-                commit_properties=CommitProperties(app_transactions=transactions),
-            )
-            if table.version() % _COMPACT_EVERY == 0:
-                table.optimize.compact(target_size=_SMALL_FILE)
-                table.vacuum(_KEEP_REMOVED_FILES_HOURS, dry_run=False, enforce_retention_duration=False)
+        with self._changing() as table:
+            self._commit(table, [write(self._path, rows)], {application: version} if application else {})
+            if table.version() % _TEND_EVERY == 0:
+                self._tend(table)
 
-    def dataset(self, files: str | None = None) -> Dataset:
-        """The rows of the latest version.
+    def replace(
+        self,
+        change: Callable[[pa.Table], pa.Table | None],
+        keep: Callable[[DataFile], bool],
+        application: str | None = None,
+        version: int = 0,
+    ) -> int:
+        """Rewrite files, one atomic commit for all of them; returns by how many rows the table became shorter.
 
         Args:
-            files: SQL over the columns; files that can't hold such a row are left out, the others come whole.
+            change: of a file's rows; None leaves the file as it is.
+            keep: false for files that certainly stay as they are.
+            application: as of `append`; written even where no file changes.
         """
+        with self._changing() as table:
+            actions, removed, gone = [], [], 0
+            for file in filter(keep, files_of(table)):
+                rows = self._rows(table, [file])
+                after = change(rows)
+                if after is None:
+                    continue
+                removed.append(file)
+                gone += rows.num_rows - after.num_rows
+                if after.num_rows:
+                    actions.append(write(self._path, after))
+            if removed and table.metadata().configuration.get("delta.appendOnly") == "true":
+                table.alter.set_table_properties({"delta.appendOnly": "false"})
+            if removed or application:
+                self._commit(table, actions, {application: version} if application else {}, removed)
+        return gone
+
+    def purge(self) -> None:
+        """Nothing but the latest version is left: no removed file, no older commit, nothing that was set aside."""
+        import shutil
+
+        with self._changing() as table:
+            self._checkpoint(table)
+            log = delta_sync.log_of(self._path)
+            latest = f"{table.version():020d}"
+            for path in [*log.glob("*.json"), *log.glob("*.checkpoint.parquet")]:
+                if path.name[:20] < latest:
+                    path.unlink(missing_ok=True)
+            for path in unused(self._path, files_of(table), timedelta(0)):
+                path.unlink(missing_ok=True)
+            for folder in self._path.glob(f"{delta_sync.TORN}*"):
+                shutil.rmtree(folder)
+
+    def files(self) -> list[DataFile]:
+        """Of the latest version, in the order of seq, or of producer and offset."""
+        with self._reading() as table:
+            return files_of(table) if table else []
+
+    def dataset(self, keep: Callable[[DataFile], bool] = lambda file: True) -> Dataset:
+        """The rows of the latest version, but for the files that `keep` leaves out; the others come whole."""
+        return self.open(list(filter(keep, self.files())))
+
+    def open(self, files: Sequence[DataFile]) -> Dataset:
         from pyarrow import dataset
 
-        with self._lock, self._explained():
-            table = self._current()
-            uris = table.file_uris(file_pruning_predicate=files) if table else []
-            paths = [str(self._path / uri.rsplit("/", 1)[1]) for uri in uris]  # the URIs are percent-encoded
+        with self._explained():
+            paths = [str(self._path / file.path) for file in files]
             return dataset.dataset(paths, schema=self._schema, format="parquet")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Handle | None]:
+        with self._explained():
+            if not self._sound and not delta_sync.settled(self._path):
+                if self._writer == threading.get_ident():
+                    delta_sync.settle(self._path)
+                else:
+                    with self.writing():
+                        delta_sync.settle(self._path)
+            with self._lock:
+                yield self._current()
+
+    @contextmanager
+    def _changing(self) -> Iterator[Handle]:
+        """The table at its latest version; all that is committed within is on disk afterwards."""
+        with self._reading() as found:
+            table = found or self._create()
+            before = table.version()
+            if not delta_sync.settled(self._path):  # a writer was killed before it had flushed
+                delta_sync.settle(self._path)
+                self._opened = None
+                table = self._current() or self._create()
+                before = table.version()
+            yield table
+            if table.version() != before:
+                delta_sync.flush(self._path, before, table.version())
+                delta_sync.note(self._path, table.version())
+
+    def _commit(
+        self,
+        table: Handle,
+        actions: Sequence[Any],
+        versions: Mapping[str, int],
+        removed: Sequence[DataFile] = (),
+        data_change: bool = True,
+    ) -> None:
+        from deltalake import CommitProperties, PostCommitHookProperties, Transaction
+        from deltalake.transaction import RemoveAction
+
+        self._widen(table)
+        now = time.time_ns() // 1_000_000
+        for file in removed:  # from now on it is kept for _KEEP_REMOVED
+            with suppress(FileNotFoundError):
+                (self._path / file.path).touch()
+        removals = [RemoveAction(file.path, data_change, now, file.size, {}) for file in removed]
+        table.create_write_transaction(
+            [*actions, *removals],
+            "append",
+            table.schema(),
+            commit_properties=CommitProperties(app_transactions=[Transaction(*one) for one in versions.items()]),
+            post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+        )
+        table.update_incremental()
+        if table.version() % _CHECKPOINT_EVERY == 0:
+            self._checkpoint(table)
+
+    def _checkpoint(self, table: Handle) -> None:
+        """On disk before the commits that it repeats may go."""
+        version = table.version()
+        delta_sync.flush(self._path, version - 1, version)
+        table.create_checkpoint()
+        delta_sync.flush(self._path, version - 1, version)
+
+    def _tend(self, table: Handle) -> None:
+        for group in mergeable(files_of(table), self._by_producer):
+            merged = write(self._path, self._rows(table, group), data_change=False)
+            self._commit(table, [merged], {}, group, data_change=False)
+        delta_sync.flush(self._path, table.version() - _TEND_EVERY, table.version())
+        table.cleanup_metadata()
+        for path in unused(self._path, files_of(table), _KEEP_REMOVED):
+            path.unlink(missing_ok=True)
+
+    def _rows(self, table: Handle, files: Sequence[DataFile]) -> pa.Table:
+        """With all columns of the table, also those that this process doesn't know."""
+        from pyarrow import dataset
+
+        schema = pa.schema(table.schema().to_arrow())
+        return dataset.dataset(
+            [str(self._path / file.path) for file in files], schema=schema, format="parquet"
+        ).to_table()
+
+    def _widen(self, table: Handle) -> None:
+        from deltalake import Schema
+
+        known = set(pa.schema(table.schema().to_arrow()).names)
+        if lacking := [field for field in self._schema if field.name not in known]:
+            table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
 
     def _current(self) -> Handle | None:
         from deltalake import DeltaTable as Open
+        from deltalake.exceptions import DeltaError
 
         if self._opened is not None:
-            commit = self._path / "_delta_log" / f"{self._opened.version():020d}.json"
+            commit = delta_sync.log_of(self._path) / f"{self._opened.version():020d}.json"
             if commit.exists():
                 self._opened.update_incremental()
                 return self._opened
             self._opened = None  # cleaned up since, or the folder was made anew: open it again
-        if Open.is_deltatable(str(self._path)):
-            self._opened = self._ours(Open(self._path))
+        for attempt in range(_TRIES):
+            try:
+                if Open.is_deltatable(str(self._path)):
+                    self._opened = self._ours(Open(self._path))
+                    self._sound = True
+                break
+            except (DeltaError, OSError):  # a writer takes old commits away just now
+                if attempt == _TRIES - 1:
+                    raise
         return self._opened
 
     def _create(self) -> Handle:
@@ -103,6 +257,8 @@ class DeltaTable:
 
         self._path.mkdir(parents=True, exist_ok=True)
         self._opened = Open.create(self._path, self._schema, configuration=_CONFIGURATION)
+        delta_sync.flush(self._path, -1, 0)
+        delta_sync.note(self._path, 0)
         return self._opened
 
     def _ours(self, table: Handle) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,10 @@ class DeltaEventStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._locks = path / ".locks"
-        self._tables = {name: DeltaTable(path / name, arrow_schema(columns)) for name, columns in TABLES.items()}
+        self._tables = {
+            name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in ("decisions", "rewards"))
+            for name, columns in TABLES.items()
+        }
         if path.exists():
             foreign = {f.name for f in path.iterdir()} - {*TABLES, ".locks"} if path.is_dir() else {path.name}
             if foreign:
@@ -74,7 +78,8 @@ class DeltaEventStore:
         with self._writing("rewards_apart") as delta:
             offsets = rows["offset"]
             low, high = pc.min(offsets).as_py(), pc.max(offsets).as_py()
-            there = delta.dataset(f'"offset" >= {low} AND "offset" <= {high}').to_table(columns=["producer", "offset"])
+            near = delta.dataset(lambda file: file.may_hold("offset", low, high))
+            there = near.to_table(columns=["producer", "offset"])
             known = set(zip(there["producer"].to_pylist(), there["offset"].to_pylist(), strict=True))
             pairs = zip(rows["producer"].to_pylist(), offsets.to_pylist(), strict=True)
             fresh = rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
@@ -87,32 +92,36 @@ class DeltaEventStore:
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         low, high = window
         wanted = window_of(window, self.head(), columns)
-        files = self._tables["interactions"].dataset(f"seq > {low} AND seq <= {high}")
+        files = self._tables["interactions"].dataset(lambda file: file.may_hold("seq", low + 1, high))
         inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
-        rows = _read(files, inside, list(dict.fromkeys(["seq", *wanted]))).sort_by("seq")
+        rows = _ascending(_read(files, inside, list(dict.fromkeys(["seq", *wanted]))))
         if rows.num_rows != high - low:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return rows.select(wanted)
 
     def since(self, table: Log, offsets: Mapping[str, int]) -> pa.Table:
         producer, offset = pc.field("producer"), pc.field("offset")
-        rest, sql = ~producer.isin(pa.array(offsets, pa.string())), [f"producer <> {_quoted(name)}" for name in offsets]
-        beyond, files = rest, [" AND ".join(sql) or "true"]
+        beyond = ~producer.isin(pa.array(offsets, pa.string()))
         for name, last in offsets.items():
             beyond |= (producer == name) & (offset > last)
-            files.append(f'producer = {_quoted(name)} AND "offset" > {last}')
-        predicate = " OR ".join(f"({part})" for part in files) if offsets else None
-        return _read(self._tables[table].dataset(predicate), beyond).sort_by(
-            [("producer", "ascending"), ("offset", "ascending")]
+        files = self._tables[table].dataset(
+            lambda file: file.may_hold("offset", offsets.get(file.only("producer"), 0) + 1)
         )
+        return _read(files, beyond).sort_by([("producer", "ascending"), ("offset", "ascending")])
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
-        if not event_ids:
-            return INTERACTION_SCHEMA.empty_table().select(["event_id", "decided_at", "closed_by"])
-        # UUIDv7 ids ascend with time: old files hold none of them and are not opened.
-        files = f"event_id >= {_quoted(min(event_ids))} AND event_id <= {_quoted(max(event_ids))}"
-        asked = pc.field("event_id").isin(pa.array(event_ids, pa.string()))
-        return _read(self._tables["interactions"].dataset(files), asked, ["event_id", "decided_at", "closed_by"])
+        columns = ["event_id", "decided_at", "closed_by"]
+        # Ids that ascend with time lie in few files; of random ones each file may hold some.
+        ids = sorted(event_ids)
+        table = self._tables["interactions"]
+        parts = []
+        for file in table.files():
+            asked = _between(ids, file.low.get("event_id"), file.high.get("event_id"))
+            if asked:
+                event_id = pc.field("event_id")
+                near = (event_id >= asked[0]) & (event_id <= asked[-1])
+                parts.append(_read(table.open([file]), near & event_id.isin(pa.array(asked)), columns))
+        return pa.concat_tables(parts) if parts else INTERACTION_SCHEMA.empty_table().select(columns)
 
     def pending(self) -> Pending:
         answers = self._answers(pending_sql.DECISIONS, pending_sql.REWARDS, *pending_sql.OFFSETS)
@@ -154,8 +163,9 @@ class DeltaEventStore:
 
     @contextmanager
     def _writing(self, table: str) -> Iterator[DeltaTable]:
-        with locked(self._locks / f"{table}.lock", f"an append to {table}"):
-            yield self._tables[table]
+        delta = self._tables[table]
+        with delta.writing():
+            yield delta
 
 
 def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = None) -> pa.Table:
@@ -165,5 +175,14 @@ def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = 
         raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _ascending(rows: pa.Table) -> pa.Table:
+    """By seq. Files come in that order, and sorting costs as much as reading them."""
+    seqs = rows["seq"].to_numpy()
+    return rows if (seqs[1:] > seqs[:-1]).all() else rows.sort_by("seq")
+
+
+def _between(ids: Sequence[str], low: str | None, high: str | None) -> Sequence[str]:
+    """Of sorted ids those in low..high."""
+    first = 0 if low is None else bisect_left(ids, low)
+    last = len(ids) if high is None else bisect_right(ids, high)
+    return ids[first:last]
