@@ -356,9 +356,9 @@ class TestViews:
         paths = world.client().get("/openapi.json").json()["paths"]
         predict = paths["/predict"]["post"]
         body = predict["requestBody"]["content"]["application/json"]["schema"]
-        assert [one["$ref"].rpartition("/")[2] for one in body["anyOf"]] == ["PredictBody", "Rewards"]
+        assert [one["$ref"].rpartition("/")[2] for one in body["anyOf"]] == ["PredictBody", "Rewards", "Activations"]
         assert set(predict["responses"]) == {"200", "4XX", "503"}
-        assert set(paths) == {"/", "/predict", "/reward", "/health", "/state", "/metrics"}
+        assert set(paths) == {"/", "/predict", "/reward", "/activate", "/health", "/state", "/metrics"}
 
     def test_state_and_metrics_count(self, world: World) -> None:
         world.promote()
