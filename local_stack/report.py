@@ -69,7 +69,7 @@ def _round(
     greedy = np.eye(bandit.problem.num_actions)[policy.linucb.means(users).argmax(axis=1)]
     served = probabilities(policy.scores(users), None, bandit.serving.epsilon)
     lived = store.query(
-        f"SELECT count(*) AS n, avg(reward) AS mean FROM interactions WHERE policy_version = '{version}'"  # noqa: S608
+        f"SELECT count(*) AS n, avg(reward) AS mean FROM interactions WHERE served AND policy_version = '{version}'"  # noqa: S608
     ).to_pylist()[0]
     windows = [(ref.seq_low, ref.seq_high) for ref in registry.lineage(version).windows]
     return Round(
