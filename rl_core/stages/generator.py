@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rl_core.backends import open_store
 from rl_core.backends.base import EventStore, Window
+from rl_core.backends.conform import conform
 from rl_core.bandit.environment import MovieLensEnvironment, load_environment
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
@@ -149,9 +150,7 @@ class _Generated:
             "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
             "source": pa.repeat("generator", n),
             "served": pa.repeat(True, n),
-            "rollout_stage": pa.nulls(n, pa.string()),
             "schema_version": pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), n),
-            "policy_info": pa.nulls(n, DECISION_SCHEMA.field("policy_info").type),
         }
 
 
@@ -160,4 +159,4 @@ def _lists(values: Any, width: int) -> pa.ListArray:
 
 
 def _table(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
-    return pa.table([columns[name] for name in schema.names], schema=schema)
+    return conform(pa.table({name: columns[name] for name in schema.names if name in columns}), schema)
