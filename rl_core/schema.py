@@ -123,6 +123,7 @@ DECISION_SCHEMA = arrow_schema(DECISION)
 REWARD_SCHEMA = arrow_schema(REWARD)
 INTERACTION_SCHEMA = arrow_schema(INTERACTION)
 REWARD_APART_SCHEMA = arrow_schema(REWARD_APART)
+REJECTED_EVENT_SCHEMA = arrow_schema(REJECTED_EVENT)
 
 BigQueryField = dict[str, str]
 """A TableFieldSchema of BigQuery's REST API: name, type, mode, description."""

@@ -148,6 +148,12 @@ class EventStore(Protocol):
 class JoinableStore(EventStore, Protocol):
     """A store that the joiner of this process reads and writes row by row: the local one. BigQuery joins by itself."""
 
+    def append(self, table: Literal["decisions", "rewards"], rows: pa.Table, rejected: pa.Table | None = None) -> int:
+        """As of every EventStore; `rows` and `rejected` (of REJECTED_EVENT) together have consecutive offsets.
+
+        What is rejected lies in the table `rejected_events` before its offset is passed.
+        """
+
     def append_apart(self, rows: pa.Table) -> None:
         """Rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
 

@@ -11,33 +11,48 @@ import pyarrow as pa
 
 from rl_core.backends.base import Delivery, Topic
 from rl_core.errors import SchemaError
-from rl_core.schema import TABLES, Column, arrow_schema
+from rl_core.schema import REJECTED_EVENT_SCHEMA, TABLES, Column, arrow_schema
 
 _STAMPS = ("received_at", "producer", "offset")
 _MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
 
 
-def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:
-    """The rows of the table called like the topic. Raises SchemaError naming the first offset that doesn't fit."""
+def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> tuple[pa.Table, pa.Table]:
+    """The rows of the table called like the topic; and of `rejected_events`, those that don't fit it."""
     try:
-        return _rows(topic, deliveries, producer)
-    except _MISFITS:
-        for delivery in deliveries:
-            try:
-                row_of(topic, delivery, producer)
-            except SchemaError as error:
-                raise SchemaError(f"{error}; nothing after it is read until this is mended") from error
-        raise
+        return _rows(topic, deliveries, producer), REJECTED_EVENT_SCHEMA.empty_table()
+    except _MISFITS as error:
+        if len(deliveries) == 1:
+            (delivery,) = deliveries
+            return arrow_schema(TABLES[topic]).empty_table(), _rejected(topic, delivery, producer, error)
+    half = len(deliveries) // 2
+    parts = [rows_of(topic, part, producer) for part in (deliveries[:half], deliveries[half:])]
+    rows, rejected = zip(*parts, strict=True)
+    return pa.concat_tables(rows), pa.concat_tables(rejected)
 
 
 def row_of(topic: Topic, delivery: Delivery, producer: str) -> pa.Table:
-    """As `rows_of`, of one delivery."""
+    """One row of the table called like the topic. Raises SchemaError naming the offset."""
     try:
         return _rows(topic, [delivery], producer)
     except _MISFITS as error:
-        raise SchemaError(
-            f"{topic} offset {delivery.offset} on the bus (event_id {delivery.key!r}) doesn't fit the log: {error}"
-        ) from error
+        raise SchemaError(_misfit(topic, delivery, error)) from error
+
+
+def _misfit(topic: Topic, delivery: Delivery, error: Exception) -> str:
+    return f"{topic} offset {delivery.offset} on the bus (event_id {delivery.key!r}) doesn't fit the log: {error}"
+
+
+def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception) -> pa.Table:
+    row = {
+        "kind": topic.removesuffix("s"),
+        "received_at": delivery.received_at,
+        "producer": producer,
+        "offset": delivery.offset,
+        "payload": delivery.payload.decode(errors="replace"),
+        "reason": _misfit(topic, delivery, error),
+    }
+    return pa.Table.from_pylist([row], schema=REJECTED_EVENT_SCHEMA)
 
 
 def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:

@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import orjson
 
 from rl_core.backends import open_bus, open_store
-from rl_core.backends.base import EventStore, MessageBus
+from rl_core.backends.base import JoinableStore, MessageBus
 from rl_core.backends.local.files import write_atomically
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, StoreError
@@ -55,9 +55,12 @@ class Cycle:
 
 
 class EventLogger:
-    """One bandit's logger. Any number may run at once: what one has stored, the others drop."""
+    """One bandit's logger. Any number may run at once: what one has stored, the others drop.
 
-    def __init__(self, bandit: Bandit, bus: MessageBus, store: EventStore) -> None:
+    A message that can't be a row of the log is set apart in `rejected_events`; nothing waits for it.
+    """
+
+    def __init__(self, bandit: Bandit, bus: MessageBus, store: JoinableStore) -> None:
         self._bus = bus
         self._store = store
         self._joiner = open_joiner(bandit, store)
@@ -67,7 +70,6 @@ class EventLogger:
 
         Raises:
             BusError, StoreError: try again; what was done stays done.
-            SchemaError: a message doesn't fit the log; names its offset.
         """
         watermark = self._bus.watermark()
         decisions, rewards = (self._carry(topic) for topic in _TOPICS)
@@ -88,7 +90,11 @@ class EventLogger:
                 raise StoreError(
                     f"{topic} {done + 1}..{target} are gone from the bus {producer} before they were stored"
                 )
-            new += self._store.append(topic, rows_of(topic, deliveries, producer))
+            rows, rejected = rows_of(topic, deliveries, producer)
+            if rejected.num_rows:
+                first = rejected["reason"][0].as_py()
+                _log.error("%d rejected, see the table rejected_events; the first: %s", rejected.num_rows, first)
+            new += self._store.append(topic, rows, rejected)
             done = deliveries[-1].offset
         return new
 
@@ -109,7 +115,7 @@ def drain(bandit: Bandit, settings: Settings) -> Cycle:
     """One cycle by hand: everything acknowledged so far is in the store when this returns. A daemon may run as well."""
     bus = open_bus(bandit, settings)
     try:
-        return EventLogger(bandit, bus, open_store(bandit, settings)).run_once()
+        return EventLogger(bandit, bus, cast(JoinableStore, open_store(bandit, settings))).run_once()
     finally:
         bus.close()
 
@@ -121,9 +127,8 @@ def main(bandit: Bandit, settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     bus = open_bus(bandit, settings)
     try:
-        daemon = _Daemon(
-            EventLogger(bandit, bus, open_store(bandit, settings)), settings.state_dir(bandit) / STATE_FILE
-        )
+        store = cast(JoinableStore, open_store(bandit, settings))
+        daemon = _Daemon(EventLogger(bandit, bus, store), settings.state_dir(bandit) / STATE_FILE)
         _log.info("%s: logging from %s", bandit.name, bus.producer)
         while not stop.is_set():
             stop.wait(daemon.cycle())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from rl_core.backends import open_bus, open_store
 from rl_core.backends.base import JoinableStore, Message, MessageBus
+from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.config import Bandit, Join, Settings
-from rl_core.errors import SchemaError, StoreError
+from rl_core.errors import StoreError
 from rl_core.online.event_logger import EventLogger, drain
 from rl_core.schema import DECISION
 
@@ -107,6 +110,11 @@ def reward(event_id: str, value: float = 4.5) -> Message:
     )
 
 
+def rejected(store: JoinableStore) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = store.query('SELECT * FROM rejected_events ORDER BY kind, "offset"').to_pylist()
+    return rows
+
+
 class TestOneCycle:
     def test_carries_every_value_and_the_buss_stamps(
         self, bus: MessageBus, store: JoinableStore, logger: EventLogger
@@ -117,6 +125,7 @@ class TestOneCycle:
         (row,) = store.since("decisions", {}).to_pylist()
         known = orjson.loads(sent.payload)
         expected = {
+            **dict.fromkeys(column.name for column in DECISION),
             **known,
             "decided_at": datetime.fromisoformat(known["decided_at"]),
             "policy_info": [("why", "é")],
@@ -163,18 +172,58 @@ class TestWhatDoesNotFitTheLog:
             ({"decided_at": "2026-01-01T00:00:00"}, "decided_at has no offset from UTC"),
         ],
     )
-    def test_is_named_by_its_offset_and_nothing_after_it_is_lost(
+    def test_is_set_apart_with_its_reason_and_nothing_waits_for_it(
         self, bus: MessageBus, store: JoinableStore, logger: EventLogger, changes: dict[str, Any], says: str
     ) -> None:
-        bus.publish([decision("a"), decision("b", **changes), decision("c")])
-        with pytest.raises(SchemaError, match=rf"decisions offset 2 on the bus \(event_id 'b'\) doesn't fit.*{says}"):
-            logger.run_once()
-        assert store.last_offset("decisions", bus.producer) == 0
+        bad = decision("b", **changes)
+        _, receipt, _ = bus.publish([decision("a"), bad, decision("c")])
+        assert logger.run_once().decisions == 2
+        assert store.since("decisions", {})["event_id"].to_pylist() == ["a", "c"]
+        (row,) = rejected(store)
+        assert re.search(rf"decisions offset 2 on the bus \(event_id 'b'\) doesn't fit.*{says}", row.pop("reason"))
+        assert row == {
+            "kind": "decision",
+            "received_at": receipt.received_at,
+            "producer": bus.producer,
+            "offset": 2,
+            "payload": bad.payload.decode(),
+        }
+        assert store.last_offset("decisions", bus.producer) == 3
+        assert not logger.run_once()
 
-    def test_no_json_at_all(self, bus: MessageBus, logger: EventLogger) -> None:
-        bus.publish([Message("rewards", "a", b"\xff")])
-        with pytest.raises(SchemaError, match="rewards offset 1 on the bus"):
+    def test_no_json_at_all(self, bus: MessageBus, store: JoinableStore, logger: EventLogger) -> None:
+        bus.publish([Message("rewards", "a", b"\xff"), Message("rewards", "a", b"[1]"), Message("rewards", "a", b"")])
+        logger.run_once()
+        assert [row["payload"] for row in rejected(store)] == ["\ufffd", "[1]", ""]
+        assert store.last_offset("rewards", bus.producer) == 3
+        bus.publish([decision("a"), reward("a")])
+        assert logger.run_once().interactions == 1
+
+    def test_among_many_is_found(self, bus: MessageBus, store: JoinableStore, logger: EventLogger) -> None:
+        bus.publish([decision(str(n), **({"action": None} if n % 700 == 3 else {})) for n in range(3000)])
+        assert logger.run_once().decisions == 2995
+        assert [row["offset"] for row in rejected(store)] == [4, 704, 1404, 2104, 2804]
+
+    def test_is_set_apart_once_though_the_logger_is_killed_before_it_goes_on(
+        self, bus: MessageBus, store: JoinableStore, logger: EventLogger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bus.publish([decision("a"), decision("b", action=None), decision("c", action=None)])
+        append, killed = DeltaTable.append, RuntimeError("killed")
+
+        def until_killed(table: DeltaTable, rows: pa.Table, *stamp: Any) -> None:
+            if "event_id" in rows.column_names:
+                raise killed
+            append(table, rows, *stamp)
+
+        monkeypatch.setattr(DeltaTable, "append", until_killed)
+        with pytest.raises(RuntimeError, match="killed"):
             logger.run_once()
+        monkeypatch.setattr(DeltaTable, "append", append)
+        assert store.last_offset("decisions", bus.producer) == 0
+        assert [row["offset"] for row in rejected(store)] == [2, 3]
+        assert logger.run_once().decisions == 1
+        assert [row["offset"] for row in rejected(store)] == [2, 3]
+        assert store.last_offset("decisions", bus.producer) == 3
 
 
 class TestTheBusAndTheStoreDisagree:

@@ -218,7 +218,12 @@ class TestARowThatBreaksARule:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        bad = {7: {"propensity": 2.0}, 41: {"event_id": "event-12"}, 42: {"event_id": "event-12"}, 99: {"action": 9}}
+        bad: dict[int, Row] = {
+            7: {"propensity": 2.0},
+            41: {"event_id": "event-12"},
+            42: {"event_id": "event-12"},
+            99: {"action": 9},
+        }
         log([_row(seq) | bad.get(seq, {}) for seq in range(1, 101)])
         monkeypatch.setattr(ingester, "PART_ROWS", 33)
         assert ingester.run(lenient, settings, [(0, 50), (50, 100)], tmp_path) == 96
@@ -289,7 +294,7 @@ class TestTooMany:
     def test_name_the_commonest_reason(
         self, bandit: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path
     ) -> None:
-        bad = {3: {"action": 9}, 5: {"reward": 9.0}, 6: {"reward": 9.0}}
+        bad: dict[int, Row] = {3: {"action": 9}, 5: {"reward": 9.0}, 6: {"reward": 9.0}}
         log([_row(seq) | bad.get(seq, {}) for seq in range(1, 11)])
         with pytest.raises(DataError, match=r"3 of 10 .*: 2 as reward must lie in -5\.\.5 \(reward, first at seq 5\)"):
             ingester.run(bandit, settings, [(0, 10)], tmp_path)

@@ -76,7 +76,8 @@ class DeltaTable:
         """
         rows = conform(rows, self._schema)
         with self._changing() as table:
-            self._commit(table, [write(self._path, rows)], {application: version} if application else {})
+            files = [write(self._path, rows)] if rows.num_rows else []
+            self._commit(table, files, {application: version} if application else {})
             if table.version() % _TEND_EVERY == 0:
                 self._tend(table)
 

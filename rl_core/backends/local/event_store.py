@@ -1,4 +1,4 @@
-"""The local event store: four Delta Lake tables in a folder, queried with DuckDB."""
+"""The local event store: Delta Lake tables in a folder, queried with DuckDB."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from rl_core.backends.local import pending_sql
 from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.files import locked
 from rl_core.errors import StoreError
-from rl_core.schema import INTERACTION_SCHEMA, TABLES, arrow_schema
+from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, REJECTED_EVENT_SCHEMA, TABLES, arrow_schema
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
 Log = Literal["decisions", "rewards"]
+_REJECTED = "rejected_events"
 _JOINER = "joiner"  # the application whose transaction version is the head
 
 
@@ -37,26 +38,42 @@ class DeltaEventStore:
         self._locks = path / ".locks"
         self._tables = {
             name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in ("decisions", "rewards"))
-            for name, columns in TABLES.items()
+            for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()
         }
         if path.exists():
-            foreign = {f.name for f in path.iterdir()} - {*TABLES, ".locks"} if path.is_dir() else {path.name}
+            foreign = {f.name for f in path.iterdir()} - {*self._tables, ".locks"} if path.is_dir() else {path.name}
             if foreign:
                 raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
 
-    def append(self, table: Log, rows: pa.Table) -> int:
+    def append(self, table: Log, rows: pa.Table, rejected: pa.Table | None = None) -> int:
         rows = conform(rows, arrow_schema(TABLES[table]))
-        if not rows.num_rows:
+        apart = REJECTED_EVENT_SCHEMA.empty_table() if rejected is None else conform(rejected, REJECTED_EVENT_SCHEMA)
+        if not rows.num_rows + apart.num_rows:
             return 0
-        producer, first, last = span(table, rows)
+        producer, first, last = span(table, _stamps(rows, apart))
         with self._writing(table) as delta:
             known = delta.version_of(producer)
             if first > known + 1:
                 raise gap(table, producer, known, first)
-            fresh = rows.slice(max(0, known + 1 - first))
-            if fresh.num_rows:
-                delta.append(fresh, producer, last)
+            if last <= known:
+                return 0
+            self._reject(apart)
+            fresh = rows.filter(pc.field("offset") > known)
+            delta.append(fresh, producer, last)
         return int(fresh.num_rows)
+
+    def _reject(self, rows: pa.Table) -> None:
+        """Before their offsets are passed: whoever is killed in between finds them there and adds none twice."""
+        if not rows.num_rows:
+            return
+        with self._writing(_REJECTED) as delta:
+            ends = pc.min_max(rows["offset"]).as_py()
+            near = delta.dataset(lambda file: file.may_hold("offset", ends["min"], ends["max"]))
+            columns = ["producer", "kind", "offset"]
+            known = _tuples(near.to_table(columns=columns))
+            fresh = rows.filter(pa.array([one not in known for one in _tuples(rows.select(columns))], pa.bool_()))
+            if fresh.num_rows:
+                delta.append(fresh)
 
     def last_offset(self, table: Log, producer: str) -> int:
         return self._tables[table].version_of(producer)
@@ -173,6 +190,18 @@ def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = 
         return files.to_table(filter=condition, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+
+
+def _stamps(rows: pa.Table, apart: pa.Table) -> pa.Table:
+    """Producer and offset of both, by offset."""
+    stamps = ["producer", "offset"]
+    if not apart.num_rows:
+        return rows.select(stamps)
+    return pa.concat_tables([rows.select(stamps), apart.select(stamps)]).sort_by("offset")
+
+
+def _tuples(rows: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
 def _ascending(rows: pa.Table) -> pa.Table:
