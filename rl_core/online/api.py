@@ -24,12 +24,17 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, Any]:
-    """A pydantic field for each column named, with the column's type and words and the rules that go beyond it."""
+    """A pydantic field for each column named, with the column's type and words and the rules that go beyond it.
+
+    The rule `null` says that null is taken, too, as if the field were left out.
+    """
     by_name = {column.name: column for column in columns}
     fields: dict[str, Any] = {}
     for name, rule in rules.items():
         column = by_name[name]
-        fields[name] = (_PYTHON[column.type], Field(**{"description": column.doc, **rule}))
+        told = {"description": column.doc, **rule}
+        python = _PYTHON[column.type] | None if told.pop("null", False) else _PYTHON[column.type]
+        fields[name] = (python, Field(**told))
     return fields
 
 
@@ -52,16 +57,17 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
             DECISION,
             observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
             event_id={"default": None, "pattern": EVENT_ID},
-            eligible_actions={"default": None, "min_length": 1, "json_schema_extra": indices},
+            eligible_actions={"null": True, "default": None, "min_length": 1, "json_schema_extra": indices},
             subject={"default": None, "pattern": SUBJECT},
         ),
     )
+    parameters: Any = _parameters(bandit) | None
     example = {"instances": [{"observation": [0.0] * dim, "event_id": "order-4711"}]}
     return create_model(
         "PredictBody",
         __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),  # type: ignore[dict-item]
         instances=(list[instance], Field(min_length=1, max_length=bandit.serving.max_instances)),
-        parameters=(_parameters(bandit), Field(default=None)),
+        parameters=(parameters, None),
     )
 
 
@@ -75,7 +81,7 @@ def _reward(bandit: Bandit) -> tuple[type[BaseModel], type[BaseModel]]:
             REWARD,
             event_id={"pattern": EVENT_ID},
             reward={"ge": problem.reward_min, "le": problem.reward_max},
-            observed_at={"default": None, "description": "when the world produced it; now, if left out"},
+            observed_at={"null": True, "default": None, "description": "when the world produced it; now, if left out"},
         ),
     )
     rewards = create_model(
@@ -130,8 +136,19 @@ class RewardAnswer(BaseModel):
 
 class Health(BaseModel):
     status: Literal["ok", "no policy"]
+
+
+class HealthInFull(Health):
+    """Where no token is asked for."""
+
     champion: str | None
     durability: Literal["durable", "best_effort"]
+
+
+class About(HealthInFull):
+    banditloop: Literal["prediction server"]
+    bandit: str
+    routes: dict[str, str]
 
 
 class Latency(BaseModel):
@@ -169,7 +186,29 @@ class Error(BaseModel):
     error: str = Field(description="what was got, the rule, the next step")
 
 
-REFUSED: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Error, "description": "the request breaks a rule; nothing of it was logged"},
-    "503": {"model": Error, "description": "no policy yet, or the log did not take it in time; send it again"},
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"model": Error, "description": description}
+
+
+LIMITED: Responses = {
+    408: _error("the request was not here whole within serving.request_timeout_s; the connection is closed"),
+    431: _error("request line and headers are too long; the connection is closed"),
+}
+UNAUTHORIZED: Responses = {
+    401: {
+        **_error("the token is missing or another one; only where the server has one (BANDIT_SERVER_TOKEN)"),
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
+    }
+}
+REFUSED: Responses = {
+    400: _error("the request breaks a rule; nothing of it was logged"),
+    413: _error("the body is longer than serving.max_body_bytes"),
+    "4XX": _error("as 400"),
+    503: {
+        **_error("no policy yet, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+    },
 }

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,28 +43,43 @@ def build_app(
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, Exception: _defect},
     )
+    secured = _Secured(token is not None)
     predict_body, reward_body, activate_body = api.bodies(bandit)
     app.post(
         container.predict_route,
         summary="Choose an action for each instance; the same event_id again gets the same answer. Takes rewards and "
         "activations, too",
         response_model=api.PredictAnswer | api.RewardAnswer,
-        responses=api.REFUSED,
+        **secured.route(api.REFUSED),
     )(_documented(predict_body))
     app.post(
         "/reward",
         summary="Take rewards, one or many, for decisions made before",
         response_model=api.RewardAnswer,
-        responses=api.REFUSED,
+        **secured.route(api.REFUSED),
     )(_documented(reward_body))
     app.post(
         "/activate",
         summary="Take the event ids of deferred decisions whose answer was used: they train, the others never do",
         response_model=api.RewardAnswer,
-        responses=api.REFUSED,
+        **secured.route(api.REFUSED),
     )(_documented(activate_body))
-    _add_views(app, bandit, container, service)
+    _add_views(app, bandit, container, service, secured)
     return HotRoutes(app, bandit.serving, service, container.predict_route, container.health_route, token)
+
+
+@dataclass(frozen=True)
+class _Secured:
+    """Whether a token is asked for, told to OpenAPI; `HotRoutes` asks for it."""
+
+    by_token: bool
+
+    def route(self, responses: api.Responses) -> dict[str, Any]:
+        """The arguments with which a route is documented."""
+        if not self.by_token:
+            return {"responses": api.LIMITED | responses}
+        bearer = HTTPBearer(auto_error=False, description="the server's BANDIT_SERVER_TOKEN")
+        return {"responses": api.LIMITED | api.UNAUTHORIZED | responses, "dependencies": [Security(bearer)]}
 
 
 def _documented(body_type: Any) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -74,27 +91,41 @@ def _documented(body_type: Any) -> Callable[..., Coroutine[Any, Any, None]]:
     return endpoint
 
 
-def _add_views(app: FastAPI, bandit: Bandit, container: ServingContainer, service: Callable[[], Service]) -> None:
+def _add_views(
+    app: FastAPI, bandit: Bandit, container: ServingContainer, service: Callable[[], Service], secured: _Secured
+) -> None:
+    health_model = api.Health if secured.by_token else api.HealthInFull
+
     @app.get(
         container.health_route,
         summary="200 while a policy is served, else 503: what Vertex AI asks before it sends traffic",
-        responses={200: {"model": api.Health}, 503: {"model": api.Health}},
+        responses=api.LIMITED | {200: {"model": health_model}, 503: {"model": health_model}},
     )
     async def health() -> Response:
         found = service().health()
         # Vertex AI deploys only what is healthy, and startup deploys the server before it has trained a policy.
         ready = found["champion"] or (container.http_port is not None and service().vacant)
-        return _json(found, 200 if ready else 503)
+        content = {"status": found["status"]} if secured.by_token else found  # strangers may ask here
+        return _json(content, 200 if ready else 503)
 
-    @app.get("/state", summary="Always 200 while the process is up", responses={200: {"model": api.State}})
+    @app.get(
+        "/state",
+        summary="Always 200 while the process is up",
+        **secured.route({200: {"model": api.State}}),
+    )
     async def state() -> Response:
         return _json(service().state())
 
-    @app.get("/metrics", summary="Counters in Prometheus text format")
+    @app.get(
+        "/metrics",
+        summary="Counters in Prometheus text format",
+        response_class=Response,
+        **secured.route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}),
+    )
     async def metrics() -> Response:
         return Response(prometheus(service().state()), media_type="text/plain; version=0.0.4")
 
-    @app.get("/", summary="What this is")
+    @app.get("/", summary="What this is", **secured.route({200: {"model": api.About}}))
     async def about() -> Response:
         routes = {
             "predict": f"POST {container.predict_route}",

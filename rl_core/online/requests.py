@@ -173,6 +173,7 @@ def _eligible(value: object, where: str, problem: Problem) -> list[int]:
     rule = f"list action indices of 0..{last} ({problem.action_set_version}), at least one, each once"
     if not isinstance(value, list) or not value:
         raise SchemaError(f"{where} is {_shown(value)}; {rule}, or leave it out for all")
+    value = [int(action) if type(action) is float and action.is_integer() else action for action in value]
     for j, action in enumerate(value):
         if type(action) is not int or not 0 <= action <= last:
             raise SchemaError(f"{where}[{j}] is {_shown(action)}; {rule}")
