@@ -165,18 +165,21 @@ class TestTheLogger:
     def test_writes_what_was_published(self, world: World, logger_url: str) -> None:
         publisher = PubSubPublisher(world.clients, deadline_s=5.0)
         reward = orjson.dumps({"event_id": "a", "reward": 4.5, "observed_at": AT.isoformat()})
-        receipts = publisher.publish([Message("decisions", "a", decision("a")), Message("rewards", "a", reward)])
+        activation = orjson.dumps({**orjson.loads(reward), "activation": True})
+        messages = [Message("rewards", "a", reward), Message("rewards", "a", activation)]
+        receipts = publisher.publish([Message("decisions", "a", decision("a")), *messages])
         name = publisher.producer
         publisher.close()
         eventually(world.delivered)
         [row] = [row for row in world.rows("decisions") if row["producer"] == name]
         assert (row["event_id"], row["offset"], row["received_at"]) == ("a", 1, receipts[0].received_at)
-        [row] = [row for row in world.rows("rewards") if row["producer"] == name]
-        assert (row["reward"], row["offset"]) == (4.5, 1)
+        assert (row["deferred"], row["subject"]) == (True, "text")
+        rows = sorted((row for row in world.rows("rewards") if row["producer"] == name), key=lambda r: r["offset"])
+        assert [(row["reward"], row["offset"], row["activation"]) for row in rows] == [(4.5, 1, None), (4.5, 2, True)]
         heartbeats = sorted((row for row in world.rows("heartbeats") if row["producer"] == name), key=lambda r: r["at"])
         assert [(row["decisions"], row["rewards"], row["ended"]) for row in heartbeats] == [
             (0, 0, False),
-            (1, 1, True),
+            (1, 2, True),
         ]
         assert all(row["at"] <= row["published_at"] <= row["stored_at"] for row in heartbeats)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rl_core.backends.gcp import rows as convert
 from rl_core.backends.gcp import tables
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.event_store import BigQueryEventStore
+from rl_core.backends.gcp.joiner import SqlJoiner
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
 from rl_core.schema import DECISION, DECISION_SCHEMA, TABLES, bigquery_schema
@@ -99,6 +101,28 @@ class TestTables:
         tables.ensure_tables(clients)
         found = clients.bigquery.get_table(clients.names.table("decisions"))
         assert {field.name for field in found.schema} == {column.name for column in DECISION}
+
+    def test_that_are_older_than_a_column_are_joined_with_what_comes_later(
+        self, clients: GoogleClients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        added = {"deferred", "subject", "activation"}
+        with monkeypatch.context() as older:
+            for name, kind in tables.KINDS.items():
+                columns = tuple(column for column in kind.columns if column.name not in added)
+                older.setitem(tables.KINDS, name, replace(kind, columns=columns))
+            tables.ensure_tables(clients)
+        store = BigQueryEventStore(clients)
+        store.stream("decisions", decisions(decision("a", 0)))  # nulls are left out: these are rows of an older writer
+        store.stream("rewards", rewards(reward("b", 1)))
+        tables.ensure_tables(clients)
+        store.stream("decisions", decisions(decision("b", 0, 2, deferred=True), decision("c", 0, 3, deferred=True)))
+        SqlJoiner(clients.bandit, store).run(at(9999))
+        found = store.interactions((0, 3), ["event_id", "closed_by", "deferred"]).to_pylist()
+        assert [tuple(row.values()) for row in found] == [
+            ("a", "timeout", None),
+            ("b", "reward", True),
+            ("c", "unactivated", True),
+        ]
 
     def test_in_another_location_are_an_error_with_the_setting(self, cloud: Cloud, clients: GoogleClients) -> None:
         tables.ensure_tables(clients)
