@@ -161,10 +161,16 @@ class JoinableStore(EventStore, Protocol):
         """Every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
-        """event_id, decided_at, closed_by of those of the decisions that are closed."""
+        """event_id, decided_at, received_at, closed_by of those of the decisions that are closed."""
 
     def pending(self) -> Pending:
         """What the joiner has not dealt with yet."""
+
+    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> None:
+        """Under the joiner's lock: up to these offsets by producer all is dealt with, and `pending` may skip it."""
+
+    def revision(self) -> int:
+        """Another number once rows were taken away that a joiner may hold in memory."""
 
     def joiner_lock(self) -> AbstractContextManager[None]:
         """Held by the one process that joins; waits for its turn."""

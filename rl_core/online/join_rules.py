@@ -3,7 +3,8 @@
 of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
 a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
 a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
-the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision
+the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
+after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
 close_early closes at the first reward on time
 a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
 closes `unactivated`, which is as good as unserved, and keeps its seq
@@ -15,7 +16,7 @@ speaks for it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -43,6 +44,13 @@ class _Reward(NamedTuple):
     activation: bool | None
 
 
+class Span(NamedTuple):
+    """When a reward is on time, in microseconds since 1970."""
+
+    first: int
+    last: int
+
+
 @dataclass(slots=True)
 class _Open:
     """`rewards` are activations, too."""
@@ -50,13 +58,13 @@ class _Open:
     rows: pa.Table
     row: int
     stamp: tuple[int, str, int]
-    deadline: int
+    span: Span
     by_job: bool
     deferred: bool
     rewards: list[_Reward] = field(default_factory=list)
 
     def in_time(self, reward: _Reward) -> bool:
-        return reward.received_at <= self.deadline
+        return self.span.first <= reward.received_at <= self.span.last
 
     @property
     def used(self) -> bool:
@@ -70,13 +78,14 @@ class _Open:
     def closes(self, passed: int, early: bool) -> bool:
         if self.by_job:
             return any(not reward.activation for reward in self.rewards)
-        return self.deadline < passed or (early and self.winner is not None)
+        return max(self.span.last, self.stamp[0]) < passed or (early and self.winner is not None)
 
 
 class Closed(NamedTuple):
-    """What the lookup knows of a closed decision; decided_at in microseconds since 1970."""
+    """What the lookup knows of a closed decision; times in microseconds since 1970."""
 
     decided_at: int
+    received_at: int
     closed_by: str
 
 
@@ -102,6 +111,12 @@ class JoinRules:
     def open(self) -> int:
         return len(self._open)
 
+    def dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """Of the offsets read so far by producer, those up to which nothing is open or waits."""
+        held = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
+        parts = [*(one.rewards for one in self._open.values()), *self._waiting.values()]
+        return _below(decisions, held), _below(rewards, ((r.producer, r.offset) for part in parts for r in part))
+
     def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
         """The event ids among these rows that may belong to a closed decision."""
         return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
@@ -124,7 +139,7 @@ class JoinRules:
             winner = one.winner
             won.append((one, winner))
             others = (reward for reward in one.rewards if reward is not winner)
-            apart += [(reward, _lost(reward, one.in_time(reward), "reward")) for reward in others]
+            apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
         apart += [(reward, "unknown") for reward in self._given_up(passed)]
         return Joined(self._interactions(won, now), _apart(apart))
 
@@ -140,7 +155,11 @@ class JoinRules:
                 by_job = not producer.startswith(BUS_PREFIX)
                 rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
                 defers = bool(deferred) and not by_job
-                self._open[event_id] = _Open(decisions, row, stamp, decided_at + self._wait, by_job, defers, rewards)
+                span = self._span(decided_at, received_at)
+                self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards)
+
+    def _span(self, decided_at: int, received_at: int) -> Span:
+        return Span(received_at - self._wait, decided_at + self._wait)
 
     def _hand_out(self, rewards: pa.Table, closed: Mapping[str, Closed]) -> list[tuple[_Reward, str]]:
         """Each reward to its decision, or to those that wait for one; returns those that come after the close."""
@@ -150,8 +169,8 @@ class JoinRules:
                 self._open[reward.event_id].rewards.append(reward)
             elif reward.event_id in closed:
                 known = closed[reward.event_id]
-                on_time = reward.received_at <= known.decided_at + self._wait
-                apart.append((reward, _lost(reward, on_time, known.closed_by)))
+                span = self._span(known.decided_at, known.received_at)
+                apart.append((reward, _lost(reward, span, known.closed_by)))
             else:
                 self._waiting.setdefault(reward.event_id, []).append(reward)
         return apart
@@ -188,11 +207,21 @@ class JoinRules:
         return pa.concat_tables(parts).sort_by(order).cast(INTERACTION_SCHEMA.remove(0))
 
 
-def _lost(reward: _Reward, on_time: bool, closed_by: str) -> str:
+def _lost(reward: _Reward, span: Span, closed_by: str) -> str:
     """Why a reward that its decision was not closed with is set apart."""
+    if reward.received_at < span.first:
+        return "unknown"
+    on_time = reward.received_at <= span.last
     if on_time and reward.activation:
         return "activation"
     return "duplicate" if on_time and closed_by == "reward" else "late"
+
+
+def _below(read: Mapping[str, int], held: Iterable[tuple[str, int]]) -> dict[str, int]:
+    done = dict(read)
+    for producer, offset in held:
+        done[producer] = min(done.get(producer, 0), offset - 1)
+    return done
 
 
 def _micros(at: datetime) -> int:

@@ -5,6 +5,7 @@ All state is in the store. A process killed anywhere leaves what is closed close
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,8 @@ from rl_core.online.join_rules import Closed, JoinRules
 if TYPE_CHECKING:
     from rl_core.backends.gcp.event_store import BigQueryEventStore
 
+_NOTE_EVERY_S = 30.0  # a restarted joiner looks again at what came since
+
 
 class StoreJoiner:
     """The rules over an event store; keeps what is open in memory between runs, as long as nobody else joins."""
@@ -25,13 +28,15 @@ class StoreJoiner:
         self._bandit = bandit
         self._store = store
         self._rules: JoinRules | None = None
-        self._head = 0
+        self._head = self._revision = 0
+        self._noted = float("-inf")
         self._offsets: dict[str, dict[str, int]] = {}
 
     def run(self, watermark: datetime | None) -> JoinRun:
         with self._store.joiner_lock():
             rules, self._rules = self._rules, None
-            if rules is None or self._store.head() != self._head:
+            here = (self._store.head(), self._store.revision())
+            if rules is None or here != (self._head, self._revision):
                 rules, new = self._recover()
             else:
                 new = self._arrived()
@@ -43,11 +48,14 @@ class StoreJoiner:
             self._store.append_apart(joined.apart)
             self._head += count
             self._rules = rules
+            if time.monotonic() - self._noted > _NOTE_EVERY_S:
+                self._store.note_dealt(*rules.dealt(self._offsets["decisions"], self._offsets["rewards"]))
+                self._noted = time.monotonic()
         return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
 
     def _recover(self) -> tuple[JoinRules, Pending]:
         pending = self._store.pending()
-        self._head = self._store.head()
+        self._head, self._revision = self._store.head(), self._store.revision()
         self._offsets = {"decisions": dict(pending.decision_offsets), "rewards": dict(pending.reward_offsets)}
         return JoinRules(self._bandit.join, self._bandit.problem.reward_default), pending
 
@@ -75,6 +83,6 @@ def join_pending(bandit: Bandit, store: EventStore, watermark: datetime | None =
 
 
 def _closed(rows: pa.Table) -> dict[str, Closed]:
-    columns = (rows["event_id"], rows["decided_at"].cast(pa.int64()), rows["closed_by"])
-    known = zip(*(column.to_pylist() for column in columns), strict=True)
-    return {event_id: Closed(decided_at, closed_by) for event_id, decided_at, closed_by in known}
+    times = (rows[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
+    known = zip(*(column.to_pylist() for column in (rows["event_id"], *times, rows["closed_by"])), strict=True)
+    return {event_id: Closed(*values) for event_id, *values in known}

@@ -49,7 +49,7 @@ def data_of(table: Path, version: int) -> Path:
     import json
 
     actions = [json.loads(line) for line in commit(table, version).read_text().splitlines()]
-    return next(table / action["add"]["path"] for action in actions if "add" in action)
+    return table / next(str(action["add"]["path"]) for action in actions if "add" in action)
 
 
 def tear_commit(table: Path, version: int) -> None:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from rl_core.backends.base import Pending, Window
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.local import pending_sql
+from rl_core.backends.local import dealt, pending_sql
+from rl_core.backends.local.dealt import Dealt
 from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.files import locked
 from rl_core.errors import StoreError
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 Log = Literal["decisions", "rewards"]
 _REJECTED = "rejected_events"
-_JOINER = "joiner"  # the application whose transaction version is the head
+_JOINER = "joiner"  # the application whose transaction version is the head; of rewards_apart, how many there have been
+FORGOTTEN = "forgotten"  # how often rows were taken away that a joiner may hold in memory
 
 
 class DeltaEventStore:
@@ -41,7 +43,8 @@ class DeltaEventStore:
             for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()
         }
         if path.exists():
-            foreign = {f.name for f in path.iterdir()} - {*self._tables, ".locks"} if path.is_dir() else {path.name}
+            names = {file.name for file in path.iterdir()} if path.is_dir() else {path.name}
+            foreign = {name for name in names - {*self._tables, dealt.NOTE} if not name.startswith(".")}
             if foreign:
                 raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
 
@@ -101,7 +104,7 @@ class DeltaEventStore:
             pairs = zip(rows["producer"].to_pylist(), offsets.to_pylist(), strict=True)
             fresh = rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
             if fresh.num_rows:
-                delta.append(fresh)
+                delta.append(fresh, _JOINER, delta.version_of(_JOINER) + fresh.num_rows)
 
     def head(self) -> int:
         return self._tables["interactions"].version_of(_JOINER)
@@ -127,7 +130,9 @@ class DeltaEventStore:
         return _read(files, beyond).sort_by([("producer", "ascending"), ("offset", "ascending")])
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
-        columns = ["event_id", "decided_at", "closed_by"]
+        return self._closed(event_ids, ["event_id", "decided_at", "received_at", "closed_by"])
+
+    def _closed(self, event_ids: Sequence[str], columns: list[str]) -> pa.Table:
         # Ids that ascend with time lie in few files; of random ones each file may hold some.
         ids = sorted(event_ids)
         table = self._tables["interactions"]
@@ -141,27 +146,56 @@ class DeltaEventStore:
         return pa.concat_tables(parts) if parts else INTERACTION_SCHEMA.empty_table().select(columns)
 
     def pending(self) -> Pending:
-        answers = self._answers(pending_sql.DECISIONS, pending_sql.REWARDS, *pending_sql.OFFSETS)
-        decisions, rewards, decision_offsets, reward_offsets = answers
+        done = self.dealt()
+        some = {} if done is None else self._beyond(done)
+        queries = (pending_sql.DECISIONS, pending_sql.REWARDS, *pending_sql.OFFSETS)
+        decisions, rewards, *offsets = self._answers(*queries, instead=some)
+        decision_offsets, reward_offsets = (dict(zip(*rows.to_pydict().values(), strict=True)) for rows in offsets)
         return Pending(
             conform(decisions.cast(arrow_schema(TABLES["decisions"])), arrow_schema(TABLES["decisions"])),
             conform(rewards.cast(arrow_schema(TABLES["rewards"])), arrow_schema(TABLES["rewards"])),
-            dict(zip(*(column.to_pylist() for column in decision_offsets.columns), strict=True)),
-            dict(zip(*(column.to_pylist() for column in reward_offsets.columns), strict=True)),
+            decision_offsets if done is None else {**done.decisions, **decision_offsets},
+            reward_offsets if done is None else {**done.rewards, **reward_offsets},
         )
+
+    def dealt(self) -> Dealt | None:
+        """The joiner's last note, if the tables still hold what it rests on."""
+        done = dealt.read(self._path)
+        if done and (self.head() < done.head or self._tables["rewards_apart"].version_of(_JOINER) < done.apart):
+            dealt.remove(self._path)
+            return None
+        return done
+
+    def _beyond(self, done: Dealt) -> dict[str, Any]:
+        """Of each table what matters to rows beyond the offsets that are dealt with."""
+        decisions, rewards = self.since("decisions", done.decisions), self.since("rewards", done.rewards)
+        ids = list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()})
+        closed = self._closed(ids, ["event_id", "reward", "reward_observed_at", "reward_received_at"])
+        first = pc.min(rewards["offset"]).as_py()
+        apart = self._tables["rewards_apart"].dataset(
+            lambda file: rewards.num_rows > 0 and file.may_hold("offset", first)
+        )
+        return {"decisions": decisions, "rewards": rewards, "interactions": closed, "rewards_apart": apart}
+
+    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> None:
+        apart = self._tables["rewards_apart"].version_of(_JOINER)
+        dealt.write(self._path, Dealt(dict(decisions), dict(rewards), self.head(), apart))
+
+    def revision(self) -> int:
+        return self._tables["interactions"].version_of(FORGOTTEN)
 
     def query(self, sql: str) -> pa.Table:
         return self._answers(sql)[0]
 
-    def _answers(self, *queries: str) -> list[pa.Table]:
-        """All from the same version of each table."""
+    def _answers(self, *queries: str, instead: Mapping[str, Any] | None = None) -> list[pa.Table]:
+        """All from the same version of each table, or from what is given instead of it."""
         import duckdb
 
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET threads = 2")
             for name, table in self._tables.items():
                 if any(re.search(rf"\b{name}\b", sql) for sql in queries):
-                    connection.register(name, table.dataset())
+                    connection.register(name, instead[name] if instead else table.dataset())
             answers = []
             for sql in queries:
                 try:

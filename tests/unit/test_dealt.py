@@ -1,0 +1,94 @@
+"""A restarted joiner begins where the note says; a note that is lost or counts no more costs time alone."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rl_core.backends.base import Pending
+from rl_core.backends.local import dealt, delta_sync
+from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.config import Bandit, Join
+from rl_core.online.joiner import StoreJoiner
+from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
+
+
+@pytest.fixture
+def bandit(movielens: Bandit) -> Bandit:
+    return movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
+
+
+def filled(path: Path, bandit: Bandit, seed: int) -> DeltaEventStore:
+    """A log of two producers, joined now and then; some of it is open, some waits."""
+    chance, store = random.Random(seed), DeltaEventStore(path)
+    joiner = StoreJoiner(bandit, store)
+    offsets = {("decisions", BUS): 0, ("rewards", BUS): 0, ("decisions", JOB): 0, ("rewards", JOB): 0}
+    for second in range(0, 40, 4):
+        for producer in (BUS, JOB):
+            made, earned = [], []
+            for k in range(chance.randint(1, 3)):
+                offsets["decisions", producer] += 1
+                made.append(decision(f"{producer}-{second}-{k}", second, offsets["decisions", producer], producer))
+            for _ in range(chance.randint(1, 4)):
+                offsets["rewards", producer] += 1
+                event = f"{producer}-{chance.randrange(0, second + 8, 4)}-{chance.randint(0, 2)}"
+                earned.append(reward(event, second + 1, offsets["rewards", producer], producer=producer))
+            store.append("decisions", decisions(*made))
+            store.append("rewards", rewards(*earned))
+        if chance.random() < 0.7:
+            joiner._noted = float("-inf")
+            joiner.run(at(second))
+    return store
+
+
+def same(one: Pending, other: Pending) -> bool:
+    return (
+        one.decisions.equals(other.decisions)
+        and one.rewards.equals(other.rewards)
+        and (one.decision_offsets, one.reward_offsets) == (other.decision_offsets, other.reward_offsets)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_pending_is_the_same_without_the_note(tmp_path: Path, bandit: Bandit, seed: int) -> None:
+    store = filled(tmp_path / "store", bandit, seed)
+    noted = store.pending()
+    assert store.dealt() is not None
+    dealt.remove(tmp_path / "store")
+    assert same(noted, store.pending())
+    assert noted.decisions.num_rows > 0
+    assert noted.rewards.num_rows > 0
+
+
+def test_the_note_moves_on_with_what_is_closed(tmp_path: Path, bandit: Bandit) -> None:
+    store = DeltaEventStore(tmp_path / "store")
+    store.append("decisions", decisions(*(decision(f"e{n}", n, n) for n in range(1, 6))))
+    store.append("rewards", rewards(reward("e3", 4, 1), reward("nobody", 99, 2)))
+    StoreJoiner(bandit, store).run(at(3 + WAIT_S + 0.5))
+    assert store.dealt() == dealt.Dealt({BUS: 3}, {BUS: 1}, 3, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"head": 1}'])
+def test_a_damaged_note_is_none(tmp_path: Path, bandit: Bandit, content: bytes) -> None:
+    store = filled(tmp_path / "store", bandit, 1)
+    expected = store.pending()
+    (tmp_path / "store" / dealt.NOTE).write_bytes(content)
+    assert same(DeltaEventStore(tmp_path / "store").pending(), expected)
+
+
+def test_a_note_ahead_of_a_cut_log_is_dropped_for_good(tmp_path: Path, bandit: Bandit) -> None:
+    store = filled(tmp_path / "store", bandit, 2)
+    table = tmp_path / "store" / "interactions"
+    last = max(int(file.stem) for file in delta_sync.log_of(table).glob("*[0-9].json"))
+    commit = delta_sync.log_of(table) / f"{last:020d}.json"
+    commit.write_bytes(b"")
+    delta_sync.note(table, last - 1)
+    cut = DeltaEventStore(tmp_path / "store")
+    assert cut.head() < store.dealt().head if store.dealt() else True
+    pending = cut.pending()
+    assert not (tmp_path / "store" / dealt.NOTE).exists()
+    shutil.rmtree(table / next(table.glob(".torn-*")).name)
+    assert same(pending, DeltaEventStore(tmp_path / "store").pending())
