@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_core.backends.local.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
+from rl_core.errors import StoreError
 from rl_core.online.join_rules import Closed, JoinRules
 from rl_core.online.joiner import join_pending
 from rl_core.schema import TABLES, arrow_schema
@@ -73,6 +75,26 @@ def test_deferred_decisions_close_as_in_the_model_whenever_they_are_read(
 
 def _micros(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def test_after_a_crash_an_activation_that_looks_like_the_reward_is_not_taken_for_it(
+    movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bandit = movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
+    store = DeltaEventStore(tmp_path / "store")
+    store.append("decisions", decisions(decision("a", 0, deferred=True)))
+    store.append("rewards", rewards(activation("a", 1, 1), reward("a", 1, 2, 0.0)))
+
+    def fail(_: pa.Table) -> None:
+        raise StoreError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "append_apart", fail)
+        with pytest.raises(StoreError, match="killed"):
+            join_pending(bandit, store, at(20))
+    join_pending(bandit, store, at(20))
+    found = store.query('SELECT "offset", activation, reason FROM rewards_apart').to_pylist()
+    assert found == [{"offset": 1, "activation": True, "reason": "activation"}]
 
 
 def test_a_log_written_before_the_columns_is_read_appended_to_and_joined(
