@@ -199,6 +199,8 @@ class Rows:
             return producer
         if field.nullable and n % 2 == 0:
             return None
+        if field.name == "activation":
+            return n % 3 == 0
         if field.type == pa.timestamp("us", tz="UTC"):
             return self.START + timedelta(microseconds=1_000_003 * n)
         values = {

@@ -51,7 +51,7 @@ class TestClosed:
         store.append_interactions(rows.interactions(4))
         ids = rows.interactions(4)["event_id"].to_pylist()
         found = store.closed([ids[2], ids[0], "unknown"])
-        assert found.column_names == ["event_id", "decided_at", "closed_by"]
+        assert found.column_names == ["event_id", "decided_at", "received_at", "closed_by"]
         assert set(found["event_id"].to_pylist()) == {ids[0], ids[2]}
         assert store.closed([]).num_rows == 0
 

@@ -113,7 +113,8 @@ class TestSameAsTheRules:
                     store.stream("rewards", rewards(*earned))
                 joined = rules.step(decisions(*made), rewards(*earned), closed, passed, START)
                 for row in joined.interactions.to_pylist():
-                    closed[row["event_id"]] = Closed(_micros(row["decided_at"]), row["closed_by"])
+                    times = (_micros(row[name]) for name in ("decided_at", "received_at"))
+                    closed[row["event_id"]] = Closed(*times, row["closed_by"])
                     expected.append(row)
                 apart |= {(row["producer"], row["offset"], row["reason"]) for row in joined.apart.to_pylist()}
                 run = joiner.run(passed)

@@ -42,14 +42,19 @@ class World:
         joined = self.joiner.step(decisions(*made), rewards(*earned), self.closed, passed, at(1000))
         for row in joined.interactions.to_pylist():
             assert row["event_id"] not in self.closed
-            micros = (row["decided_at"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-            self.closed[row["event_id"]] = Closed(micros, row["closed_by"])
+            self.closed[row["event_id"]] = Closed(
+                _micros(row["decided_at"]), _micros(row["received_at"]), row["closed_by"]
+            )
         self.interactions += joined.interactions.to_pylist()
         self.apart += [(row["offset"], row["reason"]) for row in joined.apart.to_pylist()]
         return joined
 
     def outcome(self) -> dict[str, float]:
         return {row["event_id"]: row["reward"] for row in self.interactions}
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 class TestADecisionCloses:

@@ -68,7 +68,7 @@ def test_deferred_decisions_close_as_in_the_model_whenever_they_are_read(
         for row in joined.interactions.to_pylist():
             assert row["served"] == (row["closed_by"] != "unactivated")
             assert row["reward"] == (EARNED if row["closed_by"] == "reward" else DEFAULT)
-            known[row["event_id"]] = Closed(_micros(row["decided_at"]), row["closed_by"])
+            known[row["event_id"]] = Closed(_micros(row["decided_at"]), _micros(row["received_at"]), row["closed_by"])
         apart |= {(row["offset"], row["reason"]) for row in joined.apart.to_pylist()}
     assert ({key: one.closed_by for key, one in known.items()}, apart) == model(deferred, events)
 

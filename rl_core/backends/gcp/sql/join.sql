@@ -34,7 +34,7 @@ SET (first_id, last_id) = (
 );
 
 CREATE TEMP TABLE closed AS
-SELECT event_id, decided_at, closed_by, reward, reward_observed_at, reward_received_at
+SELECT event_id, decided_at, received_at, closed_by, reward, reward_observed_at, reward_received_at
 FROM interactions
 WHERE event_id BETWEEN first_id AND last_id
   AND event_id IN (SELECT event_id FROM made UNION ALL SELECT event_id FROM earned);
@@ -59,14 +59,16 @@ timed AS (
     COALESCE(u.activation, FALSE) AS activates,
     m.event_id IS NOT NULL AND c.event_id IS NULL AS is_open,
     c.closed_by,
-    UNIX_MICROS(u.received_at) - UNIX_MICROS(COALESCE(c.decided_at, m.decided_at)) <= @wait_us AS on_time,
+    UNIX_MICROS(COALESCE(c.received_at, m.received_at)) - UNIX_MICROS(u.received_at) > @wait_us AS too_early,
+    UNIX_MICROS(u.received_at) - UNIX_MICROS(COALESCE(c.decided_at, m.decided_at)) <= @wait_us
+      AND UNIX_MICROS(COALESCE(c.received_at, m.received_at)) - UNIX_MICROS(u.received_at) <= @wait_us AS on_time,
     STARTS_WITH(u.producer, 'bus-') AND COALESCE(u.received_at < @given_up_before, FALSE) AS given_up
   FROM unused AS u
   LEFT JOIN closed AS c ON c.event_id = u.event_id
   LEFT JOIN made AS m ON m.event_id = u.event_id
 )
 SELECT
-  event_id, reward, observed_at, activation, received_at, producer, `offset`, activates, is_open, closed_by, on_time,
+  event_id, reward, observed_at, activation, received_at, producer, `offset`, activates, is_open, closed_by, too_early, on_time,
   MIN(IF(given_up, 1, 0)) OVER (PARTITION BY event_id) = 1 AS unknown,
   ROW_NUMBER() OVER (PARTITION BY event_id, on_time, activates ORDER BY producer, `offset`) AS place
 FROM timed;
@@ -78,7 +80,8 @@ SELECT
   m.*,
   CASE
     WHEN NOT STARTS_WITH(m.producer, 'bus-') THEN COALESCE(j.rewards, 0) > 0
-    ELSE COALESCE(m.decided_at < @given_up_before, FALSE) OR (@close_early AND COALESCE(j.on_time, 0) > 0)
+    ELSE COALESCE(m.decided_at < @given_up_before AND m.received_at < @watermark, FALSE)
+      OR (@close_early AND COALESCE(j.on_time, 0) > 0)
   END AS closes,
   COALESCE(m.deferred, FALSE) AND STARTS_WITH(m.producer, 'bus-') AND COALESCE(j.uses, 0) = 0 AS unused
 FROM made AS m
@@ -94,6 +97,7 @@ CREATE TEMP TABLE fates AS
 SELECT
   j.event_id, j.reward, j.observed_at, j.activation, j.received_at, j.producer, j.`offset`,
   CASE
+    WHEN j.too_early AND (j.closed_by IS NOT NULL OR o.closes) THEN 'unknown'
     WHEN j.activates AND j.on_time AND (j.closed_by IS NOT NULL OR o.closes) THEN 'activation'
     WHEN j.closed_by IS NOT NULL THEN IF(j.on_time AND j.closed_by = 'reward', 'duplicate', 'late')
     WHEN j.is_open AND NOT o.closes THEN NULL
