@@ -51,7 +51,7 @@ def schemathesis(site: Site, folder: Path, *options: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("token", "phases", "cases"), [(None, "examples,fuzzing", 150), (TOKEN, "examples,coverage,fuzzing", 300)]
+    ("token", "phases", "cases"), [(None, "examples,fuzzing", 100), (TOKEN, "examples,coverage,fuzzing", 300)]
 )
 def test_every_answer_is_as_documented(site: Site, tmp_path: Path, token: str | None, phases: str, cases: int) -> None:
     server = site.serve(**({"BANDIT_SERVER_TOKEN": token} if token else {}))

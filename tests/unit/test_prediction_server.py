@@ -357,7 +357,7 @@ class TestViews:
         predict = paths["/predict"]["post"]
         body = predict["requestBody"]["content"]["application/json"]["schema"]
         assert [one["$ref"].rpartition("/")[2] for one in body["anyOf"]] == ["PredictBody", "Rewards", "Activations"]
-        assert set(predict["responses"]) == {"200", "4XX", "503"}
+        assert set(predict["responses"]) == {"200", "400", "408", "413", "431", "4XX", "503"}
         assert set(paths) == {"/", "/predict", "/reward", "/activate", "/health", "/state", "/metrics"}
 
     def test_state_and_metrics_count(self, world: World) -> None:

@@ -102,7 +102,7 @@ class TestPredict:
             (instance(eligible_actions=[4]), r"eligible_actions\[0\] is 4; list action indices of 0..3"),
             (instance(eligible_actions=[0, -1]), r"eligible_actions\[1\] is -1"),
             (instance(eligible_actions=["a"]), r'eligible_actions\[0\] is "a"'),
-            (instance(eligible_actions=[1.0]), r"eligible_actions\[0\] is 1.0"),
+            (instance(eligible_actions=[1.5]), r"eligible_actions\[0\] is 1.5"),
             (instance(eligible_actions=[True]), r"eligible_actions\[0\] is true"),
             (instance(eligible_actions=[2, 1, 2]), "holds 2 more than once"),
             ({**instance(), "parameters": []}, r"parameters is \[\]; send an object"),
