@@ -37,6 +37,8 @@ from rl_core.online.serving_parts import Parts, opened
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
 _DRAIN_S = 10
+_ANNOUNCE_AGAIN_S = 1.0
+_log = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -139,18 +141,32 @@ class _Announced(uvicorn.Server):
         super().__init__(config)
         self._announcement = announcement
         self._state_dir = state_dir
+        self._announcing: asyncio.Task[None] | None = None
         self._name = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._state_dir is not None:
-            self._announcement.write(self._state_dir)
+            self._announcing = asyncio.create_task(self._announce(self._state_dir))
         print(f"{self._name}: serving on {self._announcement.url} (pid {os.getpid()})", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._announcing is not None:
+            self._announcing.cancel()
         if self._state_dir is not None:
             self._announcement.remove(self._state_dir)
         await super().shutdown(sockets)
+
+    async def _announce(self, state_dir: Path) -> None:
+        """A disk that is full is no reason to leave those who know the address without an answer."""
+        while True:
+            try:
+                self._announcement.write(state_dir)
+            except OSError as error:
+                _log.error("%s: can't be written, trying again: %s", Announcement.path(state_dir), error)
+                await asyncio.sleep(_ANNOUNCE_AGAIN_S)
+            else:
+                return
 
 
 def _announcement(listener: socket.socket, elsewhere: str | None) -> Announcement:

@@ -32,6 +32,13 @@ def everything_once(site: Site, traffic: Traffic) -> None:
     assert set(traffic.acknowledged_ids) == rewarded
 
 
+def answers(site: Site) -> bool:
+    try:
+        return httpx.get(site.url() + "/health", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 class TestUnderLoad:
     def test_policies_are_swapped_without_a_failed_request(self, site: Site) -> None:
         versions = [site.promote(1)]
@@ -108,6 +115,22 @@ class TestStart:
         mapped = Path(f"/proc/{server.pid}/maps").read_text()
         assert "tensorflow" not in mapped
         assert httpx.get(site.url() + "/health", trust_env=False).json()["status"] == "ok"
+
+    def test_where_its_address_cant_be_written_it_serves_and_writes_it_as_soon_as_it_can(self, site: Site) -> None:
+        site.promote(1)
+        in_the_way = Announcement.path(site.state_dir)
+        in_the_way.mkdir(parents=True)
+        server = site.run("serve", "--port", str(site.port))
+        deadline = time.monotonic() + 30
+        while not answers(site):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert site.ask("e1")["policy_version"]
+        in_the_way.rmdir()
+        while not in_the_way.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert Announcement.read(site.state_dir).pid == server.pid
 
     def test_a_busy_port_is_one_line_that_names_the_port_and_the_setting(self, site: Site) -> None:
         site.serve()
