@@ -73,8 +73,8 @@ SELECT
   ROW_NUMBER() OVER (PARTITION BY event_id, on_time, activates ORDER BY producer, `offset`) AS place
 FROM timed;
 
--- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came. `unused`:
--- it was deferred, and nothing on time has said yet that its answer was used.
+-- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came.
+-- `unactivated`: it was deferred, and nothing on time has said yet that its answer was used.
 CREATE TEMP TABLE opened AS
 SELECT
   m.*,
@@ -83,7 +83,7 @@ SELECT
     ELSE COALESCE(m.decided_at < @given_up_before AND m.received_at < @watermark, FALSE)
       OR (@close_early AND COALESCE(j.on_time, 0) > 0)
   END AS closes,
-  COALESCE(m.deferred, FALSE) AND STARTS_WITH(m.producer, 'bus-') AND COALESCE(j.uses, 0) = 0 AS unused
+  COALESCE(m.deferred, FALSE) AND STARTS_WITH(m.producer, 'bus-') AND COALESCE(j.uses, 0) = 0 AS unactivated
 FROM made AS m
 LEFT JOIN (
   SELECT
@@ -126,9 +126,9 @@ SELECT
   IF(f.event_id IS NULL, @reward_default, f.reward),
   f.observed_at,
   f.received_at,
-  CASE WHEN f.event_id IS NOT NULL THEN 'reward' WHEN o.unused THEN 'unactivated' ELSE 'timeout' END,
+  CASE WHEN f.event_id IS NOT NULL THEN 'reward' WHEN o.unactivated THEN 'unactivated' ELSE 'timeout' END,
   @now
-FROM (SELECT * REPLACE (NOT unused AS served) FROM opened) AS o
+FROM (SELECT * REPLACE (NOT unactivated AS served) FROM opened) AS o
 LEFT JOIN (SELECT * FROM fates WHERE fate = 'used') AS f ON f.event_id = o.event_id
 WHERE o.closes;
 
