@@ -166,8 +166,12 @@ class JoinableStore(EventStore, Protocol):
     def pending(self) -> Pending:
         """What the joiner has not dealt with yet."""
 
-    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> None:
-        """Under the joiner's lock: up to these offsets by producer all is dealt with, and `pending` may skip it."""
+    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int], read: Mapping[str, int]) -> None:
+        """Under the joiner's lock: up to these offsets by producer all is dealt with, and `pending` may skip it.
+
+        Args:
+            read: the last reward of each producer that the joiner knows.
+        """
 
     def revision(self) -> int:
         """Another number once rows were taken away that a joiner may hold in memory."""

@@ -49,7 +49,8 @@ class StoreJoiner:
             self._head += count
             self._rules = rules
             if time.monotonic() - self._noted > _NOTE_EVERY_S:
-                self._store.note_dealt(*rules.dealt(self._offsets["decisions"], self._offsets["rewards"]))
+                decisions, rewards = self._offsets["decisions"], self._offsets["rewards"]
+                self._store.note_dealt(*rules.dealt(decisions, rewards), rewards)
                 self._noted = time.monotonic()
         return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
 

@@ -68,7 +68,18 @@ def test_the_note_moves_on_with_what_is_closed(tmp_path: Path, bandit: Bandit) -
     store.append("decisions", decisions(*(decision(f"e{n}", n, n) for n in range(1, 6))))
     store.append("rewards", rewards(reward("e3", 4, 1), reward("nobody", 99, 2)))
     StoreJoiner(bandit, store).run(at(3 + WAIT_S + 0.5))
-    assert store.dealt() == dealt.Dealt({BUS: 3}, {BUS: 1}, 3, 0)
+    assert store.dealt() == dealt.Dealt({BUS: 3}, {BUS: 1}, 3, 0, {BUS: 2})
+
+
+def test_a_reward_that_looks_like_one_that_is_dealt_with_is_not_taken_for_it(tmp_path: Path, bandit: Bandit) -> None:
+    early = bandit.model_copy(update={"join": Join(reward_wait_s=WAIT_S, close_early=True)})
+    store = DeltaEventStore(tmp_path / "store")
+    store.append("decisions", decisions(decision("a", 0)))
+    store.append("rewards", rewards(reward("a", 1, 1)))
+    StoreJoiner(early, store).run(at(2))
+    assert store.dealt() is not None
+    store.append("rewards", rewards(reward("a", 1, 2)))
+    assert StoreJoiner(early, store).run(at(3)).apart == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"head": 1}'])

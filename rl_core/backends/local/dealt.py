@@ -24,12 +24,14 @@ class Dealt:
     Args:
         head: the last seq of interactions at that time.
         apart: how many rewards had been set apart.
+        read: of each producer, the last reward that was known then: later ones closed none of the interactions.
     """
 
     decisions: Offsets
     rewards: Offsets
     head: int
     apart: int
+    read: Offsets
 
 
 def read(store: Path) -> Dealt | None:

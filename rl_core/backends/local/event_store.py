@@ -148,7 +148,7 @@ class DeltaEventStore:
     def pending(self) -> Pending:
         done = self.dealt()
         some = {} if done is None else self._beyond(done)
-        queries = (pending_sql.DECISIONS, pending_sql.REWARDS, *pending_sql.OFFSETS)
+        queries = (pending_sql.DECISIONS, pending_sql.rewards(done), *pending_sql.OFFSETS)
         decisions, rewards, *offsets = self._answers(*queries, instead=some)
         decision_offsets, reward_offsets = (dict(zip(*rows.to_pydict().values(), strict=True)) for rows in offsets)
         return Pending(
@@ -170,16 +170,16 @@ class DeltaEventStore:
         """Of each table what matters to rows beyond the offsets that are dealt with."""
         decisions, rewards = self.since("decisions", done.decisions), self.since("rewards", done.rewards)
         ids = list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()})
-        closed = self._closed(ids, ["event_id", "reward", "reward_observed_at", "reward_received_at"])
+        closed = self._closed(ids, ["seq", "event_id", "reward", "reward_observed_at", "reward_received_at"])
         first = pc.min(rewards["offset"]).as_py()
         apart = self._tables["rewards_apart"].dataset(
             lambda file: rewards.num_rows > 0 and file.may_hold("offset", first)
         )
         return {"decisions": decisions, "rewards": rewards, "interactions": closed, "rewards_apart": apart}
 
-    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> None:
+    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int], read: Mapping[str, int]) -> None:
         apart = self._tables["rewards_apart"].version_of(_JOINER)
-        dealt.write(self._path, Dealt(dict(decisions), dict(rewards), self.head(), apart))
+        dealt.write(self._path, Dealt(dict(decisions), dict(rewards), self.head(), apart, dict(read)))
 
     def revision(self) -> int:
         return self._tables["interactions"].version_of(FORGOTTEN)
