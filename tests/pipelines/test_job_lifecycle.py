@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bandit_ops.runners.base import JobState, JobStatus
+from rl_core.errors import RunnerUnavailable
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
@@ -25,6 +28,25 @@ def until_running(world: World, job_id: str, step: str) -> None:
 def until_the_sleeper_sleeps(world: World) -> None:
     """The step hangs: leader, sh, python and a grandchild are there."""
     assert world.until(lambda: any(process.name() == "sleep" for process in world.processes()))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow, as where a quota is used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def unavailable(world: World, job_id: str) -> bool:
+    try:
+        world.runner.status(job_id)
+    except RunnerUnavailable:
+        return True
+    return False
 
 
 class TestAFailingStep:
@@ -44,6 +66,34 @@ class TestAFailingStep:
         assert world.run("a0").state is JobState.FAILED
         world.behave()
         assert world.run("a1").state is JobState.SUCCEEDED
+
+
+class TestAJobThatCantStartThisTime:
+    def test_because_it_was_killed_while_it_started_starts_when_asked_again(self, world: World, tmp_path: Path) -> None:
+        killed = tmp_path / "python"
+        killed.write_text("#!/bin/sh\nkill -9 $$\n")
+        killed.chmod(0o755)
+        beset = replace(world, settings=world.settings.model_copy(update={"job_python": str(killed)}))
+        with pytest.raises(RunnerUnavailable, match="killed by signal 9 while it started"):
+            beset.submit("a0")
+        assert world.runner.status("a0") is None
+        assert world.run("a0").state is JobState.SUCCEEDED
+
+    def test_because_the_disk_is_full_starts_when_asked_again(self, world: World) -> None:
+        with full_disk(), pytest.raises(RunnerUnavailable, match="File too large; asking again"):
+            world.submit("a0")
+        assert world.run("a0").state is JobState.SUCCEEDED
+
+
+def test_a_job_that_dies_while_the_disk_is_full_gets_its_verdict_when_there_is_room(world: World) -> None:
+    world.behave(trainer="hang")
+    world.submit("a0")
+    until_running(world, "a0", "trainer")
+    world.leader("a0").kill()
+    with full_disk():
+        assert world.until(lambda: unavailable(world, "a0"))
+    assert world.wait("a0").state is JobState.FAILED
+    assert world.processes() == []
 
 
 class TestTheExperimentLog:

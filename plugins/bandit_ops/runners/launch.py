@@ -18,12 +18,12 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
 
     Raises:
         RunnerError: BANDIT_JOB_PYTHON can't be executed or lacks packages; nothing runs.
-        RunnerUnavailable: it took too long, as on a machine without free memory; nothing runs.
+        RunnerUnavailable: it took too long or was killed, as on a machine without free memory; nothing runs.
     """
     environment = child_environment(settings, root) | {MARK: str(job.path)}
     command = [settings.job_python, "-m", "pipeline_defs.run_local", str(job.path), "--lock", str(lock)]
-    try:
-        with (job.path / "log.txt").open("wb") as log:
+    with (job.path / "log.txt").open("wb") as log:
+        try:
             subprocess.run(
                 command,
                 cwd=job.path,
@@ -35,14 +35,18 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
                 check=True,
                 timeout=START_TIMEOUT_S,
             )
-    except subprocess.TimeoutExpired as error:
-        if not job.cancel_asked:
-            raise RunnerUnavailable(
-                f"{job.path.name}: {command[0]} did not start within {START_TIMEOUT_S:.0f} s"
-            ) from error
-    except (OSError, subprocess.SubprocessError) as error:
-        if not job.cancel_asked:  # a cancel ends the process before it can detach
-            raise unfit(job, settings, error) from error
+        except (OSError, subprocess.SubprocessError) as error:
+            if not job.cancel_asked:  # a cancel ends the process before it can detach
+                raise _told(job, settings, error) from error
+
+
+def _told(job: JobFolder, settings: Settings, error: Exception) -> RunnerError:
+    """Whether it can't run here, or was only kept from it this time."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return RunnerUnavailable(f"{job.path.name}: {settings.job_python} did not start within {START_TIMEOUT_S:.0f} s")
+    if isinstance(error, subprocess.CalledProcessError) and error.returncode < 0:
+        return RunnerUnavailable(f"{job.path.name}: killed by signal {-error.returncode} while it started")
+    return unfit(job, settings, error)
 
 
 def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:

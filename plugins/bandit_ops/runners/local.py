@@ -8,6 +8,8 @@ import re
 import signal
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ from rl_core.errors import RunnerError, RunnerUnavailable
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _CANCEL_GRACE_S = 5.0
 _POLL_S = 0.02
+_STARTS = 2
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A disk that is full, or refuses, may have room later: whoever asks again goes on where this call stopped."""
+    try:
+        yield
+    except OSError as error:
+        raise RunnerUnavailable(f"{error.filename or 'the job folder'}: {error.strerror}; asking again") from error
 
 
 class LocalRunner:
@@ -45,24 +57,28 @@ class LocalRunner:
         Raises:
             RunnerError: the parameters don't fit the pipeline, or BANDIT_JOB_PYTHON can't run it; nothing has run.
         """
-        job = self._folder(job_id)
+        with _disk():
+            self._submit(self._folder(job_id), pipeline, parameters, enable_caching)
+
+    def _submit(self, job: JobFolder, pipeline: Pipeline, parameters: Parameters, enable_caching: bool) -> None:
         if job.verdict() is not None:
             return
         spec = specs.load(self._root, pipeline)
         parameters = specs.checked(spec, pipeline, parameters)
         job.path.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while job.settle() in (None, JobStatus(JobState.PENDING)):
-            started = False
+        deadline, starts = time.monotonic() + START_TIMEOUT_S, 0
+        while (status := job.settle()) in (None, JobStatus(JobState.PENDING)):
+            if status is None and starts == _STARTS:  # once may be chance: a process can be killed before it has begun
+                raise unfit(job, self._settings, "it ended at once")
             with job.locked() as lock:
                 if lock is not None and job.verdict() is None:
                     self._prepare(job, pipeline, spec, parameters, enable_caching)
                     launch(job, lock, self._settings, self._root)
-                    started = True
-            if started and job.settle() is None:
-                raise unfit(job, self._settings, "it ended at once")
+                    starts += 1
             if time.monotonic() > deadline:
-                raise RunnerUnavailable(f"{job_id}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}")
+                raise RunnerUnavailable(
+                    f"{job.path.name}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}"
+                )
             time.sleep(_POLL_S)
 
     def status(self, job_id: str) -> JobStatus | None:
@@ -71,12 +87,16 @@ class LocalRunner:
         A job found dead without a verdict is FAILED, once nothing of it is left alive.
         """
         job = self._folder(job_id)
-        return job.settle() if job.path.is_dir() else None
+        with _disk():
+            return job.settle() if job.path.is_dir() else None
 
     def cancel(self, job_id: str) -> None:
         job = self._folder(job_id)
-        if not job.path.is_dir():
-            return
+        if job.path.is_dir():
+            with _disk():
+                self._cancel(job)
+
+    def _cancel(self, job: JobFolder) -> None:
         status = job.settle()
         if status is not None and status.state.terminal:
             return
