@@ -34,6 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--concurrency", type=positive, help="users at a time (default: simulate.concurrency)")
     simulate.add_argument("--seed", type=int, default=0, help="of the order in which users arrive (default 0)")
     simulate.add_argument("--round", type=int, default=0, help="the round of a drifting environment (default 0)")
+    forget = command("forget", "take one person's data out of the log for good")
+    forget.add_argument("--subject", action="append", default=[], help="whose: as sent with its decisions; repeatable")
+    forget.add_argument("--event-id", action="append", default=[], help="an event by its id; repeatable")
+    forget.add_argument("--dry-run", action="store_true", help="only say what there is")
+    forget.add_argument("--datasets", action="store_true", help="remove the pipelines' cached datasets as well")
     return parser
 
 
@@ -51,6 +56,10 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.online import event_logger
 
         return event_logger.main(bandit, settings)
+    if args.command == "forget":
+        from rl_core.online import retention
+
+        return retention.forget(bandit, settings, args.subject, args.event_id, args.dry_run, args.datasets)
     from rl_core.online import simulator
 
     return simulator.main(

@@ -172,6 +172,12 @@ class Bandit(Frozen):
             raise ValueError(
                 f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
             )
+        days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400
+        if days is not None and days <= least:
+            raise ValueError(
+                f"retention.raw_log_days={days:g} must exceed join.reward_wait_s and 7 days more ({least:.3g} days): "
+                "what is open, or late after an outage, must not be deleted"
+            )
         if self.runner == "vertex" and self.backend == "local":
             raise ValueError("runner=vertex can't reach backend=local on this machine; set backend: gcp")
         return self

@@ -85,6 +85,9 @@ class MessageBus(Publisher, Protocol):
     def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
         """Forget consumed messages received before `keep_after`; returns how many."""
 
+    def forget(self, keys: Sequence[str]) -> int:
+        """Take the messages under these keys away for good; returns how many. Read, their offsets give empty ones."""
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -117,6 +120,15 @@ class Joiner(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Forgotten:
+    """What there was of some subjects and events: the events' ids, the seqs of interactions, and rows by table."""
+
+    event_ids: tuple[str, ...]
+    seqs: tuple[int, ...]
+    counts: Mapping[str, int]
+
+
 class EventStore(Protocol):
     """decisions, rewards, interactions, rewards_apart. Only the joiner writes the last two."""
 
@@ -140,6 +152,13 @@ class EventStore(Protocol):
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         """The window's rows ordered by seq. Raises StoreError where the window reaches past head."""
+
+    def forget(self, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool = False) -> Forgotten:
+        """Take these subjects' events, and these events, out of the log for good. Killed anywhere: run it again.
+
+        Rows leave decisions, rewards, rewards_apart and rejected_events. An interaction keeps its seq as an empty row:
+        served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only tells what there is.
+        """
 
     def query(self, sql: str) -> pa.Table:
         """Read-only SQL over the tables by name; in the store's own dialect (local: DuckDB, gcp: BigQuery)."""
@@ -172,6 +191,9 @@ class JoinableStore(EventStore, Protocol):
         Args:
             read: the last reward of each producer that the joiner knows.
         """
+
+    def retire(self, before: datetime) -> Mapping[str, int]:
+        """Delete raw rows that were received before and are dealt with; returns how many of each table."""
 
     def revision(self) -> int:
         """Another number once rows were taken away that a joiner may hold in memory."""

@@ -21,12 +21,14 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, StoreError
 from rl_core.online.bus_rows import rows_of
 from rl_core.online.joiner import open_joiner
+from rl_core.online.metrics_file import MetricsFile
 
 STATE_FILE = "logger.json"
 KEEP_ON_THE_BUS = timedelta(hours=24)  # for so long a repeated event_id gets its first answer
 _POLL_S = 0.25
 _HEARTBEAT_S = 2.0
 _PRUNE_EVERY_S = 60.0
+_RETIRE_EVERY_S = 3600.0
 _LONGEST_PAUSE_S = 10.0
 _BATCH = 10_000
 _TOPICS: tuple[Literal["decisions", "rewards"], ...] = ("decisions", "rewards")
@@ -64,6 +66,7 @@ class EventLogger:
         self._bus = bus
         self._store = store
         self._joiner = open_joiner(bandit, store)
+        self._retention = bandit.retention
 
     def run_once(self) -> Cycle:
         """Everything the bus had accepted when this was called is in the store, and joined as far as its time came.
@@ -82,7 +85,7 @@ class EventLogger:
         if done > target:
             raise StoreError(
                 f"the store holds {topic} up to offset {done} of {producer}, but this bus ends at {target}: it is an "
-                "older copy. Move the bus file away; a new one takes another name"
+                "older copy. Move its folder away; a new one takes another name"
             )
         while done < target:
             deliveries = self._bus.read(topic, done, _BATCH)
@@ -104,6 +107,11 @@ class EventLogger:
         offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
         return sum(self._bus.prune(topic, offset, oldest) for topic, offset in offsets.items())
 
+    def retire(self) -> dict[str, int]:
+        """Delete raw rows older than retention.raw_log_days; returns how many of each table."""
+        days = self._retention.raw_log_days
+        return {} if days is None else dict(self._store.retire(datetime.now(UTC) - timedelta(days=days)))
+
     def state(self) -> dict[str, Any]:
         """Offsets stored, and how many messages the bus has beyond them."""
         offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
@@ -121,7 +129,10 @@ def drain(bandit: Bandit, settings: Settings) -> Cycle:
 
 
 def main(bandit: Bandit, settings: Settings) -> int:
-    """Log until SIGTERM or SIGINT, which let the cycle end. `logger.json` in the state folder tells how it goes."""
+    """Log until SIGTERM or SIGINT, which let the cycle end.
+
+    In the state folder `logger.json` tells how it goes, and `metrics.prom` how the log is.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -129,9 +140,12 @@ def main(bandit: Bandit, settings: Settings) -> int:
     try:
         store = cast(JoinableStore, open_store(bandit, settings))
         daemon = _Daemon(EventLogger(bandit, bus, store), settings.state_dir(bandit) / STATE_FILE)
+        metrics = MetricsFile(bandit, settings, store)
         _log.info("%s: logging from %s", bandit.name, bus.producer)
         while not stop.is_set():
-            stop.wait(daemon.cycle())
+            pause = daemon.cycle()
+            metrics.keep()
+            stop.wait(pause)
         daemon.note(stopped=True)
     finally:
         bus.close()
@@ -146,6 +160,7 @@ class _Daemon:
         self._state_file = state_file
         self._pause = _POLL_S
         self._noted = self._pruned = -_PRUNE_EVERY_S
+        self._retired = -_RETIRE_EVERY_S
         self._started_at = datetime.now(UTC)
 
     def cycle(self) -> float:
@@ -159,12 +174,20 @@ class _Daemon:
             if time.monotonic() - self._pruned > _PRUNE_EVERY_S:
                 self._event_logger.prune()
                 self._pruned = time.monotonic()
+            if time.monotonic() - self._retired > _RETIRE_EVERY_S:
+                self._retire()
             self._pause = _POLL_S
         except Exception as error:  # whatever it is, the bus holds on to the messages and the next cycle tries again
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
             _log.error("%s; trying again in %.1f s", error, self._pause, exc_info=not isinstance(error, BanditError))
             self.note(error=str(error))
         return self._pause
+
+    def _retire(self) -> None:
+        gone = {table: rows for table, rows in self._event_logger.retire().items() if rows}
+        if gone:
+            _log.info("deleted by age: %s", ", ".join(f"{rows} {table}" for table, rows in gone.items()))
+        self._retired = time.monotonic()
 
     def note(self, stopped: bool = False, error: str | None = None) -> None:
         known = {"pid": os.getpid(), "started_at": self._started_at, "at": datetime.now(UTC)}

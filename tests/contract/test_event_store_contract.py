@@ -171,3 +171,62 @@ class TestQuery:
     def test_what_can_not_be_answered_is_an_error_with_the_query(self, store: EventStore, sql: str) -> None:
         with pytest.raises(StoreError, match=sql[:10].replace("(", r"\(")):
             store.query(sql)
+
+
+class TestForget:
+    """Rows 1, 3, 5 … of the fixture have subject `subject-000n`."""
+
+    WHOSE = "subject-0003 é'\""
+
+    @pytest.fixture
+    def ids(self, store: EventStore, rows: Rows) -> list[str]:
+        made = rows.decisions(6)
+        store.append("decisions", made)
+        store.append("rewards", rows.rewards(6))
+        store.append_interactions(rows.interactions(5))
+        ids: list[str] = made["event_id"].to_pylist()
+        return ids
+
+    def test_leaves_an_empty_row_under_the_seq_and_nothing_else(
+        self, backend: Backend, store: EventStore, ids: list[str]
+    ) -> None:
+        found = store.forget([self.WHOSE], [ids[4]])
+        assert (found.event_ids, found.seqs) == ((ids[2], ids[4]), (3, 5))
+        assert {name: found.counts[name] for name in ("decisions", "rewards", "interactions")} == {
+            "decisions": 2,
+            "rewards": 2,
+            "interactions": 2,
+        }
+        after = backend.open_store()
+        left = after.interactions((0, 5))
+        assert left["seq"].to_pylist() == [1, 2, 3, 4, 5]
+        (third,) = left.slice(2, 1).to_pylist()
+        assert (third["event_id"], third["served"], third["closed_by"]) == ("forgotten-3", False, "forgotten")
+        assert (third["observation"], third["subject"], third["policy_info"], third["action_id"]) == (
+            [],
+            None,
+            None,
+            "",
+        )
+        assert left["event_id"].to_pylist()[::2] == [ids[0], "forgotten-3", "forgotten-5"]
+        for table in ("decisions", "rewards"):
+            events = after.query(f"SELECT event_id FROM {table} ORDER BY event_id")["event_id"].to_pylist()  # noqa: S608
+            assert events == [ids[0], ids[1], ids[3], ids[5]]
+
+    def test_moves_neither_head_nor_offsets(self, store: EventStore, rows: Rows, ids: list[str]) -> None:
+        store.forget([], [ids[0]])
+        assert store.head() == 5
+        store.append_interactions(rows.interactions(1, after=5))
+        assert store.head() == 6
+
+    def test_again_or_of_nobody_changes_nothing(self, store: EventStore, ids: list[str]) -> None:
+        store.forget([self.WHOSE], [])
+        before = store.interactions((0, 5))
+        again = store.forget([self.WHOSE, "nobody"], ["unheard"])
+        assert (again.seqs, sum(again.counts.values())) == ((), 0)
+        assert store.interactions((0, 5)).equals(before)
+
+    def test_dry_run_only_tells(self, store: EventStore, ids: list[str]) -> None:
+        found = store.forget([self.WHOSE], [], dry_run=True)
+        assert (found.event_ids, found.seqs) == ((ids[2],), (3,))
+        assert store.forget([self.WHOSE], [], dry_run=True) == found

@@ -91,14 +91,13 @@ def test_a_damaged_note_is_none(tmp_path: Path, bandit: Bandit, content: bytes) 
 
 
 def test_a_note_ahead_of_a_cut_log_is_dropped_for_good(tmp_path: Path, bandit: Bandit) -> None:
-    store = filled(tmp_path / "store", bandit, 2)
+    filled(tmp_path / "store", bandit, 2)
     table = tmp_path / "store" / "interactions"
     last = max(int(file.stem) for file in delta_sync.log_of(table).glob("*[0-9].json"))
     commit = delta_sync.log_of(table) / f"{last:020d}.json"
     commit.write_bytes(b"")
     delta_sync.note(table, last - 1)
     cut = DeltaEventStore(tmp_path / "store")
-    assert cut.head() < store.dealt().head if store.dealt() else True
     pending = cut.pending()
     assert not (tmp_path / "store" / dealt.NOTE).exists()
     shutil.rmtree(table / next(table.glob(".torn-*")).name)

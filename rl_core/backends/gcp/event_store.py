@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.base import Window
+from rl_core.backends.base import Forgotten, Window
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
+from rl_core.backends.gcp import forgetting
 from rl_core.backends.gcp import rows as convert
 from rl_core.backends.gcp.failures import explained
 from rl_core.backends.gcp.queries import READER, WRITER, Queries, sql_file
@@ -139,6 +140,12 @@ class BigQueryEventStore:
         if rows.num_rows != high - low:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return convert.read(rows, pa.schema([INTERACTION_SCHEMA.field(name) for name in wanted]))
+
+    def forget(self, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool = False) -> Forgotten:
+        found = forgetting.find(self.queries, subjects, event_ids)
+        if not dry_run:
+            forgetting.forget(self.queries, found, subjects)
+        return found
 
     def query(self, sql: str) -> pa.Table:
         from google.api_core.exceptions import BadRequest

@@ -38,7 +38,7 @@ class Null:
     type: str
 
 
-Parameter = bool | int | float | str | datetime | Null
+Parameter = bool | int | float | str | datetime | Null | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,18 @@ class Queries:
             use_query_cache=False,
             dry_run=dry_run,
             labels=names.labels,
-            query_parameters=[
-                bigquery.ScalarQueryParameter(name, value.type, None)
-                if isinstance(value, Null)
-                else bigquery.ScalarQueryParameter(name, _TYPES[type(value)], value)
-                for name, value in parameters.items()
-            ],
+            query_parameters=[_parameter(name, value) for name, value in parameters.items()],
         )
+
+
+def _parameter(name: str, value: Parameter) -> Any:
+    from google.cloud import bigquery
+
+    if isinstance(value, tuple):
+        return bigquery.ArrayQueryParameter(name, "STRING", list(value))
+    if isinstance(value, Null):
+        return bigquery.ScalarQueryParameter(name, value.type, None)
+    return bigquery.ScalarQueryParameter(name, _TYPES[type(value)], value)
 
 
 def _retry() -> Any:

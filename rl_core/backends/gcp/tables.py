@@ -40,6 +40,7 @@ class TableKind:
     """Args:
     day: the timestamp column whose UTC day partitions the table; "" partitions by the day of loading.
     keep_days: partitions older than this are deleted; None keeps them for ever.
+    raw: they are kept for retention.raw_log_days of the bandit instead.
     """
 
     columns: tuple[Column, ...]
@@ -48,6 +49,7 @@ class TableKind:
     by_seq: bool = False
     clustering: tuple[str, ...] = field(default=())
     keep_days: int | None = None
+    raw: bool = False
 
 
 def _staging(table: str) -> TableKind:
@@ -64,12 +66,14 @@ KINDS: dict[str, TableKind] = {
         "what the policies chose; at least once: the first by (producer, offset) counts",
         day="received_at",
         clustering=("received_at", "producer"),
+        raw=True,
     ),
     "rewards": TableKind(
         TABLES["rewards"],
         "what the choices earned; at least once: the first by (producer, offset) counts",
         day="received_at",
         clustering=("received_at", "producer"),
+        raw=True,
     ),
     # Clustered by event_id, a look-up opens the blocks between the smallest and the largest id it asks for.
     "interactions": TableKind(
@@ -79,10 +83,10 @@ KINDS: dict[str, TableKind] = {
         clustering=("event_id",),
     ),
     "rewards_apart": TableKind(
-        TABLES["rewards_apart"], "rewards that no interaction holds, and why", day="received_at"
+        TABLES["rewards_apart"], "rewards that no interaction holds, and why", day="received_at", raw=True
     ),
     "heartbeats": TableKind(HEARTBEAT, "what each server had accepted, and when", day="at", keep_days=7),
-    "rejected_events": TableKind(REJECTED_EVENT, "messages that can't be rows of the log", day="received_at"),
+    "rejected_events": TableKind(REJECTED_EVENT, "messages that can't be rows of the log", day="received_at", raw=True),
     "joiner": TableKind(JOINER, "one row: where the joiner stands"),
     "decisions_staging": _staging("decisions"),
     "rewards_staging": _staging("rewards"),
@@ -115,7 +119,7 @@ def ensure_tables(clients: GoogleClients) -> list[str]:
                 made.append(place)
             except Conflict:
                 if isinstance(resource, bigquery.Table):
-                    _add_columns(client, resource)
+                    _bring_up_to_date(client, resource)
         _first_row(clients)
     return made
 
@@ -171,7 +175,8 @@ def _resources(clients: GoogleClients) -> Iterator[tuple[str, Any]]:
         table.description = kind.description
         table.labels = clients.names.labels
         if kind.day is not None:
-            keep = None if kind.keep_days is None else kind.keep_days * _DAY_MS
+            days = clients.bandit.retention.raw_log_days if kind.raw else kind.keep_days
+            keep = None if days is None else int(days * _DAY_MS)
             table.time_partitioning = bigquery.TimePartitioning("DAY", field=kind.day or None, expiration_ms=keep)
         if kind.by_seq:
             table.range_partitioning = bigquery.RangePartitioning(
@@ -185,14 +190,19 @@ def _resources(clients: GoogleClients) -> Iterator[tuple[str, Any]]:
         yield place, table
 
 
-def _add_columns(client: Any, wanted: Any) -> None:
-    """Columns are only ever added, and added nullable."""
+def _bring_up_to_date(client: Any, wanted: Any) -> None:
+    """Columns are only ever added, and added nullable; how long partitions are kept may change."""
     found = client.get_table(wanted.reference)
     known = {column.name for column in found.schema}
     lacking = [column for column in wanted.schema if column.name not in known]
     if lacking:
         found.schema = [*found.schema, *lacking]
         client.update_table(found, ["schema"])
+    here, there = found.time_partitioning, wanted.time_partitioning
+    if here is not None and there is not None and here.expiration_ms != there.expiration_ms:
+        here.expiration_ms = there.expiration_ms
+        found.time_partitioning = here
+        client.update_table(found, ["time_partitioning"])
 
 
 def _first_row(clients: GoogleClients) -> None:

@@ -84,7 +84,7 @@ class DeltaTable:
     def replace(
         self,
         change: Callable[[pa.Table], pa.Table | None],
-        keep: Callable[[DataFile], bool],
+        keep: Callable[[DataFile], bool] = lambda file: True,
         application: str | None = None,
         version: int = 0,
     ) -> int:
@@ -95,6 +95,8 @@ class DeltaTable:
             keep: false for files that certainly stay as they are.
             application: as of `append`; written even where no file changes.
         """
+        if not self._there():
+            return 0
         with self._changing() as table:
             actions, removed, gone = [], [], 0
             for file in filter(keep, files_of(table)):
@@ -116,6 +118,8 @@ class DeltaTable:
         """Nothing but the latest version is left: no removed file, no older commit, nothing that was set aside."""
         import shutil
 
+        if not self._there():
+            return
         with self._changing() as table:
             self._checkpoint(table)
             log = delta_sync.log_of(self._path)
@@ -127,6 +131,9 @@ class DeltaTable:
                 path.unlink(missing_ok=True)
             for folder in self._path.glob(f"{delta_sync.TORN}*"):
                 shutil.rmtree(folder)
+
+    def _there(self) -> bool:
+        return delta_sync.log_of(self._path).is_dir()
 
     def files(self) -> list[DataFile]:
         """Of the latest version, in the order of seq, or of producer and offset."""

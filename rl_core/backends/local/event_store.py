@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.base import Pending, Window
+from rl_core.backends.base import Forgotten, Pending, Window
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.local import dealt, pending_sql
+from rl_core.backends.local import dealt, forgetting, pending_sql
+from rl_core.backends.local.by_event import ByEvent
 from rl_core.backends.local.dealt import Dealt
 from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.files import locked
@@ -130,20 +131,8 @@ class DeltaEventStore:
         return _read(files, beyond).sort_by([("producer", "ascending"), ("offset", "ascending")])
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
-        return self._closed(event_ids, ["event_id", "decided_at", "received_at", "closed_by"])
-
-    def _closed(self, event_ids: Sequence[str], columns: list[str]) -> pa.Table:
-        # Ids that ascend with time lie in few files; of random ones each file may hold some.
-        ids = sorted(event_ids)
-        table = self._tables["interactions"]
-        parts = []
-        for file in table.files():
-            asked = _between(ids, file.low.get("event_id"), file.high.get("event_id"))
-            if asked:
-                event_id = pc.field("event_id")
-                near = (event_id >= asked[0]) & (event_id <= asked[-1])
-                parts.append(_read(table.open([file]), near & event_id.isin(pa.array(asked)), columns))
-        return pa.concat_tables(parts) if parts else INTERACTION_SCHEMA.empty_table().select(columns)
+        asked = ByEvent(self._tables["interactions"], event_ids)
+        return asked.rows(["event_id", "decided_at", "received_at", "closed_by"])
 
     def pending(self) -> Pending:
         done = self.dealt()
@@ -169,8 +158,9 @@ class DeltaEventStore:
     def _beyond(self, done: Dealt) -> dict[str, Any]:
         """Of each table what matters to rows beyond the offsets that are dealt with."""
         decisions, rewards = self.since("decisions", done.decisions), self.since("rewards", done.rewards)
-        ids = list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()})
-        closed = self._closed(ids, ["seq", "event_id", "reward", "reward_observed_at", "reward_received_at"])
+        ids = {*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()}
+        asked = ByEvent(self._tables["interactions"], ids)
+        closed = asked.rows(["seq", "event_id", "reward", "reward_observed_at", "reward_received_at", "closed_by"])
         first = pc.min(rewards["offset"]).as_py()
         apart = self._tables["rewards_apart"].dataset(
             lambda file: rewards.num_rows > 0 and file.may_hold("offset", first)
@@ -183,6 +173,21 @@ class DeltaEventStore:
 
     def revision(self) -> int:
         return self._tables["interactions"].version_of(FORGOTTEN)
+
+    def forget(self, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool = False) -> Forgotten:
+        with self.joiner_lock():
+            found = forgetting.find(self._tables, subjects, event_ids)
+            if not dry_run:
+                with self._writing("interactions") as delta:  # first: no joiner closes from memory what goes now
+                    delta.replace(lambda rows: None, lambda file: False, FORGOTTEN, self.revision() + 1)
+                forgetting.forget(self._tables, found, subjects)
+        return found
+
+    def retire(self, before: datetime) -> Mapping[str, int]:
+        """Delete raw rows that were received before and are dealt with; returns how many of each table."""
+        with self.joiner_lock():
+            done = self.dealt()
+            return {} if done is None else forgetting.retire(self._tables, done, before)
 
     def query(self, sql: str) -> pa.Table:
         return self._answers(sql)[0]
@@ -242,10 +247,3 @@ def _ascending(rows: pa.Table) -> pa.Table:
     """By seq. Files come in that order, and sorting costs as much as reading them."""
     seqs = rows["seq"].to_numpy()
     return rows if (seqs[1:] > seqs[:-1]).all() else rows.sort_by("seq")
-
-
-def _between(ids: Sequence[str], low: str | None, high: str | None) -> Sequence[str]:
-    """Of sorted ids those in low..high."""
-    first = 0 if low is None else bisect_left(ids, low)
-    last = len(ids) if high is None else bisect_right(ids, high)
-    return ids[first:last]
