@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bandit_ops.task import BanditTask
     from rl_core.backends.base import EventStore, PolicyRegistry
-    from rl_core.online.vital_signs import Delivery
+    from rl_core.online.delivery import Delivery
 
 FAILURE, LATE = "banditloop_failure", "banditloop_late"
 WATCHED = frozenset({"startup", "retrain"})
@@ -121,17 +121,17 @@ def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry
     """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does."""
     from bandit_ops.running import waited_s
     from rl_core.config import Settings
-    from rl_core.online.vital_signs import local_delivery
+    from rl_core.online.delivery import local_delivery
 
     if task.bandit.backend == "local" and not waited_s(context):
         _say(task.bandit, registry, store, lambda: local_delivery(task.bandit, Settings.from_environment(), store))
 
 
 def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
-    from rl_core.online.vital_signs import bigquery_delivery
+    from rl_core.online.delivery import bigquery_delivery
 
     now = datetime.now(UTC)
-    _say(task.bandit, task.open_registry(), store, lambda: bigquery_delivery(store, watermark, gaps, now))
+    _say(task.bandit, task.open_registry(), store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
 
 
 def _say(bandit: Bandit, registry: PolicyRegistry, store: EventStore, measure: Callable[[], Delivery]) -> None:

@@ -1,45 +1,32 @@
 """The figures that say whether a bandit's loop lives, as one line of JSON per look.
 
-docs/monitoring/ makes Cloud Monitoring metrics and alerts of the line; any other log reader can do the same.
+docs/monitoring/ says what each means, and makes Cloud Monitoring metrics and alerts of the line; `metrics_file.py`
+writes them for Prometheus.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rl_core.bandit.sample_ratio import THRESHOLD
 from rl_core.bandit.windows import new_windows, total
-from rl_core.config import Bandit, Settings
+from rl_core.config import Bandit
+from rl_core.online.delivery import Delivery
 
 if TYPE_CHECKING:
     from rl_core.backends.base import EventStore, PolicyRegistry
 
 EVENT = "banditloop_vital_signs"
+_OFTEN, _FROM = 0.05, 100  # of the rewards, once there are so many: the normal rate of repeats is below it
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """How far the way from server to log is.
-
-    Args:
-        acknowledged: events that servers confirmed to their clients, in the time that was looked at.
-        stored: those of them that are in the log.
-        rejected: those of them that could not become a row, and are kept apart.
-        watermark: everything received before it is in the log; None where that is not known yet.
-        gaps: producers of whom something is missing that should be there.
-        read_at: now, by the clock of the watermark; None where that is the caller's.
-    """
-
-    acknowledged: int
-    stored: int
-    rejected: int = 0
-    watermark: datetime | None = None
-    gaps: int = 0
-    read_at: datetime | None = None
+def _figure(help_text: str) -> Any:
+    return field(metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -47,26 +34,81 @@ class VitalSigns:
     """None where there is nothing to measure yet."""
 
     bandit: str
-    head: int
-    new_interactions: int
-    acknowledged: int
-    stored: int
-    missing: int
-    rejected: int
-    gaps: int
-    watermark_lag_s: float | None
-    champion: str | None
-    champion_age_s: float | None
-    last_attempt: str | None
+    head: int = _figure("interactions in the log, ever")
+    new_interactions: int = _figure("interactions that no training has seen")
+    acknowledged: int = _figure("events that servers confirmed to their clients: gcp in the last hour, local ever")
+    stored: int = _figure("those of them that are in the log")
+    missing: int = _figure("those of them that are neither in the log nor rejected")
+    rejected: int = _figure("events of the last hour that could not become a row of the log")
+    gaps: int = _figure("producers of whom something is missing that should be there")
+    watermark_lag_s: float | None = _figure("seconds since when not everything accepted is in the log")
+    champion: str | None = _figure("the policy in production")
+    champion_age_s: float | None = _figure("seconds since it was promoted")
+    last_attempt: str | None = _figure("how the last training ended")
+    quarantined: int | None = _figure("rows that the last training set apart")
+    decisions: int = _figure("decisions logged in the last hour")
+    rewards: int = _figure("rewards logged in the last hour")
+    interactions: int = _figure("decisions closed in the last hour")
+    rewarded: float | None = _figure("share of those that a reward closed")
+    unactivated: int = _figure("those whose answer nobody said was used")
+    duplicates: int = _figure("rewards of late whose decision had one already")
+    late: int = _figure("rewards of late that came after join.reward_wait_s")
+    unknown: int = _figure("rewards of late whose decision is not in the log")
+    split: float | None = _figure("how many explored, to how many should have")
+    split_p: float | None = _figure("how probable a split at least as far off is by chance")
+
+    def alarms(self) -> dict[str, str]:
+        """What is wrong, by name: what to look at."""
+        said = {}
+        if self.gaps:
+            said["gap"] = f"{self.gaps} producers hold the watermark: the log of the join says whose events are missing"
+        if self.rejected:
+            said["rejected_events"] = (
+                f"{self.rejected} events could not become a row: the table rejected_events says why"
+            )
+        if self.quarantined:
+            said["quarantined_rows"] = (
+                f"the last training set {self.quarantined} rows apart: see quarantine.parquet beside its dataset.json"
+            )
+        for name, (figure, hint) in _REWARDS.items():
+            if self.rewards >= _FROM and (count := getattr(self, figure)) > _OFTEN * self.rewards:
+                said[name] = f"{count} rewards {hint}"
+        if self.split_p is not None and self.split_p < THRESHOLD:
+            said["sample_ratio_mismatch"] = (
+                f"{self.split} times as many decisions explored as were drawn to: rows are lost or doubled for one "
+                "side, or propensities are wrong; look at missing, rejected and unactivated, and trust no offline "
+                "estimate before it is clear"
+            )
+        return said
 
     def line(self, severity: str) -> str:
-        return json.dumps({"severity": severity, "event": EVENT, **asdict(self)})
+        alarms = self.alarms()
+        return json.dumps(
+            {"severity": severity, "event": EVENT, **asdict(self)} | ({"alarms": alarms} if alarms else {})
+        )
+
+    @property
+    def severity(self) -> str:
+        """ERROR where the log stands still, WARNING where something else is wrong."""
+        return "ERROR" if self.gaps else "WARNING" if self.alarms() else "INFO"
+
+
+_REWARDS = {
+    "doubled_rewards": ("duplicates", "came for decisions that had one: does a client send what was acknowledged?"),
+    "late_rewards": ("late", "came after join.reward_wait_s: is it long enough?"),
+    "unknown_rewards": ("unknown", "name no decision of the log: do clients send the event_id of the answer?"),
+}
+ALARMS = ("gap", "rejected_events", "quarantined_rows", *_REWARDS, "sample_ratio_mismatch")
+FIGURES: dict[str, str] = {one.name: one.metadata["help"] for one in fields(VitalSigns) if "help" in one.metadata}
+"""What each figure is, by name."""
 
 
 def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: Delivery, now: datetime) -> VitalSigns:
     """`now` and the watermark are times of the same kind: UTC."""
     champion, attempts = registry.alias("champion"), registry.attempts()
     promoted = [attempt.at for attempt in attempts if attempt.verdict == "promoted" and attempt.version == champion]
+    last, seen = attempts[-1] if attempts else None, delivery.log
+    quarantined = last.metrics.get("quarantined") if last else None
     return VitalSigns(
         bandit=bandit.artefact_name,
         head=head,
@@ -79,75 +121,34 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
         watermark_lag_s=None if delivery.watermark is None else _age_s(delivery.watermark, delivery.read_at or now),
         champion=champion,
         champion_age_s=_age_s(promoted[-1], now) if promoted else None,
-        last_attempt=attempts[-1].verdict if attempts else None,
+        last_attempt=last.verdict if last else None,
+        quarantined=None if quarantined is None else round(quarantined),
+        decisions=seen.decisions,
+        rewards=seen.rewards,
+        interactions=seen.interactions,
+        rewarded=seen.rewarded,
+        unactivated=seen.unactivated,
+        duplicates=seen.duplicates,
+        late=seen.late,
+        unknown=seen.unknown,
+        split=None if seen.split.ratio is None else round(seen.split.ratio, 3),
+        split_p=None if seen.split.p is None else _cut(seen.split.p),
     )
 
 
 def log_vital_signs(
     bandit: Bandit, registry: PolicyRegistry, store: EventStore, delivery: Delivery, now: datetime
 ) -> VitalSigns:
-    """Write the line into the log of the calling task: an error where a gap holds the watermark."""
+    """Write the line into the log of the calling task."""
     signs = vital_signs(bandit, registry, store.head(), delivery, now)
-    bad = signs.gaps > 0
-    log.log(logging.ERROR if bad else logging.INFO, "%s", signs.line("ERROR" if bad else "INFO"))
+    log.log(logging.getLevelNamesMapping()[signs.severity], "%s", signs.line(signs.severity))
     return signs
-
-
-def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
-    """Of a bandit whose bus is on this machine: the first message that is not in the log holds the watermark."""
-    from rl_core.backends import open_bus
-
-    if not (settings.state_dir(bandit) / "bus").exists():
-        return Delivery(0, 0)
-    bus = open_bus(bandit, settings)
-    try:
-        stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
-        waiting = [delivery.received_at for topic in _TOPICS for delivery in bus.read(topic, stored[topic], limit=1)]
-        return Delivery(
-            acknowledged=sum(bus.head(topic) for topic in _TOPICS),
-            stored=sum(stored.values()),
-            watermark=min(waiting, default=None) or bus.watermark(),
-            read_at=bus.now(),
-        )
-    finally:
-        bus.close()
-
-
-def bigquery_delivery(store: EventStore, watermark: datetime | None, gaps: int, now: datetime) -> Delivery:
-    """Of a bandit whose bus is Pub/Sub: between two heartbeats of a server lie exactly the events it confirmed.
-
-    Of the last hour, without its last minutes: what is on its way is not missing.
-    """
-    since, until = (f"TIMESTAMP '{then.isoformat(sep=' ')}'" for then in (now - _LOOK_BACK, now - _ON_ITS_WAY))
-    (row,) = store.query(_DELIVERY.format(since=since, until=until)).to_pylist()
-    return Delivery(
-        acknowledged=row["acknowledged"] or 0,
-        stored=row["decisions"] + row["rewards"],
-        rejected=row["rejected"],
-        watermark=watermark,
-        gaps=gaps,
-    )
-
-
-_LOOK_BACK, _ON_ITS_WAY = timedelta(hours=1), timedelta(minutes=2)
-_TOPICS: Any = ("decisions", "rewards")
-_DELIVERY = """
-WITH heard AS (
-  SELECT producer, MIN(decisions) AS d0, MAX(decisions) AS d1, MIN(rewards) AS r0, MAX(rewards) AS r1
-  FROM heartbeats WHERE `at` >= {since} AND `at` <= {until} GROUP BY producer
-)
-SELECT
-  (SELECT SUM(d1 - d0 + r1 - r0) FROM heard) AS acknowledged,
-  (SELECT COUNT(DISTINCT CONCAT(d.producer, ':', CAST(d.`offset` AS STRING)))
-     FROM decisions AS d JOIN heard ON d.producer = heard.producer
-     WHERE d.received_at >= {since} AND d.`offset` > heard.d0 AND d.`offset` <= heard.d1) AS decisions,
-  (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.`offset` AS STRING)))
-     FROM rewards AS r JOIN heard ON r.producer = heard.producer
-     WHERE r.received_at >= {since} AND r.`offset` > heard.r0 AND r.`offset` <= heard.r1) AS rewards,
-  (SELECT COUNT(DISTINCT CONCAT(x.producer, ':', x.kind, ':', CAST(x.`offset` AS STRING)))
-     FROM rejected_events AS x WHERE x.received_at >= {since}) AS rejected
-"""
 
 
 def _age_s(then: datetime, now: datetime) -> float:
     return round((now - then).total_seconds(), 3)
+
+
+def _cut(p: float) -> float:
+    """To four places, downwards: never rounded up to the threshold, nor written with an exponent."""
+    return int(p * 10_000) / 10_000

@@ -14,7 +14,7 @@ from rl_core.backends.gcp.event_store import BigQueryEventStore, Log
 from rl_core.backends.gcp.joiner import SqlJoiner
 from rl_core.backends.gcp.tables import ensure_tables
 from rl_core.errors import StoreError
-from rl_core.online.vital_signs import bigquery_delivery
+from rl_core.online.delivery import bigquery_delivery
 from rl_core.schema import TABLES, arrow_schema
 from stand_ins.beliefs.scratch import Belief, Scratch, until
 
@@ -144,7 +144,7 @@ def every_statement_of_the_log_and_its_joiner_is_taken(scratch: Scratch) -> str 
     assert until(joiner.watermark, timeout_s=30, every_s=2) == now
     assert joiner.run(now).head == 1, "the job's decision is closed by its reward"
     assert store.interactions((0, 1)).num_rows == store.head() == 1
-    assert bigquery_delivery(store, now, 0, now).acknowledged == 0
+    assert bigquery_delivery(scratch.clients.bandit, store, now, 0, now).acknowledged == 0
     return None
 
 

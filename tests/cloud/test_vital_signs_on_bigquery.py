@@ -13,7 +13,8 @@ from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.event_store import BigQueryEventStore
 from rl_core.backends.gcp.tables import ensure_tables
 from rl_core.config import Bandit, Settings
-from rl_core.online.vital_signs import Delivery, bigquery_delivery
+from rl_core.online.delivery import Delivery, bigquery_delivery
+from rl_core.online.log_figures import LogFigures
 from stand_ins.cloud import Cloud
 
 NOW = datetime.now(UTC)
@@ -51,9 +52,9 @@ def test_what_was_confirmed_and_is_not_there_is_missing(clients: GoogleClients) 
     insert(clients, "heartbeats", heartbeat(1, 0, 999))  # too young: its events may be on their way
     insert(clients, "heartbeats", heartbeat(90, 0, 0), heartbeat(20, 0, 0, "bus-joiner"))
     insert(clients, "rewards", *(reward(n, 35) for n in (99, 101, 102, 104, 104)))
-    seen = bigquery_delivery(BigQueryEventStore(clients), NOW, 1, NOW)
-    assert seen == Delivery(acknowledged=5, stored=3, rejected=0, watermark=NOW, gaps=1)
+    seen = bigquery_delivery(clients.bandit, BigQueryEventStore(clients), NOW, 1, NOW)
+    assert seen == Delivery(acknowledged=5, stored=3, rejected=0, watermark=NOW, gaps=1, log=LogFigures(rewards=4))
 
 
 def test_a_bandit_without_traffic_misses_nothing(clients: GoogleClients) -> None:
-    assert bigquery_delivery(BigQueryEventStore(clients), None, 0, NOW) == Delivery(0, 0)
+    assert bigquery_delivery(clients.bandit, BigQueryEventStore(clients), None, 0, NOW) == Delivery(0, 0)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import yaml
 
 from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit
-from rl_core.online.vital_signs import VitalSigns
+from rl_core.online.vital_signs import ALARMS, VitalSigns
 
+FRACTION = "float"
+KINDS = {one.name: str(one.type) for one in fields(VitalSigns) if "str" not in str(one.type)}
+"""The figures that are numbers."""
 EXAMPLE = "docs/examples/movielens_cloud.yaml"
 
 
@@ -136,28 +140,32 @@ class TestMonitoring:
     def test_every_metric_finds_its_value_in_a_line_that_is_really_written(
         self, metrics: list[dict[str, Any]], written: Callable[[str], str]
     ) -> None:
-        line = written(VitalSigns("movielens-v1", 9, 8, 7, 6, 5, 4, 3, 2.5, "v1", 1.5, "rejected").line("INFO"))
-        wanted = {"watermark_lag": "2.5", "missing": "5", "gaps": "3", "rejected": "4", "champion_age": "1.5"}
-        wanted["new_interactions"] = "8"
+        numbers = {name: n + 0.5 if FRACTION in kind else n for n, (name, kind) in enumerate(KINDS.items(), start=11)}
+        words: dict[str, Any] = {"bandit": "movielens-v1", "champion": "v1", "last_attempt": "rejected"}
+        line = written(VitalSigns(**numbers | words).line("INFO"))
+        wanted = {name.removesuffix("_s"): str(number) for name, number in numbers.items()}
         found = {}
         for metric in metrics:
             if "valueExtractor" in metric:
                 assert metric["filter"] == 'textPayload:"banditloop_vital_signs"'
                 assert self.extracted(metric["labelExtractors"]["bandit"], line) == "movielens-v1"
                 found[metric["name"].removeprefix("banditloop_")] = self.extracted(metric["valueExtractor"], line)
-        assert found == wanted
+        assert found == {name: wanted[name] for name in found}
+        assert len(found) == 15
 
     def test_the_events_that_are_counted_are_those_that_are_written(self, metrics: list[dict[str, Any]]) -> None:
         source = (Path(__file__).parents[2] / "plugins" / "bandit_ops" / "watching.py").read_text()
         for metric in metrics:
-            event = re.findall(r'"(\w+)"', metric["filter"])[0]
+            event, *alarm = re.findall(r'"(\w+)"', metric["filter"])
             assert event == "banditloop_vital_signs" or f'"{event}"' in source
+            assert set(alarm) <= set(ALARMS), f"{metric['name']}: no line says {alarm}"
+            assert alarm or "valueExtractor" in metric or event != "banditloop_vital_signs"
 
     def test_every_alert_is_about_a_metric_that_is_made(self, repo: Path, metrics: list[dict[str, Any]]) -> None:
         names = {metric["name"] for metric in metrics}
         alerts = (repo / "docs" / "monitoring" / "alerts.yaml").read_text()
         assert set(re.findall(r"user/(\w+)", alerts)) <= names
-        assert len(list(yaml.safe_load_all(alerts))) == 5
+        assert len(list(yaml.safe_load_all(alerts))) == 9
 
     @staticmethod
     def extracted(extractor: str, line: str) -> str:

@@ -279,6 +279,8 @@ class TestTheDaemon:
         assert (state["pid"], state["stopped"], state["error"]) == (program.pid, True, None)
         assert (state["offsets"], state["head"]) == ({"decisions": 1, "rewards": 1}, 1)
         assert state["lag"] == {"decisions": 0, "rewards": 0}
+        metrics = (settings.state_dir(bandit) / "metrics.prom").read_text()
+        assert 'banditloop_log_missing{bandit="movielens-v1"} ' in metrics
 
     def test_says_what_is_wrong_and_goes_on_when_it_is_mended(
         self,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from rl_core.backends import open_bus, open_registry, open_store
 from rl_core.backends.base import Attempt, JoinableStore, Lineage, Message, MessageBus, PolicyRegistry
+from rl_core.bandit.sample_ratio import Split
 from rl_core.config import Bandit, Settings
+from rl_core.online.delivery import Delivery, local_delivery
 from rl_core.online.event_logger import EventLogger
-from rl_core.online.vital_signs import Delivery, local_delivery, log_vital_signs, vital_signs
+from rl_core.online.log_figures import LogFigures
+from rl_core.online.metrics_file import METRICS_FILE, write_metrics
+from rl_core.online.vital_signs import ALARMS, FIGURES, VitalSigns, log_vital_signs, vital_signs
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -101,6 +107,73 @@ class TestOnThisMachine:
     ) -> None:
         assert local_delivery(movielens, settings, open_store(movielens, settings)) == Delivery(0, 0)
         assert not (settings.state_dir(movielens) / "bus").exists()
+
+    def test_what_could_not_become_a_row_is_rejected_and_not_missing(
+        self, movielens: Bandit, settings: Settings, bus: MessageBus
+    ) -> None:
+        store = cast(JoinableStore, open_store(movielens, settings))
+        bus.publish([Message("rewards", "a", b"{}")])
+        self.publish(bus, "b")
+        EventLogger(movielens, bus, store).run_once()
+        signs = vital_signs(movielens, of(Records()), 0, local_delivery(movielens, settings, store), NOW)
+        assert (signs.acknowledged, signs.stored, signs.rejected, signs.missing) == (2, 1, 1, 0)
+
+    def test_the_file_for_prometheus_holds_every_figure_that_is_known_and_every_alarm(
+        self, movielens: Bandit, settings: Settings, bus: MessageBus
+    ) -> None:
+        store = cast(JoinableStore, open_store(movielens, settings))
+        bus.publish([Message("rewards", "a", b"{}")])
+        EventLogger(movielens, bus, store).run_once()
+        signs = write_metrics(movielens, settings, store)
+        text = (settings.state_dir(movielens) / METRICS_FILE).read_text()
+        samples = dict(re.findall(r"^(banditloop_\w+\{[^}]*\}) (\S+)$", text, re.MULTILINE))
+        for name, help_text in FIGURES.items():
+            known = getattr(signs, name) is not None
+            assert (f"# HELP banditloop_log_{name} {help_text}\n# TYPE banditloop_log_{name} gauge\n" in text) is known
+        assert samples['banditloop_log_rejected{bandit="movielens-v1"}'] == "1"
+        rung = {name: samples[f'banditloop_log_alarm{{bandit="movielens-v1",alarm="{name}"}}'] for name in ALARMS}
+        assert {name for name, value in rung.items() if value == "1"} == {"rejected_events"}
+
+
+HEALTHY = {name: None if name in {"split", "split_p", "quarantined"} else 0 for name in FIGURES} | {"rewards": 1000}
+
+
+class TestAnAlarm:
+    @pytest.mark.parametrize(
+        ("figures", "alarms", "severity"),
+        [
+            ({}, [], "INFO"),
+            ({"gaps": 2}, ["gap"], "ERROR"),
+            ({"rejected": 1}, ["rejected_events"], "WARNING"),
+            ({"quarantined": 0}, [], "INFO"),
+            ({"quarantined": 3}, ["quarantined_rows"], "WARNING"),
+            ({"duplicates": 50, "late": 50, "unknown": 50}, [], "INFO"),
+            ({"duplicates": 51}, ["doubled_rewards"], "WARNING"),
+            ({"late": 51}, ["late_rewards"], "WARNING"),
+            ({"unknown": 51}, ["unknown_rewards"], "WARNING"),
+            ({"unknown": 51, "rewards": 99}, [], "INFO"),
+            ({"split": 0.9, "split_p": 0.0004}, ["sample_ratio_mismatch"], "WARNING"),
+            ({"split": 0.9, "split_p": 0.0005}, [], "INFO"),
+            ({"gaps": 1, "rejected": 1}, ["gap", "rejected_events"], "ERROR"),
+        ],
+    )
+    def test_says_in_the_line_what_to_look_at(self, figures: dict[str, Any], alarms: list[str], severity: str) -> None:
+        signs = VitalSigns(**{"bandit": "movielens-v1", **HEALTHY, **figures})
+        line = json.loads(signs.line(signs.severity))
+        assert (list(line.get("alarms", {})), line["severity"]) == (alarms, severity)
+        assert set(alarms) <= set(ALARMS)
+        assert all(len(said) > 20 for said in line.get("alarms", {}).values())
+
+    def test_of_the_split_is_not_rounded_away(self, movielens: Bandit) -> None:
+        for explored, rung in ((870, True), (900, False)):
+            seen = LogFigures(split=Split(explored, 1000.0, 950.0))
+            signs = vital_signs(movielens, of(Records()), 0, Delivery(0, 0, log=seen), NOW)
+            assert (list(signs.alarms()), "e-" in signs.line("INFO")) == (["sample_ratio_mismatch"] * rung, False)
+
+
+def test_what_the_last_training_set_apart_is_told(movielens: Bandit) -> None:
+    last = dataclasses.replace(attempt("v1", (0, 200), "promoted", 30), metrics={"quarantined": 7.0})
+    assert vital_signs(movielens, of(Records("v1", last)), 200, Delivery(0, 0), NOW).quarantined == 7
 
 
 @pytest.mark.parametrize(("gaps", "severity"), [(0, "INFO"), (2, "ERROR")])

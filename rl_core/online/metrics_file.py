@@ -1,0 +1,66 @@
+"""The vital signs as a file for Prometheus: `metrics.prom` beside `logger.json`.
+
+For the textfile collector of node_exporter, https://github.com/prometheus/node_exporter#textfile-collector.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from rl_core.backends import open_registry
+from rl_core.backends.base import EventStore
+from rl_core.backends.local.files import write_atomically
+from rl_core.config import Bandit, Settings
+from rl_core.errors import BanditError
+from rl_core.online.delivery import local_delivery
+from rl_core.online.vital_signs import ALARMS, FIGURES, VitalSigns, vital_signs
+
+METRICS_FILE = "metrics.prom"
+
+
+_EVERY_S = 30.0
+_log = logging.getLogger(__name__)
+
+
+class MetricsFile:
+    """Written anew every half minute, also while the log can't be: what can't be measured is told and ends nothing."""
+
+    def __init__(self, bandit: Bandit, settings: Settings, store: EventStore) -> None:
+        self._what = (bandit, settings, store)
+        self._written = -_EVERY_S
+
+    def keep(self) -> None:
+        if time.monotonic() - self._written < _EVERY_S:
+            return
+        self._written = time.monotonic()
+        try:
+            write_metrics(*self._what)
+        except (BanditError, OSError) as error:
+            _log.warning("%s is not brought up to date: %s", METRICS_FILE, error)
+
+
+def write_metrics(bandit: Bandit, settings: Settings, store: EventStore) -> VitalSigns:
+    """Measure, and replace the file. Raises BanditError, OSError: it stays as it was."""
+    registry, delivery = open_registry(bandit, settings), local_delivery(bandit, settings, store)
+    signs = vital_signs(bandit, registry, store.head(), delivery, datetime.now(UTC))
+    write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs).encode())
+    return signs
+
+
+def prometheus(signs: VitalSigns) -> str:
+    """Gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1."""
+    lines = []
+    for name, value in asdict(signs).items():
+        if value is None or name == "bandit":
+            continue
+        metric, labels = f"banditloop_log_{name}", f'bandit="{signs.bandit}"'
+        lines += [f"# HELP {metric} {FIGURES[name]}", f"# TYPE {metric} gauge"]
+        word = isinstance(value, str)
+        lines.append(f'{metric}{{{labels},value="{value}"}} 1' if word else f"{metric}{{{labels}}} {value}")
+    lines += ["# HELP banditloop_log_alarm 1 where something is wrong", "# TYPE banditloop_log_alarm gauge"]
+    rung = signs.alarms()
+    lines += [f'banditloop_log_alarm{{bandit="{signs.bandit}",alarm="{name}"}} {int(name in rung)}' for name in ALARMS]
+    return "\n".join(lines) + "\n"
