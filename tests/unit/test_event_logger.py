@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,17 +228,29 @@ class TestWhatDoesNotFitTheLog:
 
 
 class TestTheBusAndTheStoreDisagree:
-    def test_an_older_copy_of_the_bus_is_noticed(self, bandit: Bandit, settings: Settings) -> None:
+    def test_an_older_copy_of_the_bus_is_noticed(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
         open_bus(bandit, settings).close()
-        file = settings.state_dir(bandit) / "bus" / "bus.sqlite"
-        older = file.read_bytes()
+        folder = settings.state_dir(bandit) / "bus"
+        shutil.copytree(folder, tmp_path / "older")
         bus = open_bus(bandit, settings)
         bus.publish([decision("a")])
         drain(bandit, settings)
         bus.close()
-        file.write_bytes(older)
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "older", folder)
         with pytest.raises(StoreError, match="this bus ends at 0: it is an older copy"):
             drain(bandit, settings)
+
+    def test_a_bus_that_is_damaged_under_a_logger_is_mended_by_it(
+        self, settings: Settings, bandit: Bandit, bus: MessageBus, store: JoinableStore, logger: EventLogger
+    ) -> None:
+        bus.publish([decision("a"), reward("a")])
+        logger.run_once()
+        (settings.state_dir(bandit) / "bus" / "bus.sqlite").write_bytes(b"damaged" * 10_000)
+        bus.publish([decision("b"), reward("b")])
+        (settings.state_dir(bandit) / "bus" / "bus.sqlite").unlink()
+        assert logger.run_once().interactions == 1
+        assert store.head() == 2
 
     def test_messages_gone_from_the_bus_are_noticed(self, bus: MessageBus, logger: EventLogger) -> None:
         bus.publish([decision("a")])

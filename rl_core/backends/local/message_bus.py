@@ -1,234 +1,267 @@
-"""The local message bus: one SQLite file, WAL, `synchronous=FULL`.
+"""The local message bus: an SQLite file, and a journal beside it. Each can be built from the other.
 
-Promises: what `publish` returned is on disk; offsets are gap-free from 1 per topic; `received_at` never decreases with
-the offset, whatever the clock does; of several decisions under one key the first stands, across threads, processes and
-restarts, for as long as `prune` keeps it.
+Promises: what `publish` returned is on disk in the journal and readable from the file; offsets are gap-free from 1 per
+topic; `received_at` never decreases with the offset, whatever the wall clock does; of several decisions under one key
+the first stands, across threads, processes and restarts, for as long as `prune` keeps it. Damage to one of the copies
+is mended from the other, and said in the log, by whichever process meets it.
+Why two: docs/decisions/0011-the-bus-has-two-copies.md.
 """
 
 from __future__ import annotations
 
-import random
+import logging
 import sqlite3
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from rl_core.backends.base import BUS_PREFIX, Delivery, Message, Receipt, Topic
-from rl_core.backends.local.files import locked
-from rl_core.backends.local.sqlite_errors import explain
+from rl_core.backends.local import bus_file, bus_forget, bus_repair
+from rl_core.backends.local.bus_clock import BusClock, stamp_of, time_of
+from rl_core.backends.local.bus_file import COLUMNS, BusFile, record_of
+from rl_core.backends.local.bus_lock import BusLock
+from rl_core.backends.local.journal import Journal
+from rl_core.backends.local.journal_group import TOPICS, Place, Record, State, encode_group, encode_record
+from rl_core.backends.local.sqlite_errors import Damage, explain, is_damage
+from rl_core.backends.steady_clock import Reading, SteadyClock
 from rl_core.errors import BusError
 
-_APPLICATION_ID = 0x42554C50  # marks the file as a bus, in SQLite's header
-_TOPICS = ("decisions", "rewards")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_PER_QUERY = 500
-_ANY_TABLE = "SELECT 1 FROM sqlite_master LIMIT 1"
-_CREATE = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE decisions ("offset" INTEGER PRIMARY KEY, key TEXT NOT NULL, payload BLOB NOT NULL, received_at INTEGER);
-CREATE TABLE rewards ("offset" INTEGER PRIMARY KEY, key TEXT NOT NULL, payload BLOB NOT NULL, received_at INTEGER);
-CREATE UNIQUE INDEX decisions_key ON decisions (key);
-CREATE INDEX rewards_key ON rewards (key);
-"""
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _time(stamp_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=stamp_us)
-
-
-def _stamp(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Step = Callable[[sqlite3.Connection, State], tuple[State, list[Record], _T]]
 
 
 class SqliteBus:
     """`MessageBus` over the file `path`, which is created where it is missing. Safe to share between threads.
 
-    One connection writes and one reads, each behind its lock: a look-up doesn't wait for a commit.
+    The folder of `path` is the bus's own: journal and set-aside files lie there. One connection writes and one reads: a
+    look-up doesn't wait for a commit.
 
     Args:
         busy_timeout_s: how long to wait for another process's transaction before BusError.
-        clock: microseconds since 1970, UTC.
+        clock: of the stamps.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = 5.0, clock: Callable[[], int] = _now_us) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float = 5.0, clock: SteadyClock | None = None) -> None:
         self._path = path
         self._busy_timeout_s = busy_timeout_s
-        self._clock = clock
-        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._clock = BusClock(clock or SteadyClock())
+        self._journal = Journal(path.parent)
+        self._lock = BusLock(path.with_name(f"{path.name}.lock"), busy_timeout_s)
+        self._known: State | None = None  # the last state that this process has seen
+        self._file: BusFile | None = None
+        self._closed = False
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = self._connect()
-            self._create()
-            self._reader = self._connect()
-            self._producer = str(self._meta(self._reader, "producer"))
+            with self._lock.held():
+                self._known = self._reopened().state()
+        self._clock.after(self._known.reading)
+        self._producer = self._known.producer
 
     @property
     def producer(self) -> str:
         return self._producer
 
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
-        if not messages:
-            return []
         for message in messages:
             _check(message.topic)
-        with self._transaction() as db:
-            stamp = self._take_stamp(db)
-            receipts: dict[int, Receipt] = {}
-            for topic in _TOPICS:
-                mine = [(i, message) for i, message in enumerate(messages) if message.topic == topic]
-                if mine:
-                    accepted = self._append(db, topic, [message for _, message in mine], stamp)
-                    receipts.update(zip((i for i, _ in mine), accepted, strict=True))
-        return [receipts[i] for i in range(len(messages))]
-
-    def _append(self, db: sqlite3.Connection, topic: str, messages: list[Message], stamp: int) -> list[Receipt]:
-        unique = topic == "decisions"
-        standing = self._standing(db, [message.key for message in messages]) if unique else {}
-        head = int(self._meta(db, f"{topic}_head"))
-        fresh: list[tuple[int, str, bytes, int]] = []
-        receipts = []
-        for message in messages:
-            receipt = standing.get(message.key)
-            if receipt is None:
-                head += 1
-                fresh.append((head, message.key, message.payload, stamp))
-                receipt = Receipt(head, _time(stamp), message.payload, repeated=False)
-                if unique:
-                    standing[message.key] = Receipt(head, receipt.received_at, message.payload, repeated=True)
-            receipts.append(receipt)
-        db.executemany(f"INSERT INTO {topic} VALUES (?, ?, ?, ?)", fresh)  # noqa: S608  topic is one of _TOPICS
-        db.execute("UPDATE meta SET value = ? WHERE name = ?", (head, f"{topic}_head"))
-        return receipts
-
-    @staticmethod
-    def _standing(db: sqlite3.Connection, keys: list[str]) -> dict[str, Receipt]:
-        found: dict[str, Receipt] = {}
-        for start in range(0, len(keys), _KEYS_PER_QUERY):
-            some = keys[start : start + _KEYS_PER_QUERY]
-            marks = ", ".join("?" * len(some))
-            rows = db.execute(f'SELECT key, "offset", payload, received_at FROM decisions WHERE key IN ({marks})', some)  # noqa: S608
-            found.update((key, Receipt(at, _time(stamp), payload, True)) for key, at, payload, stamp in rows)
-        return found
+        if not messages:
+            return []
+        return self._write(lambda db, state: _accept(db, state, messages))
 
     def now(self) -> datetime:
-        return _time(self._clock())
+        return time_of(self._clock.now().stamp_ns // 1000)
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         _check(topic)
-        query = f'SELECT payload FROM {topic} WHERE key = ? ORDER BY "offset" LIMIT 1'  # noqa: S608
-        rows = self._select(query, (key,))
-        return bytes(rows[0][0]) if rows else None
+        query = f'SELECT {COLUMNS} FROM {topic} WHERE key = ? ORDER BY "offset" LIMIT 1'  # noqa: S608
+        found = self._read(lambda file: [record_of(topic, row) for row in file.select(query, (key,))])
+        return found[0].payload if found else None
 
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
         _check(topic)
-        query = f'SELECT * FROM {topic} WHERE "offset" > ? ORDER BY "offset" LIMIT ?'  # noqa: S608
-        rows = self._select(query, (after_offset, limit))
-        return [Delivery(offset, key, payload, _time(stamp)) for offset, key, payload, stamp in rows]
+        records = self._read(lambda file: _consecutive(file, topic, after_offset, limit))
+        return [Delivery(r.offset, r.key, r.payload, time_of(r.stamp_us)) for r in records]
 
     def watermark(self) -> datetime:
         # A write transaction: what was stamped before it is committed, and whatever comes after gets its stamp or more.
-        with self._transaction() as db:
-            return _time(self._take_stamp(db))
+        return self._write(lambda _, state: (state, [], time_of(state.reading.stamp_ns // 1000)))
 
     def head(self, topic: Topic) -> int:
         _check(topic)
-        with self._explained(), self._read_lock:
-            return int(self._meta(self._reader, f"{topic}_head"))
+        return self._read(lambda file: file.state()).head(topic)
 
     def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
         _check(topic)
-        statement = f'DELETE FROM {topic} WHERE "offset" <= ? AND received_at < ?'  # noqa: S608
-        with self._transaction() as db:
-            return db.execute(statement, (up_to_offset, _stamp(keep_after))).rowcount
+        query = f'SELECT max("offset") FROM {topic} WHERE "offset" <= ? AND received_at < ?'  # noqa: S608
+
+        def step(db: sqlite3.Connection, state: State) -> tuple[State, list[Record], int]:
+            ((last,),) = db.execute(query, (up_to_offset, stamp_of(keep_after)))
+            floor = max(last or 0, state.floor(topic))
+            floors = (floor, state.floors[1]) if topic == TOPICS[0] else (state.floors[0], floor)
+            state = state._replace(floors=floors)
+            first = self._journal.first_needed(state)
+            return state._replace(first=first), [], bus_file.cut(db, topic, floor)
+
+        pruned = self._write(step)
+        with self._explained(), self._lock.held():
+            state = self._current().state()
+            self._journal.drop(segment for segment in self._journal.segments() if segment < state.first)
+        return pruned
+
+    def forget(self, keys: Sequence[str]) -> int:
+        with self._explained(), self._lock.held():
+            return self._mended(lambda: bus_forget.forget(self._current(), self._journal, self._path, keys))
 
     def close(self) -> None:
-        with self._write_lock, self._read_lock:
-            self._writer.close()
-            self._reader.close()
+        self._closed = True
+        self._lock.close()  # waits for the thread that has it
+        self._close_file()
+        self._journal.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous = FULL")
-        return db
+    def _write(self, step: _Step[_T]) -> _T:
+        """One transaction: durable in the journal, then in the file."""
+        done: list[_T] = []
 
-    def _create(self) -> None:
-        db = self._writer
-        with locked(self._path.with_name(f"{self._path.name}.lock"), "the creation of the message bus"):
-            if not self._is_bus(db):
-                db.execute("PRAGMA journal_mode = WAL")
-                with self._begun(db):
-                    for statement in _CREATE.strip().split(";\n"):
-                        db.execute(statement)
-                    meta = {
-                        "producer": f"{BUS_PREFIX}{uuid.uuid4()}",
-                        "last_stamp": 0,
-                        "decisions_head": 0,
-                        "rewards_head": 0,
-                    }
-                    db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute("PRAGMA busy_timeout = 0")  # from here on _begun waits, in its own way
-
-    def _is_bus(self, db: sqlite3.Connection) -> bool:
-        identity = db.execute("PRAGMA application_id").fetchone()[0]
-        if identity not in (0, _APPLICATION_ID) or (identity == 0 and db.execute(_ANY_TABLE).fetchone()):
-            raise BusError(f"{self._path} is another program's SQLite file, not a message bus; move it away")
-        return bool(identity == _APPLICATION_ID)
-
-    def _take_stamp(self, db: sqlite3.Connection) -> int:
-        stamp = max(self._clock(), int(self._meta(db, "last_stamp")))
-        db.execute("UPDATE meta SET value = ? WHERE name = 'last_stamp'", (stamp,))
-        return stamp
-
-    @staticmethod
-    def _meta(db: sqlite3.Connection, name: str) -> int | str:
-        value: int | str = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
-        return value
-
-    def _select(self, query: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
-        with self._explained(), self._read_lock:
-            return self._reader.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained(), self._write_lock, self._begun(self._writer) as db:
-            yield db
-
-    @contextmanager
-    def _begun(self, db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        # SQLite's own waiting sleeps up to 0.1 s between tries: next to a busy publisher it may never get its turn.
-        deadline = time.monotonic() + self._busy_timeout_s
-        while not db.in_transaction:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+        def attempt() -> _T:
+            if done:  # the journal had it, and what was damaged after that was built from the journal
+                return done[0]
+            file = self._current()
+            with file.begun() as db:
+                state = bus_file.read_state(db)
+                state = bus_repair.catch_up(db, state, self._journal.following(state.place))
+                begin = state.place
+                after, records, result = step(db, state._replace(reading=self._clock.after(state.reading)))
+                encoded = [encode_record(record) for record in records]
+                bus_file.insert(db, zip(records, encoded, strict=True))
+                group = encode_group(after, encoded)
+                end = self._journal.append(group, begin)
+                # Behind a group without records the next one goes to the same place: an idle bus takes no room.
+                place = end if records else end._replace(position=end.position - len(group))
+                after = after._replace(place=place)
+                done.append(result)
+                try:
+                    bus_file.write_state(db, after)
+                    db.execute("COMMIT")
+                except Exception as error:
+                    if not is_damage(error):  # the disk is full, say: this was not accepted, in the journal neither
+                        self._journal.withdraw(begin)
+                        done.clear()
                     raise
-                time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311  no two processes in step
+            file.checkpoints.committed(len(group))
+            self._known = after
+            return result
+
+        with self._explained(), self._lock.held():
+            return self._mended(attempt)
+
+    def _read(self, read: Callable[[BusFile], _T]) -> _T:
+        with self._explained():
+            try:
+                if self._file is not None and self._file.is_current():
+                    return read(self._file)
+            except sqlite3.ProgrammingError:
+                pass  # another thread closes it at this moment, to take up a new one
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+            with self._lock.held():
+                return self._mended(lambda: read(self._current()))
+
+    def _mended(self, attempt: Callable[[], _T]) -> _T:
+        """Its result; where it meets damage that is mended, and it is tried once more. Under the lock."""
         try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+            return attempt()
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            self._close_file()
+            bus_repair.mend(self._path, self._journal, self._known, error)
+            return attempt()
+
+    def _current(self) -> BusFile:
+        """The open file, if it still is the one under its name; else that one. Under the lock."""
+        return self._file if self._file is not None and self._file.is_current() else self._reopened()
+
+    def _reopened(self) -> BusFile:
+        self._close_file()
+        first = State(f"{BUS_PREFIX}{uuid.uuid4()}", (0, 0), (0, 0), Reading(0, 0, ""), 1, Place(0, 0))
+        self._file = bus_repair.take_up(self._path, self._busy_timeout_s, self._journal, self._known, first)
+        return self._file
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise BusError(f"{self._path}: this bus was closed; open it again")
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, Damage) as error:
             raise BusError(explain(error, self._path, self._busy_timeout_s)) from error
 
 
+def _accept(
+    db: sqlite3.Connection, state: State, messages: Sequence[Message]
+) -> tuple[State, list[Record], list[Receipt]]:
+    standing = _standing(db, [message.key for message in messages if message.topic == "decisions"])
+    heads = dict(zip(TOPICS, state.heads, strict=True))
+    stamp = state.reading.stamp_ns // 1000
+    records, receipts = [], []
+    for message in messages:
+        decides = message.topic == "decisions"
+        receipt = standing.get(message.key) if decides else None
+        if receipt is None:
+            heads[message.topic] += 1
+            record = Record(message.topic, heads[message.topic], message.key, message.payload, stamp)
+            records.append(record)
+            receipt = Receipt(record.offset, time_of(stamp), message.payload, repeated=False)
+            if decides:
+                standing[message.key] = Receipt(record.offset, receipt.received_at, message.payload, repeated=True)
+        receipts.append(receipt)
+    return state._replace(heads=(heads["decisions"], heads["rewards"])), records, receipts
+
+
+def _standing(db: sqlite3.Connection, keys: list[str]) -> dict[str, Receipt]:
+    found: dict[str, Receipt] = {}
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        some = keys[start : start + _KEYS_PER_QUERY]
+        marks = ", ".join("?" * len(some))
+        query = f'SELECT {COLUMNS} FROM decisions WHERE key IN ({marks}) ORDER BY "offset"'  # noqa: S608
+        for row in db.execute(query, some):
+            record = record_of("decisions", row)
+            receipt = Receipt(record.offset, time_of(record.stamp_us), record.payload, repeated=True)
+            found.setdefault(record.key, receipt)
+    return found
+
+
+def _consecutive(file: BusFile, topic: Topic, after_offset: int, limit: int) -> list[Record]:
+    """What stands behind the offset. Raises Damage where something is missing that was neither pruned nor forgotten."""
+    query = f'SELECT {COLUMNS} FROM {topic} WHERE "offset" > ? ORDER BY "offset" LIMIT ?'  # noqa: S608
+    head = file.state().head(topic)  # first: what comes meanwhile is no gap
+    records = [record_of(topic, row) for row in file.select(query, (after_offset, limit))]
+    last = records[-1].offset if records else after_offset
+    reached = last if len(records) >= limit else max(head, last)
+    if len(records) < reached - after_offset:
+        state = file.state()
+        low = max(after_offset, state.floor(topic))
+        query = 'SELECT "offset" FROM gone WHERE topic = ? AND "offset" > ? AND "offset" <= ?'
+        gone = [Record(topic, offset, "", b"", 0, True) for (offset,) in file.select(query, (topic, low, reached))]
+        kept = sum(record.offset > low for record in records)
+        if kept + len(gone) < reached - low:
+            raise Damage(f"{topic} between {low} and {reached} are missing")
+        # Empty, so that whoever carries the messages on sees no gap where one was forgotten before it was carried.
+        records = sorted([*records, *gone], key=lambda record: record.offset)[:limit]
+    return records
+
+
 def _check(topic: str) -> None:
-    if topic not in _TOPICS:
-        raise BusError(f"no topic {topic!r}; the topics are {', '.join(_TOPICS)}")
+    if topic not in TOPICS:
+        raise BusError(f"no topic {topic!r}; the topics are {', '.join(TOPICS)}")
