@@ -26,6 +26,7 @@ def decision(
     served: bool = True,
     received: float | None = None,
     deferred: bool | None = None,
+    subject: str | None = None,
 ) -> dict[str, Any]:
     return {
         "event_id": event_id,
@@ -45,6 +46,7 @@ def decision(
         "schema_version": 1,
         "policy_info": [("mood", "good")] if offset % 2 else None,
         "deferred": deferred,
+        "subject": subject,
         "producer": producer,
         "offset": offset,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,7 @@ def _insert_all(call: Call) -> dict[str, Any]:
     fresh = [given[n]["json"] for n in good if call.insert_ids.fresh(dataset, table, given[n].get("insertId"))]
     if fresh:
         call.warehouse.append(dataset, table, loads.table_of(fresh, fields))
+        call.warehouse.streamed_at[dataset, table] = time.monotonic()
     answer: dict[str, Any] = {"kind": "bigquery#tableDataInsertAllResponse"}
     if faults:
         answer["insertErrors"] = [{"index": n, "errors": faults[n]} for n in sorted(faults)]

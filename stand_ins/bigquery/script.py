@@ -159,6 +159,13 @@ class Script:
                 if self._inside or attempt == _TRIES - 1:
                     raise
         outcome.affected = int(done[0][0]) if done and isinstance(done[0][0], int) else None
+        if isinstance(parsed, exp.Update | exp.Delete) and outcome.affected:
+            table = parsed.find(exp.Table)
+            if self._warehouse.in_buffer(table.db, table.name):
+                invalid_query(
+                    f"{type(parsed).__name__.upper()} statement over table {self._warehouse.project}.{table.db}."
+                    f"{table.name} would affect rows in the streaming buffer, which is not supported"
+                )
 
     def _permit(self, parsed: exp.Create) -> None:
         temporary = any(isinstance(p, exp.TemporaryProperty) for p in parsed.find_all(exp.Property))

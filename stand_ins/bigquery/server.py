@@ -55,6 +55,13 @@ class BigQueryStandIn:
         """BigQuery remembers insertIds for a minute at best: from now on a row sent again is there twice."""
         self._rows_seen.forget()
 
+    def buffer_streamed_rows(self, seconds: float) -> None:
+        """For so long after insertAll, UPDATE and DELETE refuse a table's rows: BigQuery half an hour, here first 0.
+
+        https://cloud.google.com/bigquery/docs/reference/standard-sql/data-manipulation-language#limitations
+        """
+        self._warehouse.buffer_s = seconds
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = await request.body()

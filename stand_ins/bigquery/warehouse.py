@@ -26,6 +26,8 @@ class Warehouse:
         folder.mkdir(parents=True, exist_ok=True)
         self.project = project
         self._lock = threading.RLock()
+        self.buffer_s = 0.0
+        self.streamed_at: dict[tuple[str, str], float] = {}
         self._database = duckdb.connect(str(folder / "bigquery.duckdb"), config={"threads": 2})
         self._database.execute("SET GLOBAL TimeZone = 'UTC'")
         self._database.execute(
@@ -133,6 +135,11 @@ class Warehouse:
             for table in inside:
                 self.drop(dataset, table["tableReference"]["tableId"])
             self._change(dataset, "", None, f'DROP SCHEMA "{dataset}"')
+
+    def in_buffer(self, dataset: str, table: str) -> bool:
+        """Whether rows were streamed into it so lately that they can't be changed: all of them, here."""
+        streamed = self.streamed_at.get((dataset, table))
+        return streamed is not None and time.monotonic() - streamed < self.buffer_s
 
     def append(self, dataset: str, table: str, rows: pa.Table, instead: bool = False) -> None:
         """Rows whose columns are the table's, in any order; columns that they lack are null."""
