@@ -10,6 +10,7 @@ champion is not deployed: `announce_champion` is skipped then, and says why.
 - `take_lease`: *half_life can't change* – leave it in the form, or set `full_retrain`.
 - `take_lease`: *is held by* – another training runs; a scheduled run skips, a manual one can be cleared later.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
+- `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.
 - `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
 - `release_lease`: *is still active* – as above; until then no other training begins.
 """

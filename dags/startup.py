@@ -11,6 +11,7 @@ brought up to date by `…_provision`.
 - `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.
 - `take_lease`: *is held by* – another training runs; wait for it, then clear the task.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
+- `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.
 - `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
 - `release_lease`: *is still active* – as above; until then no other training begins.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,6 +22,11 @@ class Quarantine:
         self.path = out / QUARANTINE
         self._partial = out / f".{QUARANTINE}.partial"
         self._writer: ParquetWriter | None = None
+
+    @property
+    def address(self) -> str:
+        """Where a person finds the file; Vertex AI mounts gs://bucket as /gcs/bucket."""
+        return re.sub("^/gcs/", "gs://", str(self.path))
 
     def add(self, rows: pa.Table) -> None:
         from pyarrow.parquet import ParquetWriter

@@ -11,8 +11,9 @@ from rl_core.backends import open_registry, open_store
 from rl_core.backends.base import EventStore, Window
 from rl_core.bandit import trajectories
 from rl_core.bandit.quarantine import Quarantine
+from rl_core.bandit.row_rules import COLUMNS
 from rl_core.bandit.trajectories import Part
-from rl_core.bandit.validation import COLUMNS, Validation
+from rl_core.bandit.validation import Validation
 from rl_core.config import Bandit, Settings
 from rl_core.errors import DataError
 
@@ -80,10 +81,10 @@ def _parts(
             quarantine.add(checked.apart)
             yield Part(window, checked.rows, checked.folds)
     if validation.too_many:
-        raise _too_many(validation, windows, quarantine.path)
+        raise _too_many(validation, windows, quarantine.address)
 
 
-def _too_many(validation: Validation, windows: Sequence[Window], file: Path) -> DataError:
+def _too_many(validation: Validation, windows: Sequence[Window], file: str) -> DataError:
     share, limit = validation.total_apart / validation.checked, validation.limit
     return DataError(
         f"{validation.total_apart} of {validation.checked} interactions ({share:.2%}) of {_shown(windows)} break a "

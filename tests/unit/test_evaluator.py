@@ -104,6 +104,17 @@ class TestWithoutAChampion:
         assert verdict.metrics["behaviour_mean"] == pytest.approx(rows.reward.mean(), abs=1e-6)
         assert Verdict.load(tmp_path / "verdict") == verdict
 
+    @pytest.mark.parametrize("high", [1, 100])
+    def test_what_was_quarantined_is_among_the_figures(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path, high: int
+    ) -> None:
+        rows = _rows((0, high))
+        part = Part((0, high), rows, (rows.seq % 5).astype(np.int8))
+        trajectories.write(tmp_path / "data", bandit.problem, [(0, high)], [part], {"reward": 2, "propensity": 3})
+        policy = _train(bandit, settings, tmp_path / "data", None, tmp_path / "policy")
+        verdict = evaluator.run(bandit, settings, tmp_path / "data", policy, None, False, tmp_path / "verdict")
+        assert verdict.metrics["quarantined"] == 5.0
+
 
 class TestAgainstAChampion:
     def test_a_challenger_with_far_more_data_is_promoted(

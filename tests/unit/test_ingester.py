@@ -15,9 +15,9 @@ import pytest
 from rl_core.backends import open_registry, open_store
 from rl_core.backends.base import Lineage
 from rl_core.bandit.blocks import fold_of
-from rl_core.bandit.quarantine import QUARANTINE
+from rl_core.bandit.quarantine import QUARANTINE, Quarantine
+from rl_core.bandit.row_rules import RULES, TWICE
 from rl_core.bandit.trajectories import DATASET, Dataset, Rows
-from rl_core.bandit.validation import RULES, TWICE
 from rl_core.config import Bandit, Problem, Settings, Validation
 from rl_core.errors import DataError, StoreError
 from rl_core.schema import INTERACTION_SCHEMA
@@ -306,3 +306,8 @@ class TestTooMany:
         log([_row(seq) | ({"propensity": 0.0} if seq == 1 else {}) for seq in range(1, 201)])
         with pytest.raises(DataError, match="1 of 200"):
             ingester.run(strict, settings, [(0, 200)], tmp_path)
+
+
+def test_a_file_that_vertex_ai_mounts_is_told_by_its_address() -> None:
+    assert Quarantine(Path("/gcs/bucket/run/dataset")).address == "gs://bucket/run/dataset/quarantine.parquet"
+    assert Quarantine(Path("/var/run/dataset")).address == "/var/run/dataset/quarantine.parquet"
