@@ -18,6 +18,7 @@ from rl_core.errors import StoreError
 from rl_core.online.join_rules import Closed, Joined, JoinRules
 from rl_core.online.joiner import StoreJoiner, join_pending
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+from tests.join_model import History, histories, joined, told
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
 
 DEFAULT = -1.0
@@ -31,6 +32,7 @@ class World:
         self.closed: dict[str, Closed] = {}
         self.interactions: list[dict[str, Any]] = []
         self.apart: list[tuple[int, str]] = []
+        self.set_apart: list[tuple[str, int, str]] = []
 
     def step(
         self,
@@ -46,7 +48,8 @@ class World:
                 _micros(row["decided_at"]), _micros(row["received_at"]), row["closed_by"]
             )
         self.interactions += joined.interactions.to_pylist()
-        self.apart += [(row["offset"], row["reason"]) for row in joined.apart.to_pylist()]
+        self.set_apart += [(row["producer"], row["offset"], row["reason"]) for row in joined.apart.to_pylist()]
+        self.apart = [lost[1:] for lost in self.set_apart]
         return joined
 
     def outcome(self) -> dict[str, float]:
@@ -170,63 +173,18 @@ class TestARewardWithoutDecision:
         assert world.apart == [(1, "unknown")]
 
 
-@st.composite
-def streams(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[int, int, int | None]]]:
-    """Decisions and rewards as their bus stamped them, and cuts: (decisions read, rewards read, watermark)."""
-    seconds = st.integers(0, 40)
-    decided = draw(st.lists(seconds, max_size=6))
-    delays = draw(st.lists(st.integers(0, WAIT_S), min_size=len(decided), max_size=len(decided)))
-    by_receipt = sorted(
-        (start + delay, start, f"e{n}") for n, (start, delay) in enumerate(zip(decided, delays, strict=True))
-    )
-    made = [decision(key, start, n + 1, received=received) for n, (received, start, key) in enumerate(by_receipt)]
-    known = {key: start for _, start, key in by_receipt}
-    keys = [*known, "nobody"]
-    pairs = draw(st.lists(st.tuples(st.sampled_from(keys), st.integers(0, 2 * WAIT_S)), max_size=10))
-    received_at = sorted((known.get(key, 0) + delay, key) for key, delay in pairs)
-    earned = [reward(key, when, n + 1, float(n)) for n, (when, key) in enumerate(received_at)]
-    cuts: list[tuple[int, int, int | None]] = []
-    for watermark in sorted(draw(st.lists(st.integers(0, 80), max_size=6))):
-        must = [sum(row["received_at"] < at(watermark) for row in rows) for rows in (made, earned)]
-        cuts.append(
-            (
-                draw(st.integers(must[0], len(made))),
-                draw(st.integers(must[1], len(earned))),
-                draw(st.sampled_from([watermark, None])),
-            )
-        )
-    return made, earned, [*cuts, (len(made), len(earned), 100)]
-
-
-def model(made: list[dict[str, Any]], earned: list[dict[str, Any]]) -> tuple[dict[str, float], set[tuple[int, str]]]:
-    """What the issue says, without order, state or time of reading."""
-    outcome, apart = {}, set()
-    deadline = {row["event_id"]: row["decided_at"] + timedelta(seconds=WAIT_S) for row in made}
-    for row in earned:
-        if row["event_id"] not in deadline:
-            apart.add((row["offset"], "unknown"))
-        elif row["received_at"] > deadline[row["event_id"]]:
-            apart.add((row["offset"], "late"))
-        elif row["event_id"] in outcome:
-            apart.add((row["offset"], "duplicate"))
-        else:
-            outcome[row["event_id"]] = row["reward"]
-    return {key: outcome.get(key, DEFAULT) for key in deadline}, apart
-
-
 class TestAnyOrderOfReading:
-    @given(streams(), st.booleans())
-    @settings(max_examples=300, deadline=None)
-    def test_gives_what_the_model_gives(self, stream: Any, close_early: bool) -> None:
-        made, earned, cuts = stream
-        world, done = World(close_early), (0, 0)
-        for to_decision, to_reward, watermark in cuts:
-            to = max(done[0], to_decision), max(done[1], to_reward)
-            world.step(made[done[0] : to[0]], earned[done[1] : to[1]], watermark)
-            done = to
-        expected, apart = model(made, earned)
-        assert (world.outcome(), set(world.apart)) == (expected, apart)
-        assert len(world.apart) + sum(row["closed_by"] == "reward" for row in world.interactions) == len(earned)
+    @given(st.booleans().flatmap(lambda in_order: histories(in_order)))
+    @settings(max_examples=200, deadline=None)
+    def test_gives_what_the_model_gives(self, history: History) -> None:
+        world = World(history.close_early)
+        for step in history.steps:
+            world.step(step.decisions, step.rewards, step.watermark)
+        expected, apart = joined(history.decisions, history.rewards, DEFAULT)
+        assert (told(world.interactions), set(world.set_apart)) == (expected, apart)
+        assert len(world.set_apart) + sum(row["closed_by"] == "reward" for row in world.interactions) == len(
+            history.rewards
+        )
         assert world.joiner.open == 0
 
 
