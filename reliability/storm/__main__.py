@@ -1,0 +1,115 @@
+"""Play a storm and write its report: `make faults`.
+
+    python -m reliability.storm [--seed 1] [--kills 200] [--decisions 10000] [--seconds 720] [--without-airflow]
+
+Ends with 0 where every promise was kept, 1 where one was broken, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from reliability.storm import report as reports
+from reliability.storm.disk import enter
+from reliability.storm.storm import Size, Storm
+from rl_core.config import Settings
+
+_LINE_EVERY_S = 10.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m reliability.storm", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1, help="of faults and traffic (default 1)")
+    parser.add_argument("--kills", type=int, default=200, help="SIGKILLs (default 200)")
+    parser.add_argument("--decisions", type=int, default=10_000, help="acknowledged decisions at least (default 10000)")
+    parser.add_argument("--seconds", type=float, default=720, help="over which the faults are spread (default 720)")
+    parser.add_argument(
+        "--pause", type=float, default=0.25, help="between two events of a client, seconds (default 0.25)"
+    )
+    parser.add_argument("--without-airflow", action="store_true", help="train through the runner alone")
+    parser.add_argument("--without-corruption", action="store_true", help="leave the message bus undamaged")
+    parser.add_argument("--out", type=Path, help="the report (default $BANDIT_HOME/faults/report.json)")
+    return parser
+
+
+class Progress:
+    """One line that changes on a terminal; elsewhere a line every ten seconds, and one for each new step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._begun = console, time.monotonic()
+        self._said, self._step = 0.0, ""
+        self._status = console.status("") if console.is_terminal else None
+        if self._status:
+            self._status.start()
+
+    def tell(self, text: str) -> None:
+        line = f"{time.monotonic() - self._begun:5.0f} s  {text}"
+        if self._status:
+            self._status.update(line)
+            return
+        step = text.split(";")[0] if "acknowledged" not in text else "playing"
+        if step != self._step or time.monotonic() - self._said > _LINE_EVERY_S:
+            self._step, self._said = step, time.monotonic()
+            self._console.print(line, soft_wrap=True)
+
+    def stop(self) -> None:
+        if self._status:
+            self._status.stop()
+
+
+def run(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    out: Path = (args.out or Settings.from_environment().home / "faults" / "report.json").absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    size = Size(
+        args.seed,
+        args.kills,
+        args.decisions,
+        args.seconds,
+        airflow=not args.without_airflow,
+        corruption=not args.without_corruption,
+        pause_s=args.pause,
+    )
+    progress = Progress(console)
+    with tempfile.TemporaryDirectory(prefix="storm-", ignore_cleanup_errors=True) as folder:
+        storm = Storm(size, Path(folder), progress.tell)
+        try:
+            report = storm.run()
+            progress.stop()
+            problems = reports.broken(report, {"acknowledged": size.decisions, "kills": size.kills})
+            if problems:
+                storm.keep_evidence(out.parent / "evidence")
+        finally:
+            progress.stop()
+            storm.close()
+    reports.write(report, out)
+    reports.plot(out.with_name("storm.png"), storm.traffic.acknowledged_times, storm.strikes)
+    console.print(reports.table(report))
+    console.print(f"report: {out}", soft_wrap=True)
+    for line in problems:
+        console.print(f"broken: {line}", style="red", markup=False, soft_wrap=True)
+    if problems:
+        console.print(f"logs and state: {out.parent / 'evidence'}", soft_wrap=True)
+    if "interrupted" in report["problems"]:
+        return 130
+    return 1 if problems else 0
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    enter("reliability.storm", sys.argv[1:])
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _terminated)
+    sys.exit(run())
