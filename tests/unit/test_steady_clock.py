@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_core.backends.steady_clock import Reading, SteadyClock
-
-SECOND = 10**9
-START = 1_800_000_000 * SECOND
-
-
-@dataclass
-class Machine:
-    wall: int = START
-    up: int = 100 * SECOND
-    boot: str = "first"
-
-    def clock(self) -> SteadyClock:
-        return SteadyClock(lambda: self.wall, lambda: self.up, lambda: self.boot)
-
-    def passes(self, seconds: float) -> None:
-        self.wall += int(seconds * SECOND)
-        self.up += int(seconds * SECOND)
+from rl_core.backends.steady_clock import Reading
+from tests.machine import SECOND, START, Machine
 
 
 def test_with_a_wall_clock_that_runs_well_it_is_the_wall_clock() -> None:
