@@ -112,3 +112,28 @@ class TestPrune:
         (later,) = again.publish([reward("b")])
         assert later.offset == 2
         assert later.received_at >= receipt.received_at
+
+
+class TestForget:
+    def test_takes_a_users_messages_away_and_leaves_the_others(self, bus: MessageBus) -> None:
+        bus.publish([decision("a"), decision("b"), reward("a"), reward("b"), reward("a", "again")])
+        assert bus.forget(["a", "unknown"]) == 3
+        assert bus.lookup("decisions", "a") is None
+        assert bus.lookup("rewards", "a") is None
+        assert bus.lookup("decisions", "b") == b"b"
+        assert [(d.offset, d.key, d.payload) for d in bus.read("rewards", 0) if d.key] == [(2, "b", b"b")]
+
+    def test_leaves_offsets_and_times_where_they_were(self, bus: MessageBus) -> None:
+        before = bus.publish([decision("a"), decision("b")])[1]
+        bus.forget(["a", "b"])
+        assert bus.head("decisions") == 2
+        (after,) = bus.publish([decision("a", "anew")])
+        assert (after.offset, after.repeated, after.payload) == (3, False, b"anew")
+        assert after.received_at >= before.received_at
+        assert [(d.offset, d.payload) for d in bus.read("decisions", 0)] == [(1, b""), (2, b""), (3, b"anew")]
+
+    def test_may_be_said_twice_and_before_anything_was_published(self, bus: MessageBus) -> None:
+        assert bus.forget(["a"]) == bus.forget([]) == 0
+        bus.publish([decision("a")])
+        assert bus.forget(["a"]) == 1
+        assert bus.forget(["a"]) == 0

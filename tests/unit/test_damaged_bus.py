@@ -319,6 +319,34 @@ class TestBoth:
             SqliteBus(path)
 
 
+class TestForgotten:
+    def test_is_in_no_file_any_more(self, path: Path, bus: SqliteBus) -> None:
+        fill(bus, 300)
+        bus.publish(
+            [Message("decisions", "secret-key", b"secret payload"), Message("rewards", "secret-key", b"secret")]
+        )
+        fill(bus, 300, begin=300)
+        SqliteBus(path).close()
+        assert sum(b"secret" in file.read_bytes() for file in path.parent.iterdir()) >= 2
+        assert bus.forget(["secret-key"]) == 2
+        assert [file.name for file in path.parent.iterdir() if b"secret" in file.read_bytes()] == []
+
+    @pytest.mark.parametrize("lost", ["file", "journal"])
+    def test_stays_forgotten_when_a_copy_is_built_from_the_other(self, path: Path, bus: SqliteBus, lost: str) -> None:
+        other = SqliteBus(path)
+        fill(bus, 100)
+        other.forget(["key-7", "key-99"])
+        fill(bus, 50, begin=100)
+        before = content(bus)
+        for file in [path] if lost == "file" else journal_of(path):
+            file.unlink()
+        fill(other, 50, begin=150)
+        assert {topic: deliveries[:150] for topic, deliveries in content(bus).items()} == before
+        assert bus.lookup("decisions", "key-7") is None
+        assert bus.publish([Message("decisions", "key-8", b"")])[0].repeated
+        other.close()
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("copy", ["file", "journal"])
 def test_random_damage_to_one_copy_loses_nothing(path: Path, seed: int, copy: str) -> None:

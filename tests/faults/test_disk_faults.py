@@ -1,0 +1,344 @@
+"""The local bus on a disk that is full, read-only, locked, or that changes under it, and killed at any moment.
+
+Real ones: a tmpfs in a user namespace where the machine gives one, limits on file sizes everywhere, immutable files,
+and processes that are killed. What was acknowledged must be readable afterwards, under its offset, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rl_core.backends.base import Message
+from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.errors import BusError
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Publishes until it is killed, or `count` times, and prints what was acknowledged: key, payload, offset.
+PUBLISH = """
+import sys
+from pathlib import Path
+from rl_core.backends.base import Message
+from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.errors import BusError
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+bus = SqliteBus(path, busy_timeout_s=60)
+for i in range(count):
+    messages = [Message("decisions", f"{name}-{i}-{n}", f"{name} {i} {n} ".encode() * 20) for n in range(1 + i % 4)]
+    receipts = bus.publish(messages)
+    for message, receipt in zip(messages, receipts, strict=True):
+        print(message.key, receipt.offset, flush=True)
+"""
+
+# Says when it begins, then opens the bus and reads it all.
+OPEN = """
+import sys
+from pathlib import Path
+from rl_core.backends.local.message_bus import SqliteBus
+
+print(flush=True)
+SqliteBus(Path(sys.argv[1])).read("decisions", 0)
+"""
+
+# Fills what there is, is refused, is given room, and goes on: the same process, the same bus.
+FULL = """
+import json, os, resource, sys
+from pathlib import Path
+from rl_core.backends.base import Message
+from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.errors import BusError
+
+folder, how = Path(sys.argv[1]), sys.argv[2]
+ballast = folder / "ballast"
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+def take_room():
+    if how == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    else:
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+
+def give_room():
+    if how == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    else:
+        ballast.unlink()
+
+bus = SqliteBus(folder / "bus" / "bus.sqlite")
+acknowledged, refused, errors = {}, [], set()
+
+def publish(key, payload):
+    try:
+        (receipt,) = bus.publish([Message("decisions", key, payload)])
+        acknowledged[key] = [receipt.offset, receipt.payload[:20].decode()]
+        return True
+    except BusError as error:
+        errors.add(str(error))
+        refused.append(key)
+        return False
+
+for round_ in range(3):
+    for n in range(20):
+        assert publish(f"before-{round_}-{n}", b"before")
+    take_room()
+    n = 0
+    while len(refused) < 5 * (round_ + 1):
+        publish(f"during-{round_}-{n}", f"first {n} ".encode() * 3000)
+        n += 1
+    give_room()
+    assert all(publish(key, b"second") for key in refused[-5:])
+stored = {d.key: [d.offset, d.payload[:20].decode()] for d in bus.read("decisions", 0, 1_000_000)}
+offsets = [d.offset for d in bus.read("decisions", 0, 1_000_000)]
+bus.close()
+again = SqliteBus(folder / "bus" / "bus.sqlite")
+same = stored == {d.key: [d.offset, d.payload[:20].decode()] for d in again.read("decisions", 0, 1_000_000)}
+again.close()
+print(json.dumps({"acknowledged": acknowledged, "stored": stored, "offsets": offsets, "same": same,
+                  "errors": sorted(errors)}))
+"""
+
+
+def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def acknowledged_in(printed: str) -> dict[int, str]:
+    """Keys by offset; the last line may have been cut off by the kill."""
+    lines = [line.split() for line in printed.splitlines(keepends=True) if line.endswith("\n")]
+    return {int(offset): key for key, offset in lines}
+
+
+def check(path: Path, acknowledged: dict[int, str]) -> None:
+    bus = SqliteBus(path)
+    try:
+        deliveries = bus.read("decisions", 0, 10_000_000)
+    finally:
+        bus.close()
+    assert [d.offset for d in deliveries] == list(range(1, len(deliveries) + 1))
+    assert len({d.key for d in deliveries}) == len(deliveries)
+    found = {d.offset: d.key for d in deliveries}
+    assert {offset: found.get(offset) for offset in acknowledged} == acknowledged
+    for d in deliveries:
+        assert d.payload == f"{d.key.replace('-', ' ')} ".encode() * 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bus" / "bus.sqlite"
+
+
+class TestAFullDisk:
+    @pytest.mark.parametrize("how", ["limit", "tmpfs"])
+    def test_refuses_loudly_and_goes_on_when_there_is_room(self, tmp_path: Path, how: str) -> None:
+        before: tuple[str, ...] = ()
+        if how == "tmpfs":
+            mount = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+            room = f'mount -t tmpfs -o size=3m none {tmp_path} && exec "$@"'
+            if shutil.which("unshare") is None or subprocess.run([*mount, room, "-", "true"], check=False).returncode:
+                pytest.skip("no tmpfs of one's own: the machine gives no user namespaces")
+            before = (*mount, room, "-")
+        stdout, stderr = python(FULL, tmp_path, how, before=before).communicate(timeout=60)
+        assert stderr == ""
+        told = json.loads(stdout)
+        assert told["errors"]
+        assert all("free" in error or "limit" in error for error in told["errors"]), told["errors"]
+        assert {key: told["stored"].get(key) for key in told["acknowledged"]} == told["acknowledged"]
+        assert told["offsets"] == list(range(1, len(told["offsets"]) + 1))
+        assert len(told["stored"]) == len(told["offsets"])
+        assert told["same"]
+
+
+class TestAReadOnlyDisk:
+    def test_refuses_loudly_and_goes_on_when_it_is_writable(self, path: Path) -> None:
+        bus = SqliteBus(path, busy_timeout_s=0.2)
+        bus.publish([Message("decisions", "a", b"a")])
+        files = [str(file) for file in path.parent.iterdir() if not file.name.endswith("-shm")]
+        try:
+            made = shutil.which("chattr") and subprocess.run(["chattr", "+i", *files], capture_output=True).returncode
+            if made != 0:
+                pytest.skip("no immutable files here: chattr needs root and a file system that has them")
+            with pytest.raises(BusError, match=r"can't be written|refused a read or a write"):
+                bus.publish([Message("decisions", "b", b"b")])
+            assert bus.lookup("decisions", "a") == b"a"
+        finally:
+            subprocess.run(["chattr", "-i", *files], capture_output=True, check=False)
+        assert bus.publish([Message("decisions", "b", b"again")])[0].offset == 2
+        assert bus.lookup("decisions", "b") == b"again"
+        bus.close()
+
+    def test_is_named_where_the_bus_can_not_even_be_opened(self, tmp_path: Path) -> None:
+        (tmp_path / "bus").write_text("a file, where the folder should be")
+        with pytest.raises(BusError, match=r"bus\.sqlite: "):
+            SqliteBus(tmp_path / "bus" / "bus.sqlite")
+
+
+class TestAProcessThatStands:
+    def test_still_with_the_lock_is_waited_for_and_then_named(self, path: Path) -> None:
+        script = """
+            import sys, time
+            from pathlib import Path
+            from rl_core.backends.local.bus_lock import BusLock
+            with BusLock(Path(sys.argv[1]), 5).held():
+                print("held", flush=True)
+                time.sleep(60)
+        """
+        bus = SqliteBus(path, busy_timeout_s=0.1)
+        holder = python("\n".join(line[12:] for line in script.splitlines()), f"{path}.lock")
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BusError, match=r"another process kept it locked for more than 0\.1 s; try again"):
+            bus.publish([Message("decisions", "a", b"a")])
+        assert bus.read("decisions", 0) == []
+        holder.kill()
+        holder.communicate()
+        assert bus.publish([Message("decisions", "a", b"a")])[0].offset == 1
+        bus.close()
+
+
+class TestKilled:
+    def test_at_any_moment_loses_nothing_that_was_acknowledged(self, path: Path) -> None:
+        rng, acknowledged = random.Random(11), dict[int, str]()
+        for round_ in range(6):
+            program = python(PUBLISH, path, round_, 1_000_000)
+            assert program.stdout is not None
+            printed = program.stdout.readline()
+            time.sleep(rng.uniform(0, 0.15))
+            program.kill()
+            acknowledged |= acknowledged_in(printed + program.communicate()[0])
+        check(path, acknowledged)
+
+    @pytest.mark.parametrize(
+        "when", ["before the journal", "in the journal", "behind the journal", "behind the commit"]
+    )
+    def test_within_one_publish(self, path: Path, when: str) -> None:
+        script = """
+            import os, signal, sys
+            from pathlib import Path
+            from rl_core.backends.base import Message
+            from rl_core.backends.local import message_bus
+            from rl_core.backends.local.checkpoints import Checkpoints
+            from rl_core.backends.local.journal import Journal
+
+            def die(*_):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            bus = message_bus.SqliteBus(Path(sys.argv[1]))
+            bus.publish([Message("decisions", "a-0-0", b"a 0 0 " * 20)])
+            append = Journal.append
+
+            def append_then_die(*arguments):
+                append(*arguments)
+                die()
+
+            if sys.argv[2] == "before the journal":
+                Journal.append = die
+            elif sys.argv[2] == "in the journal":
+                os.fdatasync = die
+            elif sys.argv[2] == "behind the journal":
+                Journal.append = append_then_die
+            else:
+                Checkpoints.committed = die
+            bus.publish([Message("decisions", f"a-1-{n}", f"a 1 {n} ".encode() * 20) for n in range(3)])
+        """
+        program = python("\n".join(line[12:] for line in script.splitlines()), path, when)
+        assert program.communicate(timeout=30)[1] == ""
+        assert program.returncode == -signal.SIGKILL
+        bus = SqliteBus(path)
+        (first, second) = bus.publish(
+            [Message("decisions", "a-0-0", b"a 0 0 " * 20), Message("decisions", "a-1-0", b"a 1 0 " * 20)]
+        )
+        assert (first.repeated, first.offset, second.offset) == (True, 1, 2)
+        bus.close()
+        check(path, {1: "a-0-0", 2: "a-1-0"})
+
+    def test_while_it_rebuilds_is_rebuilt_by_the_next(self, path: Path) -> None:
+        bus = SqliteBus(path)
+        count = 4000
+        for start in range(0, count, 500):
+            numbers = range(start, start + 500)
+            bus.publish([Message("decisions", f"a-{n}-0", f"a {n} 0 ".encode() * 20) for n in numbers])
+        bus.close()
+        rng, acknowledged = random.Random(12), {n + 1: f"a-{n}-0" for n in range(count)}
+        for damage in range(4):
+            target = (
+                path if damage % 2 else max(path.parent.glob("journal-*.log"), key=lambda file: file.stat().st_size)
+            )
+            with target.open("r+b") as file:
+                for _ in range(5):
+                    file.seek(rng.randrange(target.stat().st_size))
+                    file.write(rng.randbytes(2000))
+            killed = 0
+            for _ in range(2):
+                program = python(OPEN, path)
+                assert program.stdout is not None
+                program.stdout.readline()
+                time.sleep(rng.uniform(0, 0.12))
+                program.kill()
+                program.communicate()
+                killed += program.returncode == -signal.SIGKILL
+            assert killed
+            check(path, acknowledged)
+
+
+class TestDamagedWhileItIsWrittenTo:
+    @pytest.fixture
+    def publishers(self, path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+        SqliteBus(path).close()
+        programs = [python(PUBLISH, path, name, 1_000_000) for name in "ab"]
+        yield programs
+        for program in programs:
+            program.kill()
+            program.communicate()
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_loses_nothing_that_was_acknowledged(
+        self, path: Path, publishers: list[subprocess.Popen[str]], seed: int
+    ) -> None:
+        rng = random.Random(seed)
+        reader = SqliteBus(path, busy_timeout_s=60)
+        for program in publishers:
+            assert program.stdout is not None
+        heads = [reader.head("decisions")]
+        for _ in range(12):
+            deadline = time.monotonic() + 30
+            while reader.head("decisions") < heads[-1] + 40:
+                assert [program.poll() for program in publishers] == [None, None]
+                assert time.monotonic() < deadline, "nothing is published any more"
+                reader.read("decisions", heads[-1])
+            heads.append(reader.head("decisions"))
+            target = path.with_name(rng.choice(["bus.sqlite", "bus.sqlite-wal"]))
+            try:
+                with target.open("r+b") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    for _ in range(rng.randint(1, 4)):
+                        file.seek(rng.randrange(max(size, 1)))
+                        file.write(rng.randbytes(rng.choice([10, 4096, 20_000])))
+            except FileNotFoundError:
+                pass  # a rebuild is on its way
+        acknowledged: dict[int, str] = {}
+        for program in publishers:
+            program.kill()
+            stdout, stderr = program.communicate()
+            assert "Traceback" not in stderr, stderr
+            acknowledged |= acknowledged_in(stdout)
+        reader.close()
+        assert len(acknowledged) >= 400
+        check(path, acknowledged)
