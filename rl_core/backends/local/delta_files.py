@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable as Handle
     from deltalake.transaction import AddAction
 
-ROW_GROUP = 65_536
+ROW_GROUP = 16_384  # a window reads whole row groups
 _BY = ("seq", "event_id", "producer", "offset", "received_at")  # what files are chosen by
 
 

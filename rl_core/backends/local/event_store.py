@@ -114,8 +114,7 @@ class DeltaEventStore:
         low, high = window
         wanted = window_of(window, self.head(), columns)
         files = self._tables["interactions"].dataset(lambda file: file.may_hold("seq", low + 1, high))
-        inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
-        rows = _ascending(_read(files, inside, list(dict.fromkeys(["seq", *wanted]))))
+        rows = _between(files, low, high, list(dict.fromkeys(["seq", *wanted])))
         if rows.num_rows != high - low:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return rows.select(wanted)
@@ -224,7 +223,7 @@ class DeltaEventStore:
             yield delta
 
 
-def _read(files: Dataset, condition: pc.Expression, columns: list[str] | None = None) -> pa.Table:
+def _read(files: Dataset, condition: pc.Expression | None, columns: list[str] | None = None) -> pa.Table:
     try:
         return files.to_table(filter=condition, columns=columns)
     except (OSError, pa.ArrowException) as error:
@@ -243,7 +242,18 @@ def _tuples(rows: pa.Table) -> list[tuple[Any, ...]]:
     return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
-def _ascending(rows: pa.Table) -> pa.Table:
-    """By seq. Files come in that order, and sorting costs as much as reading them."""
+def _between(files: Dataset, low: int, high: int, columns: list[str]) -> pa.Table:
+    """Rows of seq in (low, high], ascending. Files come in that order: filtering and sorting cost more than reading."""
+    inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
+    try:
+        near = [part.subset(filter=inside) for part in files.get_fragments(filter=inside)]  # row groups, by statistics
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+    from pyarrow.dataset import FileSystemDataset
+
+    rows = _read(FileSystemDataset(near, files.schema, files.format), None, columns)
     seqs = rows["seq"].to_numpy()
-    return rows if (seqs[1:] > seqs[:-1]).all() else rows.sort_by("seq")
+    if not (seqs[1:] > seqs[:-1]).all():
+        return rows.filter(inside).sort_by("seq")
+    first, last = seqs.searchsorted([low, high], side="right")
+    return rows.slice(first, last - first)
