@@ -194,6 +194,16 @@ class TestFailures:
         assert store.append("rewards", rewards(reward("a", 1, 1), reward("b", 1, 2))) == 2
         assert store.query("SELECT COUNT(*) AS n FROM rewards")["n"].to_pylist() == [2]
 
+    @pytest.mark.parametrize(
+        "lost", [Fault("bigquery.tabledata.insertAll", "503"), Fault("bigquery.tabledata.insertAll", drop=True)]
+    )
+    def test_a_streamed_row_whose_answer_is_lost_counts_once(
+        self, cloud: Cloud, store: BigQueryEventStore, lost: Fault
+    ) -> None:
+        cloud.faults.add(Fault(lost.method, lost.code, drop=lost.drop, after=True))
+        store.stream("rewards", rewards(reward("a", 1, 1)))
+        assert store.last_offset("rewards", BUS) == 1
+
     def test_a_streamed_row_sent_twice_counts_once_for_whoever_reads(
         self, cloud: Cloud, store: BigQueryEventStore
     ) -> None:
