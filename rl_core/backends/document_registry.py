@@ -16,6 +16,23 @@ from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
 T = TypeVar("T")
 
 
+def manifest_digest(artefact: Path) -> str:
+    """The name of an artefact's content: its manifest names every file by sha256. Raises RegistryError."""
+    try:
+        return sha256((artefact / "manifest.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise RegistryError(f"{artefact} is not a policy artefact: manifest.json: {error.strerror}") from error
+
+
+def require_untouched(artefact: Path, digest: str) -> Path:
+    """The artefact, whose manifest is the one that was registered. Raises RegistryError."""
+    if manifest_digest(artefact) != digest:
+        raise RegistryError(
+            f"{artefact}/manifest.json is not the one that was registered; restore it from a copy, or train again"
+        )
+    return artefact
+
+
 class DocumentRegistry(ABC):
     """`PolicyRegistry`, but for the places of blocks and artefacts."""
 
@@ -44,10 +61,7 @@ class DocumentRegistry(ABC):
         """Keep the artefact's files. Called before the document names the version; repeatable."""
 
     def register(self, artefact: Path, lineage: Lineage) -> str:
-        try:
-            digest = sha256((artefact / "manifest.json").read_bytes()).hexdigest()
-        except OSError as error:
-            raise RegistryError(f"{artefact} is not a policy artefact: manifest.json: {error.strerror}") from error
+        digest = manifest_digest(artefact)
 
         def change(state: RegistryState, now: datetime) -> str:
             for version, known in state.versions.items():

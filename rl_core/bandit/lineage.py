@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 import numpy as np
 
 from rl_core.backends.base import PolicyRegistry, Window, WindowRef
 from rl_core.bandit.blocks import Block, combine, make_block
 from rl_core.bandit.linucb import Statistics
+from rl_core.bandit.manifest import verify
 from rl_core.bandit.trajectories import Dataset, Rows
 
 
@@ -22,7 +24,13 @@ def make_blocks(dataset: Dataset, half_life: float) -> list[Block]:
 
 def load_blocks(registry: PolicyRegistry, windows: Iterable[WindowRef]) -> list[Block]:
     """The kept blocks of a lineage's windows. Raises RegistryError, PolicyError."""
-    return [Block.load(registry.block_path(ref.block)) for ref in windows]
+    return [load_block(registry.block_path(ref.block), ref) for ref in windows]
+
+
+def load_block(path: Path, ref: WindowRef) -> Block:
+    """The block of a lineage's window. Raises PolicyError where the file is not the one that was kept."""
+    verify(path, ref.block)
+    return Block.load(path)
 
 
 def statistics_without(blocks: Sequence[Block], windows: Sequence[Window], fold: int) -> Statistics:

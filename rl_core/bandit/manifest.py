@@ -55,6 +55,16 @@ def read_bytes(file: Path) -> bytes:
         raise PolicyError(f"{file}: can't be read ({reason}); the policy artefact is incomplete") from error
 
 
+def verify(file: Path, expected: str) -> None:
+    """Raise PolicyError unless the file's sha256 is the expected one."""
+    content = read_bytes(file)
+    if (got := sha256(content)) != expected:
+        raise PolicyError(
+            f"{file}: sha256 is {got[:12]}…, it was {expected[:12]}… when it was written; "
+            f"the file ({len(content)} bytes) was damaged or replaced after training"
+        )
+
+
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from rl_core.backends.base import Window, WindowRef
 from rl_core.bandit.blocks import Block
 from rl_core.bandit.linucb import LinUCB, Statistics
-from rl_core.bandit.manifest import MANIFEST, Manifest, read_bytes, read_manifest, sha256
+from rl_core.bandit.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
 from rl_core.bandit.probes import check_probes, make_probes
 from rl_core.config import Agent, Problem
 from rl_core.errors import PolicyError
@@ -64,7 +64,7 @@ class Policy:
                 f"{path / MANIFEST}: {difference}; correct the YAML, or raise pipe_version and run startup"
             )
         for name, digest in manifest.files.items():
-            _verify(path / name, digest)
+            verify(path / name, digest)
         agent = manifest.hyperparameters
         linucb = LinUCB(_statistics(path, manifest), agent.agent_alpha, agent.tikhonov_weight)
         check_probes(path / MANIFEST, manifest.probes, linucb)
@@ -118,15 +118,6 @@ def write_artefact(
     unfinished.write_text(manifest.model_dump_json(indent=1))
     unfinished.replace(out / MANIFEST)
     return manifest
-
-
-def _verify(file: Path, expected: str) -> None:
-    content = read_bytes(file)
-    if (got := sha256(content)) != expected:
-        raise PolicyError(
-            f"{file}: sha256 is {got[:12]}…, the manifest says {expected[:12]}…; "
-            f"the file ({len(content)} bytes) was damaged or replaced after training"
-        )
 
 
 def block_name(window: Window) -> str:

@@ -19,7 +19,7 @@ from rl_core.backends.base import PolicyRegistry, Window
 from rl_core.bandit import ope
 from rl_core.bandit.blocks import NUM_FOLDS, Block
 from rl_core.bandit.exploration import probabilities
-from rl_core.bandit.lineage import load_blocks, statistics_without
+from rl_core.bandit.lineage import load_block, load_blocks, statistics_without
 from rl_core.bandit.linucb import Array, LinUCB
 from rl_core.bandit.policy import Manifest, block_name, misfit, read_manifest
 from rl_core.bandit.trajectories import Dataset, Rows
@@ -98,8 +98,9 @@ def run(
 
 def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> list[Block]:
     inherited = [ref for ref in manifest.windows if (ref.seq_low, ref.seq_high) not in manifest.trained]
-    trained = [Block.load(policy / block_name(window)) for window in manifest.trained]
-    return [*load_blocks(registry, inherited), *trained]
+    trained = [ref for ref in manifest.windows if ref not in inherited]
+    beside = [load_block(policy / block_name((ref.seq_low, ref.seq_high)), ref) for ref in trained]
+    return [*load_blocks(registry, inherited), *beside]
 
 
 def _champion(

@@ -193,7 +193,7 @@ class TestEndpoint:
         content["probes"]["scores"][0][0] += 1.0
         manifest.write_text(json.dumps(content))
         endpoint = open_endpoint(site.bandit, site.settings)
-        with pytest.raises(PolicyError, match=rf"refused {damaged}: .*probe 0"):
+        with pytest.raises(PolicyError, match=rf"refused {damaged}: .*not the one that was registered"):
             endpoint.stage(damaged)
         assert site.ask("x")["policy_version"] == champion
 

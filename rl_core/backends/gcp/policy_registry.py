@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rl_core.backends.base import Attempt, Lineage
-from rl_core.backends.document_registry import DocumentRegistry
+from rl_core.backends.document_registry import DocumentRegistry, require_untouched
 from rl_core.backends.gcp import artefacts
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.failures import explained, transient
@@ -103,7 +103,7 @@ class VertexRegistry(DocumentRegistry):
         if _manifest_digest(folder) != digest:
             shutil.rmtree(folder, ignore_errors=True)  # of a registry that stood here before
             artefacts.download(self._clients, self.artefact_uri(digest), folder)
-        return folder
+        return require_untouched(folder, digest)
 
     def artefact_uri(self, digest: str) -> str:
         return f"gs://{self._clients.names.bucket}/{self._artefact_prefix(digest)}"

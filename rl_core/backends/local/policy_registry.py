@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from rl_core.backends.document_registry import DocumentRegistry
+from rl_core.backends.document_registry import DocumentRegistry, require_untouched
 from rl_core.backends.local.files import locked, sync_folder, write_atomically
 from rl_core.backends.registry_state import RegistryState
 from rl_core.errors import RegistryError
@@ -49,8 +49,7 @@ class FolderRegistry(DocumentRegistry):
         return self._blocks / f"{digest}.npz"
 
     def path(self, version: str) -> Path:
-        self._state().of(version)
-        return self._path / "versions" / version
+        return require_untouched(self._path / "versions" / version, self._state().of(version).digest)
 
     def _block_stored(self, digest: str) -> bool:
         return (self._blocks / f"{digest}.npz").exists()
