@@ -78,7 +78,7 @@ def table(schema: pa.Schema, start: int, count: int, producer: str) -> pa.Table:
 
 def bench_bus(folder: Path) -> None:
     for batch in (1, 16, 64, 256):
-        bus = SqliteBus(folder / f"bus-{batch}.sqlite")
+        bus = SqliteBus(folder / f"bus-{batch}" / "bus.sqlite")
         prepared = messages(0, 60_000)
         done, start = 0, time.perf_counter()
         while (wall := time.perf_counter() - start) < SECONDS and done + batch <= len(prepared):
@@ -108,7 +108,7 @@ def bench_job(store: EventStore, bandit: Bandit, rows: int) -> None:
 
 
 def bench_logger(store: EventStore, bandit: Bandit, folder: Path, cycles: int = 40, count: int = 1000) -> None:
-    bus = SqliteBus(folder / "bus.sqlite")
+    bus = SqliteBus(folder / "bus" / "bus.sqlite")
     logger = EventLogger(bandit, bus, store)
     first = timed(logger.run_once)
     head, walls = store.head(), []

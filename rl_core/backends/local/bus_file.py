@@ -115,7 +115,7 @@ class BusFile:
     """One connection writes and one reads, each behind its lock. Opened and closed under the bus's lock."""
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
-        self._path = path
+        self._name = os.fspath(path)
         self._busy_timeout_s = busy_timeout_s
         self._read_lock = threading.Lock()
         self._identity = os.stat(path)
@@ -133,7 +133,7 @@ class BusFile:
     def is_current(self) -> bool:
         """Whether this is still the file under its name; else somebody built a new one, or it was taken away."""
         try:
-            return os.path.samestat(os.stat(self._path), self._identity)
+            return os.path.samestat(os.stat(self._name), self._identity)
         except FileNotFoundError:
             return False
 

@@ -18,10 +18,11 @@ class BusLock:
     """Excludes threads and processes alike. The kernel gives it back when its holder dies. Not re-entrant."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        self._path = path
+        self._path = os.fspath(path)
         self._timeout_s = timeout_s
         self._threads = threading.Lock()
         self._descriptor: int | None = None
+        self._identity: os.stat_result | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -46,6 +47,7 @@ class BusLock:
         while True:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._identity = os.fstat(self._descriptor)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -53,13 +55,13 @@ class BusLock:
                     raise self._too_long() from None
                 time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311  no two processes in step
                 continue
-            if self._is_ours(self._descriptor):
+            if self._is_ours():
                 return self._descriptor
             self._drop()  # the file was deleted: others lock another one by now
 
-    def _is_ours(self, descriptor: int) -> bool:
+    def _is_ours(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
+            return self._identity is not None and os.path.samestat(os.stat(self._path), self._identity)
         except FileNotFoundError:
             return False
 

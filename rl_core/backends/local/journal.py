@@ -39,12 +39,13 @@ _RECORDS_PER_GROUP = 500
 class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._segment = 0
+        self._prefix = os.fspath(folder / "journal-")
         self._descriptor: int | None = None
+        self._identity: os.stat_result | None = None
         self._doubtful = 0  # a segment that refused a write: nothing is appended to it any more
 
     def path(self, segment: int) -> Path:
-        return self._folder / f"journal-{segment:08d}.log"
+        return Path(self._name(segment))
 
     def segments(self) -> list[int]:
         names = (_NAME.fullmatch(name) for name in os.listdir(self._folder))
@@ -98,12 +99,13 @@ class Journal:
         """The groups from `place` on, and the place behind each. Raises JournalDamage when it ends before `place`."""
         if self._open(place.segment) < place.position:
             raise JournalDamage(f"{self.path(place.segment).name} ends before the place that was reached")
-        while self._open(place.segment):
-            while found := self._group(place.position):
+        while True:
+            while self._open(place.segment) and (found := self._group(place.position)):
                 group, end = found
                 place = Place(place.segment, end)
                 yield group, place
-                self._open(place.segment)
+            if not os.path.exists(self._name(place.segment + 1)):
+                return
             place = Place(place.segment + 1, 0)
 
     def _group(self, position: int) -> tuple[Group, int] | None:
@@ -199,27 +201,30 @@ class Journal:
     def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
-        self._segment, self._descriptor = 0, None
+        self._descriptor = self._identity = None
+
+    def _name(self, segment: int) -> str:
+        return f"{self._prefix}{segment:08d}.log"
 
     def _open(self, segment: int) -> int:
         """How many bytes the segment has; 0 where it is missing."""
-        path = self.path(segment)
+        name = self._name(segment)
         try:
-            found = os.stat(path)
-            if self._descriptor is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            found = os.stat(name)
+            if self._identity is None or not os.path.samestat(found, self._identity):
                 self.close()
-                self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                self._descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+                self._identity = os.fstat(self._descriptor)
         except FileNotFoundError:
             self.close()
             return 0
-        self._segment = segment
         return found.st_size
 
     def _begin(self, segment: int, least: int) -> None:
         self.close()
         path = self.path(segment)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self._segment = segment
+        self._identity = os.fstat(self._descriptor)
         room = min(_SMALLEST << min(segment - 1, 16), _LARGEST)
         try:
             try:

@@ -26,6 +26,7 @@ _HEAD = struct.Struct("<8sII")
 HEAD_BYTES = _HEAD.size
 _LENGTH = struct.Struct("<I")
 _RECORD = struct.Struct("<BqqII")
+_KINDS = {topic: number for number, topic in enumerate(TOPICS)}
 _GONE = 0x80
 
 
@@ -87,7 +88,7 @@ class Group(NamedTuple):
 
 def encode_record(record: Record) -> bytes:
     key = record.key.encode()
-    kind = TOPICS.index(record.topic) | (_GONE if record.gone else 0)
+    kind = _KINDS[record.topic] | (_GONE if record.gone else 0)
     return _RECORD.pack(kind, record.offset, record.stamp_us, len(key), len(record.payload)) + key + record.payload
 
 

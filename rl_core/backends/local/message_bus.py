@@ -214,6 +214,7 @@ def _accept(
     standing = _standing(db, [message.key for message in messages if message.topic == "decisions"])
     heads = dict(zip(TOPICS, state.heads, strict=True))
     stamp = state.reading.stamp_ns // 1000
+    at = time_of(stamp)
     records, receipts = [], []
     for message in messages:
         decides = message.topic == "decisions"
@@ -222,9 +223,9 @@ def _accept(
             heads[message.topic] += 1
             record = Record(message.topic, heads[message.topic], message.key, message.payload, stamp)
             records.append(record)
-            receipt = Receipt(record.offset, time_of(stamp), message.payload, repeated=False)
+            receipt = Receipt(record.offset, at, message.payload, repeated=False)
             if decides:
-                standing[message.key] = Receipt(record.offset, receipt.received_at, message.payload, repeated=True)
+                standing[message.key] = Receipt(record.offset, at, message.payload, repeated=True)
         receipts.append(receipt)
     return state._replace(heads=(heads["decisions"], heads["rewards"])), records, receipts
 
