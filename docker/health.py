@@ -1,6 +1,6 @@
 """Whether a container does its work: exit status 0 or 1, as Docker's healthchecks want it. Standard library only.
 
-    python docker/health.py http://127.0.0.1:8471/state     answers with 200
+    python docker/health.py http://127.0.0.1:8471/state     answers with 200, to BANDIT_SERVER_TOKEN if that is set
     python docker/health.py /var/lib/…/logger.json@30       was written within the last 30 seconds
     python docker/health.py /shared/ca.pem                  is there
 
@@ -9,6 +9,7 @@ Several arguments: all of it.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import urllib.error
@@ -23,8 +24,10 @@ def problem(what: str) -> str | None:
 
 def _of_url(url: str) -> str | None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    token = os.environ.get("BANDIT_SERVER_TOKEN") if url.endswith("/state") else None  # the prediction server's alone
+    shown = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with direct.open(url, timeout=4) as answer:
+        with direct.open(urllib.request.Request(url, headers=shown), timeout=4) as answer:  # noqa: S310  http, as told
             return None if answer.status == 200 else f"{url} answers {answer.status}"
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         return f"{url}: {error}"

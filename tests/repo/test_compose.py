@@ -234,7 +234,7 @@ def test_a_bandit_that_is_served_is_mounted(services: dict[str, dict[str, Any]],
 def test_addresses_are_services_and_their_ports(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         for variable, value in variables(service).items():
-            if variable.startswith(("BANDIT_", "grpc_", "AIRFLOW__CORE__EXECUTION")):
+            if variable.startswith(("BANDIT_", "grpc_", "AIRFLOW__CORE__EXECUTION")) and "${" not in value:
                 address = urlsplit(value if "://" in value else f"//{value}")
                 if address.port is not None:
                     told = str(services[str(address.hostname)])

@@ -1,0 +1,99 @@
+"""The server's token and the salt of its draws are in no log, no answer and no file but their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bandit_ops.runners.launch import child_environment
+from local_stack.airflow_stack import AirflowStack
+from rl_core.backends.local.endpoint import Announcement
+from rl_core.config import Bandit, Settings
+from rl_core.errors import EndpointError
+from tests.e2e.conftest import Site
+
+TOKEN = "a-token-of-the-test-0123456789"
+PROGRAM = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG)
+from rl_core.__main__ import run
+sys.exit(run())
+"""
+
+
+@pytest.fixture
+def site(repo: Path, movielens: Bandit, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
+    with ExitStack() as stack:
+        site = Site(repo, movielens, settings, stack)
+        site.promote(1)
+        yield site
+
+
+def start(site: Site, repo: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A program of ours that logs all it can."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-X", "dev", "-c", PROGRAM, *arguments], cwd=repo, stdout=out, stderr=out
+        )
+
+
+def test_neither_is_ever_shown(site: Site, repo: Path, tmp_path: Path) -> None:
+    logs = {name: tmp_path / f"{name}.log" for name in ("serve", "log", "simulate")}
+    server = start(site, repo, logs["serve"], "serve", "movielens", "--port", str(site.port))
+    logger = start(site, repo, logs["log"], "log", "movielens")
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                Announcement.read(site.state_dir)
+                break
+            except EndpointError:
+                assert time.monotonic() < deadline, logs["serve"].read_text()
+                time.sleep(0.05)
+        simulator = start(site, repo, logs["simulate"], "simulate", "movielens", "--decisions", "50")
+        assert simulator.wait(timeout=60) == 0, logs["simulate"].read_text()
+        shown = {"authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=site.url(), trust_env=False) as client:
+            told = [client.get(path, headers=shown) for path in ("/", "/state", "/metrics", "/openapi.json", "/health")]
+            told += [client.get("/state", headers={"authorization": f"Bearer {TOKEN}x"})]
+            told += [client.post("/predict", headers=shown, content=b"no"), client.get("/nowhere", headers=shown)]
+    finally:
+        for process in (server, logger):
+            process.terminate()
+        assert [process.wait(timeout=30) for process in (server, logger)] == [0, 0]
+    salt = (site.state_dir / "endpoint" / "salt").read_bytes()
+    secrets = {
+        "token": TOKEN.encode(),
+        "salt": salt,
+        "salt in hex": salt.hex().encode(),
+        "salt, shown": repr(salt).encode(),
+    }
+    for name, secret in secrets.items():
+        for response in told:
+            assert secret not in response.content, (name, response.url)
+            assert secret not in repr(response.headers).encode(), (name, response.url)
+        for file in (*logs.values(), *site.settings.home.rglob("*")):
+            if file.is_file() and file.name != "salt":
+                assert secret not in file.read_bytes(), (name, file)
+
+
+def test_settings_show_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
+    settings = Settings.from_environment()
+    assert TOKEN not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_children_get_it_as_it_is(settings: Settings, monkeypatch: pytest.MonkeyPatch, repo: Path) -> None:
+    monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
+    settings = Settings.from_environment()
+    assert child_environment(settings, repo)["BANDIT_SERVER_TOKEN"] == TOKEN
+    assert AirflowStack(settings).environment()["BANDIT_SERVER_TOKEN"] == TOKEN
+    assert settings.variables().keys() >= {"BANDIT_HOME", "BANDIT_MOVIELENS_DIR"}
