@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rl_core.backends.conform import conform
-from rl_core.backends.local import delta_sync
+from rl_core.backends.local import delta_open, delta_sync
 from rl_core.backends.local.delta_compaction import mergeable
 from rl_core.backends.local.delta_files import DataFile, files_of, unused, write
 from rl_core.backends.local.files import locked
@@ -26,14 +26,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable as Handle
     from pyarrow.dataset import Dataset
 
-_CONFIGURATION = {
-    "delta.logRetentionDuration": "interval 1 hours",
-    "delta.deletedFileRetentionDuration": "interval 1 hours",
-}
 _CHECKPOINT_EVERY = 50  # commits: opening reads at most this many
 _TEND_EVERY = 64  # commits: many small files make every read slower
 _KEEP_REMOVED = timedelta(hours=1)  # a reader that opened the table before a compaction ends within this time
-_TRIES = 3
 
 
 class DeltaTable:
@@ -190,7 +185,7 @@ class DeltaTable:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction
         from deltalake.transaction import RemoveAction
 
-        self._widen(table)
+        delta_open.widen(table, self._schema)
         now = time.time_ns() // 1_000_000
         for file in removed:  # from now on it is kept for _KEEP_REMOVED
             with suppress(FileNotFoundError):
@@ -232,56 +227,20 @@ class DeltaTable:
             [str(self._path / file.path) for file in files], schema=schema, format="parquet"
         ).to_table()
 
-    def _widen(self, table: Handle) -> None:
-        from deltalake import Schema
-
-        known = set(pa.schema(table.schema().to_arrow()).names)
-        if lacking := [field for field in self._schema if field.name not in known]:
-            table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
-
     def _current(self) -> Handle | None:
-        from deltalake import DeltaTable as Open
-        from deltalake.exceptions import DeltaError
-
         if self._opened is not None:
             commit = delta_sync.log_of(self._path) / f"{self._opened.version():020d}.json"
             if commit.exists():
                 self._opened.update_incremental()
                 return self._opened
             self._opened = None  # cleaned up since, or the folder was made anew: open it again
-        for attempt in range(_TRIES):
-            try:
-                if Open.is_deltatable(str(self._path)):
-                    self._opened = self._ours(Open(self._path))
-                    self._sound = True
-                break
-            except (DeltaError, OSError):  # a writer takes old commits away just now
-                if attempt == _TRIES - 1:
-                    raise
+        self._opened = delta_open.opened(self._path, self._schema)
+        self._sound = self._sound or self._opened is not None
         return self._opened
 
     def _create(self) -> Handle:
-        from deltalake import DeltaTable as Open
-
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._opened = Open.create(self._path, self._schema, configuration=_CONFIGURATION)
-        delta_sync.flush(self._path, -1, 0)
-        delta_sync.note(self._path, 0)
+        self._opened = delta_open.created(self._path, self._schema)
         return self._opened
-
-    def _ours(self, table: Handle) -> Handle:
-        found = pa.schema(table.schema().to_arrow())
-        for field in self._schema:
-            at = found.get_field_index(field.name)
-            if at < 0 and not field.nullable:
-                raise StoreError(
-                    f"{self._path} is a Delta table without column {field.name!r}; it is not an event store"
-                )
-            if at >= 0 and not found.field(at).type.equals(field.type):
-                raise StoreError(
-                    f"{self._path}: column {field.name!r} is {found.field(at).type}, expected {field.type}"
-                )
-        return table
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from rl_core.backends.base import Forgotten, Pending, Window
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.local import dealt, forgetting, pending_sql
+from rl_core.backends.local import dealt, forgetting, pending_sql, sql_answers
 from rl_core.backends.local.by_event import ByEvent
 from rl_core.backends.local.dealt import Dealt
 from rl_core.backends.local.delta_table import DeltaTable
@@ -180,6 +180,7 @@ class DeltaEventStore:
                 with self._writing("interactions") as delta:  # first: no joiner closes from memory what goes now
                     delta.replace(lambda rows: None, lambda file: False, FORGOTTEN, self.revision() + 1)
                 forgetting.forget(self._tables, found, subjects)
+                sql_answers.sweep(self._path)
         return found
 
     def retire(self, before: datetime) -> Mapping[str, int]:
@@ -193,23 +194,10 @@ class DeltaEventStore:
 
     def _answers(self, *queries: str, instead: Mapping[str, Any] | None = None) -> list[pa.Table]:
         """All from the same version of each table, or from what is given instead of it."""
-        import duckdb
-
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET threads = 2")
-            for name, table in self._tables.items():
-                if any(re.search(rf"\b{name}\b", sql) for sql in queries):
-                    connection.register(name, instead[name] if instead else table.dataset())
-            answers = []
-            for sql in queries:
-                try:
-                    result: Any = connection.sql(sql)
-                    if result is None:
-                        raise StoreError(f"not a query: {sql[:80]!r}; the store is read with SELECT")
-                    answers.append(result.to_arrow_table())
-                except duckdb.Error as error:
-                    raise StoreError(f"{' '.join(str(error).split())} (in {sql[:80]!r})") from error
-        return answers
+        used = {name for name in self._tables if any(re.search(rf"\b{name}\b", sql) for sql in queries)}
+        return sql_answers.answer(
+            queries, {name: instead[name] if instead else self._tables[name].dataset() for name in used}, self._path
+        )
 
     @contextmanager
     def joiner_lock(self) -> Iterator[None]:
