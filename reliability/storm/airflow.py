@@ -59,10 +59,10 @@ class Airflow:
         self.api.unpause(self._retrain)
 
     def stop(self, timeout_s: float = 120) -> None:
-        """Begin no more runs; return once the present one has ended."""
+        """Return once no training is on its way, and let none begin: a paused DAG's run would stand still."""
         with contextlib.suppress(BanditError):
+            wait_for(lambda: not self._training(), timeout_s, f"the last training of {self._retrain}")
             self.api.pause(self._retrain)
-            wait_for(lambda: not self._active(), timeout_s, f"the last run of {self._retrain}")
 
     def close(self) -> None:
         self.stack.stop(grace_s=3)
@@ -142,9 +142,14 @@ class Airflow:
         moved = self._select("select 1 from task_instance where start_date > ? or end_date > ? limit 1", stamp, stamp)
         return bool(alive and moved)
 
-    def _active(self) -> bool:
-        states = self.runs()
-        return bool(states["running"] or states["queued"])
+    def _training(self) -> bool:
+        """Whether a run is beyond its gate."""
+        beyond = self._select(
+            "select 1 from task_instance t join dag_run r on t.dag_id = r.dag_id and t.run_id = r.run_id "
+            "where t.dag_id = ? and r.state = 'running' and t.task_id = 'gate' and t.state = 'success'",
+            self._retrain,
+        )
+        return bool(beyond)
 
     def _select(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
         with contextlib.suppress(sqlite3.Error):

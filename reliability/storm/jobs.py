@@ -39,6 +39,15 @@ def state_of(runs: Path, job_id: str) -> str:
     return ""
 
 
+def begun_since(runs: Path, at: float) -> bool:
+    """Whether a job has begun, or succeeded, since `at` (seconds since 1970)."""
+    for path in runs.glob("*/state.json"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime > at and state_of(runs, path.parent.name) in ("RUNNING", "SUCCEEDED"):
+                return True
+    return False
+
+
 def leader(runs: Path, job_id: str) -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError):
         return int(orjson.loads((runs / job_id / "state.json").read_bytes())["pid"])

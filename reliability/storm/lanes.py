@@ -16,6 +16,7 @@ from reliability.storm import jobs
 from reliability.storm.airflow import Airflow, Try
 from reliability.storm.disk import Disk, damage
 from reliability.storm.plan import Fault
+from reliability.storm.traffic import Traffic
 from reliability.storm.training import Trainings
 from reliability.storm.world import World
 
@@ -26,6 +27,8 @@ _HASTY = "kill while it starts"
 _LOOK_EVERY_S = 0.05
 _JOB_S = 10.0
 """About how long a job takes: where in it a fault falls is drawn."""
+_UNNOTICED_S = 2.0
+"""A damaged page may lie in somebody's memory, whole, for a while."""
 
 
 @dataclass
@@ -163,13 +166,8 @@ class TrainerLane(Lane):
         return None
 
     def works(self, since: Strike) -> bool:
-        """Once another job runs, or the struck one has succeeded all the same."""
-        struck = since.detail.partition(":")[0]
-        if jobs.state_of(self._runs, struck) == "SUCCEEDED":
-            return True
-        return any(
-            job_id != struck and jobs.state_of(self._runs, job_id) == "RUNNING" for job_id in jobs.living(self._runs)
-        )
+        """Once a job has begun since, or the struck one has succeeded all the same."""
+        return jobs.begun_since(self._runs, since.at)
 
 
 class AirflowLane(Lane):
@@ -204,13 +202,13 @@ class DiskLane(Lane):
 
     name = "disk"
 
-    def __init__(self, world: World, faults: Sequence[Fault], disk: Disk, seed: int) -> None:
+    def __init__(self, world: World, faults: Sequence[Fault], disk: Disk, traffic: Traffic, seed: int) -> None:
         super().__init__(world, faults)
-        self._disk, self._seed = disk, seed
-        self._well_since: float | None = None
+        self._disk, self._traffic, self._seed = disk, traffic, seed
+        self._logged = False
 
     def strike(self, fault: Fault) -> Strike | None:
-        self._well_since = None
+        self._logged = False
         if fault.kind == "full":
             until = time.monotonic() + 2 + 3 * fault.chance
             try:
@@ -225,11 +223,8 @@ class DiskLane(Lane):
         return Strike(self.name, fault.kind, at, done, kills=0)
 
     def works(self, since: Strike) -> bool:
-        """Server and logger have been well for a second, which they would not be for long on a damaged bus."""
-        state = self.world.server_state()
-        well = bool(state and state["champion"] and not state["bus_error"]) and self.world.logging_since(since.at)
-        if not well:
-            self._well_since = None
-            return False
-        self._well_since = self._well_since or time.monotonic()
-        return time.monotonic() - self._well_since > 1.0
+        """A decision was acknowledged and the logger had a cycle, after there was time to notice the damage."""
+        noticed = since.at + (0 if since.kind == "full" else _UNNOTICED_S)
+        self._logged = self._logged or self.world.logging_since(noticed)
+        times = self._traffic.acknowledged_times
+        return self._logged and bool(times) and times[-1] > noticed

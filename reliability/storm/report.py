@@ -16,7 +16,8 @@ pipeline_runs_per_task_max       jobs of one task with a living process at once,
 pipeline_successes_per_task_max  jobs of one task that succeeded
 recovery_s_max  the longest from a fault until its victim worked again: the server answers with a policy, the logger
                 has had a cycle, another job runs, the task is taken up again, a new scheduler has begun or ended a
-                task; for the disk from its freeing or damage until server and logger have been well for a second
+                task; for the disk from its freeing or damage until a decision is acknowledged and logged
+                (for a damage, two seconds after it at the earliest)
 longest_silence_s  the longest time without an acknowledged decision
 plan_digest     equal for equal seeds and sizes: the same faults, pauses and traffic; when they meet is the machine's
 """
@@ -51,6 +52,7 @@ PROMISES: dict[str, float] = {
     "pipeline_runs_per_task_max": 1,
     "pipeline_successes_per_task_max": 1,
     "recovery_s_max": 30,
+    "longest_silence_s": 30,
 }
 """At most this much of each."""
 

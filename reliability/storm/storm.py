@@ -104,7 +104,7 @@ class Storm:
             ServerLane(world, faults["server"]),
             LoggerLane(world, faults["logger"]),
             TrainerLane(world, faults["trainer"], self.trainings),
-            DiskLane(world, faults["disk"], self.disk, self.size.seed),
+            DiskLane(world, faults["disk"], self.disk, self.traffic, self.size.seed),
         ]
         if isinstance(self.trainings, Airflow):
             lanes.append(AirflowLane(world, faults["airflow"], self.trainings))
