@@ -44,13 +44,14 @@ def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Del
     try:
         stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
         waiting = [delivery.received_at for topic in _TOPICS for delivery in bus.read(topic, stored[topic], limit=1)]
-        now = bus.now()
+        watermark = min(waiting, default=None) or bus.watermark()
+        now = bus.now()  # after the watermark, which waits for its turn
         (refused,) = store.query(_REJECTED.format(since=instant(now - LOOK_BACK))).to_pylist()
         return Delivery(
             acknowledged=sum(bus.head(topic) for topic in _TOPICS),
             stored=sum(stored.values()) - refused["rejected"],
             rejected=refused["rejected"],
-            watermark=min(waiting, default=None) or bus.watermark(),
+            watermark=watermark,
             read_at=now,
             log=local_figures(bandit, store, now),
         )

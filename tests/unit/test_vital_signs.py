@@ -97,6 +97,9 @@ class TestOnThisMachine:
         EventLogger(movielens, bus, store).run_once()
         carried = local_delivery(movielens, settings, store)
         assert (carried.acknowledged, carried.stored) == (2, 2)
+        assert carried.read_at is not None
+        assert carried.watermark is not None
+        assert carried.watermark <= carried.read_at, "the lag is never below 0"
         self.publish(bus, "c")
         (waiting,) = bus.read("rewards", 2)
         behind = local_delivery(movielens, settings, store)
