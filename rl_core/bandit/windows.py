@@ -22,6 +22,11 @@ def subtract(window: Window, taken: Iterable[Window]) -> list[Window]:
     return [*parts, (low, high)] if low < high else parts
 
 
+def _common(window: Window, others: Iterable[Window]) -> list[Window]:
+    """The parts of `window` that some window of `others` covers."""
+    return subtract(window, subtract(window, others))
+
+
 def total(windows: Iterable[Window]) -> int:
     """How many interactions disjoint windows hold."""
     return sum(high - low for low, high in windows)
@@ -62,18 +67,24 @@ def exclusions(registry: PolicyRegistry, champion: str | None, held: Sequence[Wi
 def _refused(registry: PolicyRegistry, champion: str | None) -> Iterator[tuple[Window, str]]:
     """What was put to the test by policies that the champion does not descend from."""
     line = _ancestry(registry, champion)
+    earlier: list[Window] = []
     for attempt in registry.attempts():
         if attempt.version not in line:
             reason = attempt.reason if attempt.verdict == "rejected" else f"{attempt.version} was rolled back"
-            yield from ((window, reason) for window in _tested(registry, attempt))
+            yield from ((window, reason) for window in _tested(registry, attempt, earlier))
+        earlier += attempt.windows
 
 
 def _replaced(registry: PolicyRegistry, champion: str | None) -> Iterator[tuple[Window, str]]:
-    """What the champion's ancestors held; counts only where it is not inherited: a policy was started anew since."""
+    """What the champion's ancestors held; counts only where it is not inherited: a policy was started anew since.
+
+    What no attempt has seen is new: a deployer was killed, and its version made champion by hand.
+    """
+    attempted = [window for attempt in registry.attempts() for window in attempt.windows]
     for version in _ancestry(registry, champion):
-        yield from (
-            (window, f"{version} was replaced by a policy started anew") for window in counted(registry, version)
-        )
+        for window in counted(registry, version):
+            seen = _common(window, attempted)
+            yield from ((part, f"{version} was replaced by a policy started anew") for part in seen)
 
 
 def _ancestry(registry: PolicyRegistry, version: str | None) -> list[str]:
@@ -84,8 +95,8 @@ def _ancestry(registry: PolicyRegistry, version: str | None) -> list[str]:
     return line
 
 
-def _tested(registry: PolicyRegistry, attempt: Attempt) -> list[Window]:
+def _tested(registry: PolicyRegistry, attempt: Attempt, earlier: Sequence[Window]) -> list[Window]:
     """The attempt's windows without those that the champion of its time held before: those had passed a test."""
     parent = registry.lineage(attempt.version).parent if attempt.version else None
-    before = counted(registry, parent)
+    before = [part for window in counted(registry, parent) for part in _common(window, earlier)]
     return [part for window in attempt.windows for part in subtract(window, before)]

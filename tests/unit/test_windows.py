@@ -85,6 +85,26 @@ class World:
             )
             self.champion = version if promote else self.champion
 
+    def retrain_killed(self) -> None:
+        """After it registered its version and before it recorded its attempt, or with its promotion undone."""
+        before, tries = self.champion, list(self.tries)
+        self.retrain()
+        self.champion, self.tries = before, tries
+
+    def retrain_repeated(self, promote: bool) -> None:
+        """Its attempt is recorded again by a second run of the same plan."""
+        self.retrain(promote)
+        self.tries += self.tries[-1:]
+
+    def retrain_overtaken(self) -> None:
+        """Planned, then held up while another was promoted over the same interactions and more; then rejected."""
+        planned, parent = new_windows(self.registry, self.head), self.champion
+        self.grow(1)
+        self.retrain()
+        overtaking, self.champion = self.champion, parent
+        self.train(planned, counted(self.registry, parent), promote=False)
+        self.champion = overtaking
+
     def retrain(self, promote: bool = True) -> None:
         self.train(new_windows(self.registry, self.head), counted(self.registry, self.champion), promote)
 
@@ -111,9 +131,15 @@ class TestTheLog:
         for _ in range(moves):
             world.grow(dice.randint(0, 5))
             promote = dice.random() < 0.6
-            move = dice.randrange(5)
+            move = dice.randrange(8)
             if move == 0:
                 world.retrain(promote)
+            elif move == 5:
+                world.retrain_killed()
+            elif move == 6:
+                world.retrain_repeated(promote)
+            elif move == 7:
+                world.retrain_overtaken()
             elif move == 1:
                 world.retrain_in_full(promote)
             elif move == 2:
