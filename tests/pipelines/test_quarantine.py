@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bandit_ops.runners.base import JobState
+from bandit_ops.runners.base import JobState, Parameters
 from bandit_ops.runners.local import LocalRunner
 from rl_core.backends import open_registry, open_store
 from rl_core.bandit.movielens_synthetic import write_synthetic
@@ -46,9 +46,9 @@ def test_a_run_with_too_many_bad_rows_trains_nothing_and_leaves_them_to_be_looke
     movielens: Bandit, spoilt: Settings
 ) -> None:
     runner = LocalRunner(movielens, spoilt)
-    given = {"bandit": movielens.job_json(), "windows": "[[0, 100]]", "champion": "", "full_retrain": True}
-    agent = movielens.agent.model_dump()
-    runner.submit("spoilt", "retrain", {**given, "job_id": "spoilt", "trigger": "manual", **agent})
+    given: Parameters = {"bandit": movielens.job_json(), "windows": "[[0, 100]]", "champion": "", "full_retrain": True}
+    agent: Parameters = movielens.agent.model_dump()
+    runner.submit("spoilt", "retrain", given | agent | {"job_id": "spoilt", "trigger": "manual"})
     while not (status := runner.status("spoilt")) or not status.state.terminal:
         time.sleep(0.1)
     assert status.state is JobState.FAILED
