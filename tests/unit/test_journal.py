@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import (
-    Group,
     Place,
     Record,
     State,
@@ -40,6 +39,13 @@ def encoded(some: list[Record], state: State = NEW) -> bytes:
     return encode_group(state, map(encode_record, some))
 
 
+def taken_apart(content: bytes) -> list[list[Record]]:
+    found = [group for _, group, _ in groups_in(content)]
+    assert all(group.state == NEW for group in found)
+    assert all(sum(group.counts) == len(group.records) for group in found)
+    return [group.records for group in found]
+
+
 def decision(offset: int, payload: bytes = b"payload") -> Record:
     return Record("decisions", offset, f"key-{offset}", payload, 7)
 
@@ -56,7 +62,7 @@ class TestGroups:
     @given(groups)
     def test_come_back_as_they_were_written(self, written: list[list[Record]]) -> None:
         content = b"".join(map(encoded, written)) + bytes(100)
-        assert [group for _, group, _ in groups_in(content)] == [Group(NEW, some) for some in written]
+        assert taken_apart(content) == written
 
     @settings(deadline=None)
     @given(groups, st.data())
@@ -69,8 +75,7 @@ class TestGroups:
         if damaged == parts[number]:
             return
         content = b"".join([*parts[:number], damaged, *parts[number + 1 :]])
-        expected = [Group(NEW, some) for some in written[:number] + written[number + 1 :]]
-        assert [group for _, group, _ in groups_in(content)] == expected
+        assert taken_apart(content) == written[:number] + written[number + 1 :]
 
     @settings(deadline=None)
     @given(st.binary(max_size=2000))
@@ -82,8 +87,8 @@ class TestGroups:
     def test_that_were_cut_off_are_none(self, written: list[list[Record]], length: int) -> None:
         whole = [*map(encoded, written)]
         content = b"".join(whole)[:length]
-        found = [group for _, group, _ in groups_in(content)]
-        assert found == [Group(NEW, some) for some in written][: len(found)]
+        found = taken_apart(content)
+        assert found == written[: len(found)]
         assert sum(map(len, whole[: len(found)])) <= length
 
 

@@ -30,13 +30,14 @@ def catch_up(db: sqlite3.Connection, state: State, groups: Iterator[tuple[Group,
     """Take in what the journal has beyond the file: a kill between the two, or a power cut. Raises Damage on a gap."""
     before = state
     for group, end in groups:
-        base = [next((r.offset for r in group.records if r.topic == topic), 0) for topic in TOPICS]
-        if any(first > head + 1 for first, head in zip(base, state.heads, strict=True)):
+        records = group.records
+        firsts = [next((record.offset for record in records if record.topic == topic), 0) for topic in TOPICS]
+        if any(first > head + 1 for first, head in zip(firsts, state.heads, strict=True)):
             raise Damage("the journal goes on behind a gap")
         heads = (max(state.heads[0], group.state.heads[0]), max(state.heads[1], group.state.heads[1]))
         news = heads > state.heads or group.state.reading.stamp_ns > state.reading.stamp_ns
         if news:
-            fresh = [record for record in group.records if record.offset > state.head(record.topic)]
+            fresh = [record for record in records if record.offset > state.head(record.topic)]
             bus_file.insert(db, ((record, encode_record(record)) for record in fresh), again=True)
             state = group.state._replace(heads=heads, place=end)
     if state is not before:
@@ -111,8 +112,12 @@ def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception)
             state = renew_journal(db, state, journal)
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
-    finally:
+    except BaseException:  # the disk is full, say: what is half done takes no room
         db.close()
+        new.unlink()
+        journal.clear()
+        raise
+    db.close()
     _sync(new)
     # The log goes first: left beside the new file, SQLite would play it into that one.
     olds = [path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path]

@@ -143,8 +143,7 @@ class Journal:
                     f"{self._folder}: the journal is of the bus {group.state.producer}, the file of "
                     f"{state.producer}; a folder holds one bus: move one of them away"
                 )
-            counts = [sum(record.topic == topic for record in group.records) for topic in TOPICS]
-            before = [head - count for head, count in zip(group.state.heads, counts, strict=True)]
+            before = [head - count for head, count in zip(group.state.heads, group.counts, strict=True)]
             reached = reached or before
             if any(base > head for base, head in zip(before, reached, strict=True)):
                 raise JournalDamage(f"the journal is damaged before {self.path(end.segment).name}:{end.position}")
