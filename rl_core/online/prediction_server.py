@@ -148,6 +148,7 @@ class _Announced(uvicorn.Server):
         await super().startup(sockets)
         if self._state_dir is not None:
             self._announcing = asyncio.create_task(self._announce(self._state_dir))
+            await asyncio.sleep(0)  # its first attempt comes before the line that says so
         print(f"{self._name}: serving on {self._announcement.url} (pid {os.getpid()})", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
