@@ -1,7 +1,7 @@
 """A long log in the local store: 10,000,000 interactions in 2,500 appends, read while a writer goes on.
 
-`python -m benchmarks.bench_long_log [--rows N] [--appends N] [--folder PATH]`. A folder that holds a log already is only
-measured. Takes about ten minutes and 3 GB.
+`python -m benchmarks.bench_long_log [--rows N] [--appends N] [--folder PATH]`. A folder that holds a log already is
+only measured. Takes a quarter of an hour and 7 GB on disk, removed files included.
 """
 
 from __future__ import annotations
@@ -123,8 +123,14 @@ def measure(folder: Path) -> None:
         rows = store.interactions(window, COLUMNS)
         one = folder / "one.parquet"
         parquet.write_table(store.interactions(window), one, row_group_size=65_536)
-        alone = min(timed(lambda: parquet.read_table(one, columns=list(COLUMNS))) for _ in range(3))
-        ours = min(timed(lambda: store.interactions(window, COLUMNS)) for _ in range(3))  # noqa: B023
+        pairs = [
+            (
+                timed(lambda: parquet.read_table(one, columns=list(COLUMNS))),  # noqa: B023
+                timed(lambda: store.interactions(window, COLUMNS)),  # noqa: B023
+            )
+            for _ in range(7)
+        ]
+        alone, ours = (min(column) for column in zip(*pairs, strict=True))
         ratios.append((rows.num_rows / ours, alone / ours))
     speed, ratio = (statistics.median(column) for column in zip(*ratios, strict=True))
     print(f"window  {WINDOW:,} rows, quiet: {speed / 1e6:.2f} M rows/s, {ratio:.2f} of one Parquet file's speed")
@@ -151,11 +157,10 @@ def measure_beside_a_writer(folder: Path, store: DeltaEventStore) -> None:
             )
             for _ in range(9)
         ]
-        ours, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ours, alone = (min(column) for column in zip(*pairs, strict=True))
         ids = [f"01980000-0000-8000-8000-{n:012x}" for n in range(head - 1000, head)]
         closed = [timed(lambda: store.closed(ids)) for _ in range(20)]
         old = [timed(lambda: store.closed([ids[0], "01980000-0000-8000-8000-000000000007"])) for _ in range(20)]
-        random_ids = timed(lambda: store.closed([*ids, "00000000", "zzzzzzzz"]))
         last = store.last_offset("rewards", PRODUCER)
         since = [timed(lambda: store.since("rewards", {PRODUCER: last})) for _ in range(20)]
         begun, before = time.monotonic(), store.head()
@@ -170,7 +175,6 @@ def measure_beside_a_writer(folder: Path, store: DeltaEventStore) -> None:
     print(f"beside  head() p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     for said, walls in (("closed(1,000 new ids)", closed), ("closed(an old id)", old), ("since()", since)):
         print(f"beside  {said} median {statistics.median(walls) * 1e3:.0f} ms")
-    print(f"beside  closed() of ids that ascend not: {random_ids * 1e3:.0f} ms")
     print(f"beside  {windows} windows of 20,000 read whole in 20 s while {rate:.1f} x 3 appends a second went on")
 
 

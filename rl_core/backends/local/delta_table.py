@@ -135,6 +135,11 @@ class DeltaTable:
         with self._reading() as table:
             return files_of(table) if table else []
 
+    def look(self, application: str) -> tuple[int, list[DataFile]]:
+        """`version_of` and `files`, of the same version of the table."""
+        with self._reading() as table:
+            return (table.transaction_version(application) or 0, files_of(table)) if table else (0, [])
+
     def dataset(self, keep: Callable[[DataFile], bool] = lambda file: True) -> Dataset:
         """The rows of the latest version, but for the files that `keep` leaves out; the others come whole."""
         return self.open(list(filter(keep, self.files())))

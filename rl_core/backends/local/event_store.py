@@ -112,9 +112,11 @@ class DeltaEventStore:
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         low, high = window
-        wanted = window_of(window, self.head(), columns)
-        files = self._tables["interactions"].dataset(lambda file: file.may_hold("seq", low + 1, high))
-        rows = _between(files, low, high, list(dict.fromkeys(["seq", *wanted])))
+        table = self._tables["interactions"]
+        head, files = table.look(_JOINER)
+        wanted = window_of(window, head, columns)
+        near = table.open([file for file in files if file.may_hold("seq", low + 1, high)])
+        rows = _between(near, low, high, list(dict.fromkeys(["seq", *wanted])))
         if rows.num_rows != high - low:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return rows.select(wanted)
