@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -68,6 +68,12 @@ bench: $(READY) ## the figures of docs/performance.md, measured here
 
 fault-table: $(READY) ## the table of docs/reliability.md, played on a real Airflow (a quarter of an hour)
 	@$(PY) -m reliability.fault_table
+
+faults: $(READY) ## the storm: 200 kills, full disks, a damaged bus; writes var/faults/report.json (a quarter of an hour)
+	@$(PY) -m reliability.storm $(if $(SEED),--seed $(SEED))
+
+soak: $(READY) ## 15 minutes of traffic with policies swapped under it; writes var/soak/report.json
+	@$(PY) -m reliability.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reliability.storm.traffic import Record
+from reliability.storm.traffic import Answer, Record
 
 EXAMPLES = 5
 TOLERANCE = 1e-9
@@ -31,6 +31,7 @@ class Finding:
     in_store: int = 0
     lost: int = 0
     duplicates: int = 0
+    altered: int = 0
     answers_changed: int = 0
     unanswered_in_store: int = 0
     rewards_sent: int = 0
@@ -87,6 +88,10 @@ def _by_event(rows: Iterable[dict[str, Any]], prefix: str) -> dict[str, list[dic
     return dict(found)
 
 
+def _told(row: Mapping[str, Any]) -> Answer:
+    return row["action"], row["propensity"], row["policy_version"]
+
+
 def _acknowledged_are_stored(
     found: Finding, records: Mapping[str, Record], decisions: Mapping[str, list[dict[str, Any]]]
 ) -> None:
@@ -98,7 +103,7 @@ def _acknowledged_are_stored(
             continue
         if record.changed:
             found.note("answers_changed", event_id)
-        if record.answer not in [(row["action"], row["propensity"], row["policy_version"]) for row in rows]:
+        if record.answer not in map(_told, rows):
             found.note("lost", f"{event_id}: told {record.answer}, stored {rows}")
 
 
@@ -113,8 +118,8 @@ def _each_once(
             found.note("duplicates", f"{event_id}: {len(rows)} decisions, {len(closed)} interactions")
         if not closed:
             found.note("open", event_id)
-        elif (closed[0]["action"], closed[0]["propensity"]) not in [(r["action"], r["propensity"]) for r in rows]:
-            found.note("lost", f"{event_id}: the interaction is of another decision: {closed[0]}")
+        elif _told(closed[0]) not in map(_told, rows):
+            found.note("altered", f"{event_id}: the interaction is of another decision: {closed[0]}")
 
 
 def _numbering(found: Finding, tables: Mapping[str, list[dict[str, Any]]]) -> None:

@@ -93,20 +93,29 @@ def open_disk(state_dir: Path, pids: Callable[[], Iterable[int | None]]) -> Disk
 def damage(bus: Path, kind: str, seed: str) -> str:
     """Do to the files of a bus that is in use what a bad disk or a bad command would; returns what was done."""
     rng = random.Random(seed)
+    journal = sorted(bus.parent.glob("journal-*.log"))
     if kind == "delete":
-        gone = [path.name for path in (bus, *_beside(bus)) if path.exists()]
-        for name in gone:
-            with contextlib.suppress(FileNotFoundError):
-                (bus.parent / name).unlink()
-        return f"deleted {', '.join(gone)}"
+        return _delete([bus, *_beside(bus)])
+    if kind == "delete the journal":
+        return _delete(journal)
     if kind == "damage the header":
         return _overwrite(bus, rng, [(0, 100)])
-    path = bus.with_name(f"{bus.name}-wal") if kind == "damage the journal of SQLite" else bus
+    if kind == "damage the journal":
+        path = rng.choice(journal) if journal else bus.parent / "journal"
+    else:
+        path = bus.with_name(f"{bus.name}-wal") if kind == "damage the WAL" else bus
     try:
         pages = max(1, path.stat().st_size // _PAGE)
     except FileNotFoundError:
         return f"{path.name} was not there"
     return _overwrite(path, rng, [(rng.randrange(pages) * _PAGE, _PAGE) for _ in range(max(1, pages // 4))])
+
+
+def _delete(paths: Iterable[Path]) -> str:
+    gone = [path for path in paths if path.exists()]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return f"deleted {', '.join(path.name for path in gone)}"
 
 
 def _overwrite(path: Path, rng: random.Random, places: list[tuple[int, int]]) -> str:

@@ -4,6 +4,7 @@ acknowledged    decisions that a client was answered 200 for; an event id asked 
 in_store        the storm's event ids in table `decisions`; more than acknowledged by those that nobody waited for
 lost            acknowledged decisions that the store does not hold with the action, propensity and policy of the answer
 duplicates      event ids with more than one row in `decisions` or in `interactions`
+altered         interactions with another action, propensity or policy than their decision
 answers_changed event ids that were answered differently when asked again
 unanswered_in_store  decisions whose client was gone before the answer; they close with the default reward
 rewards_sent    decisions with a reward that was surely on time by its client's clock: acknowledged within
@@ -40,6 +41,7 @@ NEVER_S = 999.0
 PROMISES: dict[str, float] = {
     "lost": 0,
     "duplicates": 0,
+    "altered": 0,
     "answers_changed": 0,
     "rewards_unjoined": 0,
     "rewards_used_twice": 0,
