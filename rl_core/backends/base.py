@@ -74,7 +74,8 @@ class Publisher(Protocol):
 class MessageBus(Publisher, Protocol):
     """A bus that a process reads by offset: the local one. Pub/Sub pushes its messages to the logger function."""
 
-    def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]: ...
+    def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
+        """By offset, from what is kept on without a gap; a message that is gone (`forget`) leaves an empty one."""
 
     def watermark(self) -> datetime:
         """A time T such that every message with received_at < T is visible to `read` from now on."""

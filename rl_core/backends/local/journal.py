@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rl_core.backends.local.files import sync_folder
+from rl_core.backends.local.journal_files import LARGEST_SEGMENT, SegmentWriter, temporary, write_at, write_synced
 from rl_core.backends.local.journal_group import (
     HEAD_BYTES,
     MARK,
@@ -31,7 +32,7 @@ from rl_core.backends.local.sqlite_errors import JournalDamage
 from rl_core.errors import BusError
 
 _NAME = re.compile(r"journal-(\d{8})\.log")
-_SMALLEST, _LARGEST = 1 << 18, 1 << 24  # bytes; each segment twice as large as the one before
+_SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before
 _LEAST_ROOM = 1 << 16
 _RECORDS_PER_GROUP = 500
 
@@ -64,7 +65,7 @@ class Journal:
             self._begin(place.segment, len(group))
         assert self._descriptor is not None  # noqa: S101
         try:
-            _write(self._descriptor, group, place.position)
+            write_at(self._descriptor, group, place.position)
             os.fdatasync(self._descriptor)
         except OSError:
             self._doubtful = place.segment
@@ -164,7 +165,7 @@ class Journal:
         returned with their numbers. What is older may go once that is kept."""
         first = max([*self.segments(), state.place.segment]) + 1
         heads = dict(zip(TOPICS, state.floors, strict=True))
-        writer = _Writer(self, first)
+        writer = SegmentWriter(self.path, first)
         part: list[Record] = []
 
         def put(heads_now: tuple[int, int]) -> None:
@@ -182,8 +183,8 @@ class Journal:
 
     def replace(self, segment: int, content: bytes) -> None:
         """The segment from now on; it must not be the one that is appended to."""
-        _write_synced(self._temporary(segment), content)
-        self._temporary(segment).replace(self.path(segment))
+        write_synced(temporary(self.path(segment)), content)
+        temporary(self.path(segment)).replace(self.path(segment))
         sync_folder(self._folder)
 
     def drop(self, segments: Iterable[int], into: Path | None = None) -> None:
@@ -224,7 +225,7 @@ class Journal:
         path = self.path(segment)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self._identity = os.fstat(self._descriptor)
-        room = min(_SMALLEST << min(segment - 1, 16), _LARGEST)
+        room = min(_SMALLEST << min(segment - 1, 16), LARGEST_SEGMENT)
         try:
             try:
                 os.posix_fallocate(self._descriptor, 0, max(room, least))
@@ -236,51 +237,3 @@ class Journal:
             self.close()
             path.unlink()
             raise
-
-    def _temporary(self, segment: int) -> Path:
-        path = self.path(segment)
-        return path.with_name(f"{path.name}.new")
-
-
-class _Writer:
-    """Writes segments under temporary names, and gives them their names at the end."""
-
-    def __init__(self, journal: Journal, first: int) -> None:
-        self._journal = journal
-        self._first = first
-        self._content = bytearray()
-        self.place = Place(first, 0)
-
-    def put(self, group: bytes) -> None:
-        if self._content and len(self._content) + len(group) > _LARGEST:
-            self._flush()
-            self.place = Place(self.place.segment + 1, 0)
-        self._content += group
-        self.place = Place(self.place.segment, len(self._content))
-
-    def finish(self) -> Place:
-        self._flush()
-        for segment in range(self._first, self.place.segment + 1):
-            self._journal._temporary(segment).replace(self._journal.path(segment))
-        sync_folder(self._journal.path(self._first).parent)
-        return self.place
-
-    def _flush(self) -> None:
-        _write_synced(self._journal._temporary(self.place.segment), bytes(self._content))
-        self._content.clear()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        _write(descriptor, content, 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, content: bytes, position: int) -> None:
-    view = memoryview(content)
-    while view:
-        written = os.pwrite(descriptor, view, position)
-        view, position = view[written:], position + written
