@@ -11,18 +11,16 @@ import argparse
 import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from reliability.progress import Progress
 from reliability.storm import report as reports
 from reliability.storm.disk import enter
 from reliability.storm.storm import Size, Storm
 from rl_core.config import Settings
-
-_LINE_EVERY_S = 10.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,31 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--without-corruption", action="store_true", help="leave the message bus undamaged")
     parser.add_argument("--out", type=Path, help="the report (default $BANDIT_HOME/faults/report.json)")
     return parser
-
-
-class Progress:
-    """One line that changes on a terminal; elsewhere a line every ten seconds, and one for each new step."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._begun = console, time.monotonic()
-        self._said, self._step = 0.0, ""
-        self._status = console.status("") if console.is_terminal else None
-        if self._status:
-            self._status.start()
-
-    def tell(self, text: str) -> None:
-        line = f"{time.monotonic() - self._begun:5.0f} s  {text}"
-        if self._status:
-            self._status.update(line)
-            return
-        step = text.split(";")[0] if "acknowledged" not in text else "playing"
-        if step != self._step or time.monotonic() - self._said > _LINE_EVERY_S:
-            self._step, self._said = step, time.monotonic()
-            self._console.print(line, soft_wrap=True)
-
-    def stop(self) -> None:
-        if self._status:
-            self._status.stop()
 
 
 def run(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.plans import Circumstances, NothingToDo, Plan, retrain_plan
 from bandit_ops.runners.base import JobState, JobStatus
 from bandit_ops.runners.local import LocalRunner
-from reliability.storm.first_policy import make_first_policy
+from reliability.storm.quick_training import train_first
 from reliability.storm.world import World
 from rl_core.backends import open_registry, open_store
 from rl_core.bandit.windows import new_windows, total
@@ -35,13 +35,14 @@ class Trainings:
 
     def start(self) -> None:
         """Return once the server has a first policy; go on with retrainings."""
-        make_first_policy(self._world.bandit, self._world.settings, self._world.folder / "first-policy")
+        train_first(self._world.bandit, self._world.settings, self._world.folder / "first-policy")
         self._thread.start()
 
     def stop(self, timeout_s: float = 90) -> None:
         """Begin no more; return once the present one has ended."""
         self._over.set()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def close(self) -> None:
         self._over.set()
