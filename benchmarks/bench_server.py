@@ -1,6 +1,7 @@
 """The prediction server over HTTP: requests/s, latency and memory, durable and best effort, beside the baselines.
 
     python benchmarks/bench_server.py [--seconds 5] [--json report.json]
+    python benchmarks/bench_server.py --rounds 8      what durability costs: both servers up, in turn, 16 connections
 
 Server and load generator share the machine, as in the baselines. `fsync` is what the disk gives at that moment: a
 durable answer can't be faster than one.
@@ -19,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ BASELINES = {  # requests/s by (instances, connections): FastAPI without a log; 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=0, help="compare durable with best effort, in so many turns each")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
+    if args.rounds:
+        _compare(args.rounds, args.seconds, args.json)
+        return
     rows = []
     print("durability   instances  connections  requests/s  baseline   p50 ms   p99 ms  memory MiB  fsync ms")
     with tempfile.TemporaryDirectory() as name:
@@ -62,6 +67,34 @@ def main() -> None:
         args.json.write_text(
             json.dumps({"machine": platform.platform(), "cores": os.cpu_count(), "rows": rows}, indent=1)
         )
+
+
+def _compare(rounds: int, seconds: float, report: Path | None) -> None:
+    """Both servers are up all the time and asked in turn, so that a busy moment of the machine meets both."""
+    taken: dict[str, list[dict[str, Any]]] = {"durable": [], "best_effort": []}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as servers:
+        folder = Path(name)
+        bandits = {durability: _bandit(folder, durability) for durability in taken}
+        ports = {durability: servers.enter_context(_server(folder, bandits[durability]))[0] for durability in taken}
+        print("round durability   requests/s   p50 ms   p99 ms")
+        for number in range(rounds):
+            for durability in sorted(taken, reverse=bool(number % 2)):
+                dim = bandits[durability].problem.observation_dim
+                row = _measure(folder, ports[durability], dim, 1, 16, seconds)
+                taken[durability].append(row)
+                figures = f"{row['requests_per_s']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}"
+                print(f"{number:5} {durability:12} {figures}", flush=True)
+        fsync_ms = _fsync_ms(folder)
+    costs = {}
+    for figure in ("p50_ms", "p99_ms"):
+        pairs = zip(*([row[figure] for row in taken[durability]] for durability in taken), strict=True)
+        differences = [durable - best_effort for durable, best_effort in pairs]
+        low, middle, high = (float(at) for at in np.quantile(differences, (0.25, 0.5, 0.75)))
+        costs[figure] = {"median": middle, "quartiles": [low, high], "differences": differences}
+        print(f"durable - best effort, {figure}: {middle:+.2f} (quartiles {low:+.2f} to {high:+.2f}) of {rounds} turns")
+    print(f"an fsync of 4 KiB takes {fsync_ms:.2f} ms")
+    if report:
+        report.write_text(json.dumps({"fsync_ms": fsync_ms, "costs": costs, "rounds": taken}, indent=1))
 
 
 def _line(row: dict[str, Any]) -> str:
