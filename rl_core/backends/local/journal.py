@@ -131,9 +131,11 @@ class Journal:
             most_bytes: look only at the newest segments, of so many bytes together.
         """
         wanted = [segment for segment in self.segments() if state.first <= segment <= state.place.segment]
-        if wanted != list(range(state.first, state.place.segment + 1)):
+        if not wanted or wanted != list(range(state.first, state.place.segment + 1)):
             raise JournalDamage("a file of the journal is missing")
         sizes = {segment: self.path(segment).stat().st_size for segment in wanted}
+        if sizes[state.place.segment] < state.place.position:
+            raise JournalDamage(f"{self.path(state.place.segment).name} ends before the place that was reached")
         while len(wanted) > 2 and sum(sizes[segment] for segment in wanted) > most_bytes:
             wanted.pop(0)
         reached = list(state.floors) if wanted[0] == state.first else None

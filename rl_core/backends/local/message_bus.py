@@ -30,6 +30,7 @@ from rl_core.backends.local.sqlite_errors import Damage, explain, is_damage
 from rl_core.backends.steady_clock import Reading, SteadyClock
 from rl_core.errors import BusError
 
+_PRUNED_AT_ONCE = 10_000  # messages: who publishes meanwhile waits for so many, about 0.2 s
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Step = Callable[[sqlite3.Connection, State], tuple[State, list[Record], _T]]
@@ -97,17 +98,20 @@ class SqliteBus:
 
     def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
         _check(topic)
-        query = f'SELECT max("offset") FROM {topic} WHERE "offset" <= ? AND received_at < ?'  # noqa: S608
+        oldest = f'SELECT "offset", received_at FROM {topic} WHERE "offset" <= ? ORDER BY "offset" LIMIT ?'  # noqa: S608
+        query = f'SELECT max("offset") FROM ({oldest}) WHERE received_at < ?'  # noqa: S608
 
         def step(db: sqlite3.Connection, state: State) -> tuple[State, list[Record], int]:
-            ((last,),) = db.execute(query, (up_to_offset, stamp_of(keep_after)))
+            ((last,),) = db.execute(query, (up_to_offset, _PRUNED_AT_ONCE, stamp_of(keep_after)))
             floor = max(last or 0, state.floor(topic))
             floors = (floor, state.floors[1]) if topic == TOPICS[0] else (state.floors[0], floor)
             state = state._replace(floors=floors)
             first = self._journal.first_needed(state)
             return state._replace(first=first), [], bus_file.cut(db, topic, floor)
 
-        pruned = self._write(step)
+        pruned = some = self._write(step)
+        while some == _PRUNED_AT_ONCE:
+            pruned += (some := self._write(step))
         with self._explained(), self._lock.held():
             state = self._current().state()
             self._journal.drop(segment for segment in self._journal.segments() if segment < state.first)
@@ -162,8 +166,9 @@ class SqliteBus:
     def _read(self, read: Callable[[BusFile], _T]) -> _T:
         with self._explained():
             try:
-                if self._file is not None and self._file.is_current():
-                    return read(self._file)
+                file = self._file  # another thread may drop it at any moment
+                if file is not None and file.is_current():
+                    return read(file)
             except sqlite3.ProgrammingError:
                 pass  # another thread closes it at this moment, to take up a new one
             except Exception as error:
@@ -191,6 +196,9 @@ class SqliteBus:
         self._close_file()
         first = State(f"{BUS_PREFIX}{uuid.uuid4()}", (0, 0), (0, 0), Reading(0, 0, ""), 1, Place(0, 0))
         self._file = bus_repair.take_up(self._path, self._busy_timeout_s, self._journal, self._known, first)
+        if self._known is not None and self._file.state().producer != self._known.producer:
+            self._close_file()
+            raise BusError(f"{self._path}: another bus took its place while it is in use; start its processes again")
         return self._file
 
     def _close_file(self) -> None:
