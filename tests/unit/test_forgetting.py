@@ -18,9 +18,10 @@ import pytest
 from rl_core.__main__ import run
 from rl_core.backends import open_bus, open_store
 from rl_core.backends.base import JoinableStore, Message, MessageBus
+from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join, Retention, Settings
-from rl_core.errors import ConfigError
+from rl_core.errors import ConfigError, StoreError
 from rl_core.online.event_logger import EventLogger
 from rl_core.online.joiner import StoreJoiner
 from tests.log_rows import BUS, WAIT_S, at, decision, decisions, reward, rewards
@@ -132,7 +133,7 @@ def test_a_dry_run_changes_nothing(
     before = store.interactions((0, 8))
     run(["forget", "--subject", SUBJECT, "--dry-run"])
     assert (
-        "would be forgotten: 6 events; 5 decisions, 4 interactions, 1 rejected_events, 4 rewards_apart, 8 rewards"
+        "would be forgotten: 6 events; 5 decisions, 4 interactions, 1 rejected_events, 8 rewards, 4 rewards_apart"
         in (capsys.readouterr().out)
     )
     assert store.interactions((0, 8)).equals(before)
@@ -166,6 +167,29 @@ class TestKilledAnywhere:
         run(["forget", "--subject", SUBJECT])
         assert holding(settings.state_dir(bandit), b"marker") == []
         assert store.interactions((0, 8))["closed_by"].to_pylist() == ["reward", "forgotten"] * 4
+
+
+    @pytest.mark.parametrize("reached", ["rewards", "rewards_apart", "rejected_events", "decisions", "interactions"])
+    def test_a_joiner_that_runs_before_it_is_run_again_closes_nothing_twice(
+        self, tmp_path: Path, movielens: Bandit, monkeypatch: pytest.MonkeyPatch, reached: str
+    ) -> None:
+        bandit = movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S, close_early=True)})
+        store = DeltaEventStore(tmp_path / "store")
+        store.append("decisions", decisions(*(decision(f"e{n}", n, n) for n in range(1, 4))))
+        store.append("rewards", rewards(reward("e2", 3.5, 1), reward("e3", 3.6, 2)))
+        assert StoreJoiner(bandit, store).run(at(4)).interactions == 2  # e1 stays open
+
+        def killed(table: DeltaTable) -> None:
+            if table._path.name == reached:
+                raise StoreError("killed")
+
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match="killed"):
+            patch.setattr(DeltaTable, "purge", killed)
+            store.forget([], ["e2"])
+        assert StoreJoiner(bandit, DeltaEventStore(tmp_path / "store")).run(at(100)).interactions == 1
+        store.forget([], ["e2"])
+        rows = store.interactions((0, store.head()))
+        assert rows["event_id"].to_pylist() == ["forgotten-1", "e3", "e1"]
 
 
 class TestRetention:

@@ -20,8 +20,9 @@ from rl_core.backends.local.dealt import Dealt, Offsets
 from rl_core.backends.local.delta_table import DeltaTable
 
 REJECTED = "rejected_events"
-# Decisions and interactions tell whose an event is: they go last, so that a killed run finds the rest again.
-_ORDER = ("rewards", "rewards_apart", REJECTED, "interactions", "decisions")
+# Decisions and interactions tell whose an event is: they go last, so that a killed run finds the rest again. A decision
+# goes before its interaction: a joiner that finds it alone would close it once more.
+_ORDER = ("rewards", "rewards_apart", REJECTED, "decisions", "interactions")
 _STAYS = {"seq", "policy_version", "observation_version", "action_set_version", "epsilon", "schema_version"}
 _STAYS |= {"producer", "offset", "closed_at"}
 _EMPTY: dict[pa.DataType, Any] = {
@@ -48,7 +49,7 @@ def find(tables: Mapping[str, DeltaTable], subjects: Collection[str], event_ids:
         if name != REJECTED
     }
     mentions = sum(_mentions(text, {*ids, *subjects}) for text in rejected)
-    counts = {name: mentions if name == REJECTED else found[name].num_rows for name in reversed(_ORDER)}
+    counts = {name: mentions if name == REJECTED else found[name].num_rows for name in sorted(_ORDER)}
     return Forgotten(tuple(sorted(ids)), tuple(sorted(found["interactions"]["seq"].to_pylist())), counts)
 
 
