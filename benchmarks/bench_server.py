@@ -44,10 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=0, help="compare durable with best effort, in so many turns each")
+    parser.add_argument("--rate", type=float, default=0, help="with --rounds: requests a second (default: all it can)")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
     if args.rounds:
-        _compare(args.rounds, args.seconds, args.json)
+        _compare(args.rounds, args.seconds, args.rate, args.json)
         return
     rows = []
     print("durability   instances  connections  requests/s  baseline   p50 ms   p99 ms  memory MiB  fsync ms")
@@ -69,7 +70,7 @@ def main() -> None:
         )
 
 
-def _compare(rounds: int, seconds: float, report: Path | None) -> None:
+def _compare(rounds: int, seconds: float, rate: float, report: Path | None) -> None:
     """Both servers are up all the time and asked in turn, so that a busy moment of the machine meets both."""
     taken: dict[str, list[dict[str, Any]]] = {"durable": [], "best_effort": []}
     with tempfile.TemporaryDirectory() as name, ExitStack() as servers:
@@ -80,7 +81,7 @@ def _compare(rounds: int, seconds: float, report: Path | None) -> None:
         for number in range(rounds):
             for durability in sorted(taken, reverse=bool(number % 2)):
                 dim = bandits[durability].problem.observation_dim
-                row = _measure(folder, ports[durability], dim, 1, 16, seconds)
+                row = _measure(folder, ports[durability], dim, 1, 16, seconds, rate)
                 taken[durability].append(row)
                 figures = f"{row['requests_per_s']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}"
                 print(f"{number:5} {durability:12} {figures}", flush=True)
@@ -160,14 +161,16 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _measure(folder: Path, port: int, dim: int, instances: int, connections: int, seconds: float) -> dict[str, Any]:
+def _measure(
+    folder: Path, port: int, dim: int, instances: int, connections: int, seconds: float, rate: float = 0
+) -> dict[str, Any]:
     rng = np.random.default_rng(2)
     observations = rng.standard_normal((instances, dim)).astype(np.float32).astype(float).tolist()
     body = folder / "body.json"
     body.write_text(json.dumps({"instances": [{"observation": row} for row in observations]}))
     for warm in (True, False):
         command = [sys.executable, str(REPO / "benchmarks" / "load.py"), str(port), str(body)]
-        command += ["--connections", str(connections), "--seconds", str(0.5 if warm else seconds)]
+        command += ["--connections", str(connections), "--seconds", str(0.5 if warm else seconds), "--rate", str(rate)]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {"instances": instances, "connections": connections, **json.loads(printed)}
 

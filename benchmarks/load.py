@@ -13,16 +13,26 @@ import uvloop
 
 
 class _Client(asyncio.Protocol):
-    """Sends the same request again as soon as its answer is complete, until the deadline."""
+    """Sends the same request again as soon as its answer is complete and its turn has come, until the deadline."""
 
-    def __init__(self, request: bytes, deadline: float, latencies: list[float]) -> None:
+    def __init__(self, request: bytes, deadline: float, latencies: list[float], every_s: float, first: float) -> None:
         self._request, self._deadline, self._latencies = request, deadline, latencies
+        self._every, self._turn = every_s, first
         self._received = b""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        self._send()
+        self._next()
+
+    def _next(self) -> None:
+        """One that is late for its turn does not make up for it."""
+        now = time.perf_counter()
+        self._turn = max(self._turn + self._every, now)
+        if self._turn > now:
+            asyncio.get_running_loop().call_later(self._turn - now, self._send)
+        else:
+            self._send()
 
     def _send(self) -> None:
         self._sent_at = time.perf_counter()
@@ -40,7 +50,7 @@ class _Client(asyncio.Protocol):
         self._latencies.append(now - self._sent_at)
         self._received = b""
         if now < self._deadline:
-            self._send()
+            self._next()
         else:
             self._transport.close()
             self.done.set_result(None)
@@ -50,16 +60,24 @@ class _Client(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
 
-async def run(host: str, port: int, body: bytes, connections: int, seconds: float) -> list[float]:
-    """Seconds that each answer took, from `connections` connections that send POST /predict back to back."""
+async def run(host: str, port: int, body: bytes, connections: int, seconds: float, rate: float = 0) -> list[float]:
+    """Seconds that each answer took, from `connections` connections that send POST /predict back to back.
+
+    With a `rate` they send so many a second between them, as long as the server keeps up.
+    """
     head = f"POST /predict HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     latencies: list[float] = []
     deadline = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: _Client(head + body, deadline, latencies), host, port))[1]
-        for _ in range(connections)
-    ]
+    every = connections / rate if rate else 0.0
+    began = time.perf_counter()
+
+    async def client(number: int) -> _Client:
+        first = began - every + number * every / connections
+        made = lambda: _Client(head + body, deadline, latencies, every, first)  # noqa: E731
+        return (await loop.create_connection(made, host, port))[1]
+
+    clients = [await client(number) for number in range(connections)]
     await asyncio.gather(*(client.done for client in clients))
     return latencies
 
@@ -70,9 +88,10 @@ def main() -> None:
     parser.add_argument("body", type=Path, help="file with the request's JSON")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=0, help="requests a second (default: as many as it can)")
     args = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        load = run("127.0.0.1", args.port, args.body.read_bytes(), args.connections, args.seconds)
+        load = run("127.0.0.1", args.port, args.body.read_bytes(), args.connections, args.seconds, args.rate)
         latencies = sorted(runner.run(load))
     found = {
         "requests_per_s": len(latencies) / args.seconds,
