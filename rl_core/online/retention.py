@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rl_core.backends import open_bus, open_registry, open_store
 from rl_core.backends.base import Forgotten, PolicyRegistry
@@ -51,7 +54,8 @@ def forget(
         _drop_datasets(bandit, settings, registry, dry_run)
     _say_what_stays(trained, datasets or not local, found)
     if local and not dry_run:
-        _say_where_it_still_is(settings.state_dir(bandit), [*subjects, *found.event_ids])
+        folders = [settings.state_dir(bandit), *_caches(bandit, settings)]
+        _say_where_it_still_is(folders, {*subjects, *found.event_ids})
     return 0
 
 
@@ -72,8 +76,7 @@ def _drop_datasets(bandit: Bandit, settings: Settings, registry: PolicyRegistry,
     """The pipelines' cached outputs: made again where they are asked for."""
     registry.lease("forget", _LEASE_S)
     try:
-        for pipeline in ("startup", "retrain"):
-            folder = settings.home / "cache" / bandit.pipeline_name(pipeline)
+        for folder in _caches(bandit, settings):
             if folder.exists():
                 print(f"cached datasets: {folder}{' would be removed' if dry_run else ' removed'}", flush=True)
                 if not dry_run:
@@ -92,16 +95,24 @@ def _say_what_stays(trained: Sequence[str], datasets_gone: bool, found: Forgotte
         print("stays: cached datasets of earlier runs, numbers without ids; --datasets removes them")
 
 
-def _say_where_it_still_is(folder: Path, words: Iterable[str]) -> None:
-    """Whatever else of the state folder names one of them: a person has to look at it."""
-    sought = re.compile(b"|".join(re.escape(word.encode()) for word in sorted(set(words)))) if words else None
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        if sought is not None and _holds(path, sought):
+def _caches(bandit: Bandit, settings: Settings) -> list[Path]:
+    return [settings.home / "cache" / bandit.pipeline_name(pipeline) for pipeline in ("startup", "retrain")]
+
+
+def _say_where_it_still_is(folders: Iterable[Path], words: Collection[str]) -> None:
+    """Whatever else there names one of them, or can't be searched: a person has to look at it."""
+    paths = (path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in sorted(paths) if words else ():
+        if _holds(path, words):
             print(f"look at: {path} still names what was forgotten; remove it when it is no longer needed")
 
 
-def _holds(path: Path, sought: re.Pattern[bytes]) -> bool:
+def _holds(path: Path, words: Collection[str]) -> bool:
     try:
+        if ".parquet" in path.name and (columns := _who(path)):
+            sought_values = pa.array(sorted(words), pa.string())
+            return any(pc.any(pc.is_in(column, value_set=sought_values)).as_py() for column in columns)
+        sought = re.compile(b"|".join(re.escape(word.encode()) for word in sorted(words)))
         with path.open("rb") as file:
             tail = b""
             while chunk := file.read(_CHUNK):
@@ -109,5 +120,16 @@ def _holds(path: Path, sought: re.Pattern[bytes]) -> bool:
                     return True
                 tail = chunk[-1024:]
     except OSError:  # gone since it was listed
-        pass
+        return False
+    except pa.ArrowException:  # of a run that was killed: it may hold anything
+        return True
     return False
+
+
+def _who(path: Path) -> list[pa.ChunkedArray]:
+    """Events and subjects of a Parquet file: its bytes are compressed."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        columns = [name for name in ("event_id", "subject") if name in file.schema_arrow.names]
+        return list(file.read(columns).columns)

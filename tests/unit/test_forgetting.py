@@ -20,6 +20,7 @@ from rl_core.backends import open_bus, open_store
 from rl_core.backends.base import JoinableStore, Message, MessageBus
 from rl_core.backends.local.delta_table import DeltaTable
 from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.bandit.quarantine import Quarantine
 from rl_core.config import Bandit, Join, Retention, Settings
 from rl_core.errors import ConfigError, StoreError
 from rl_core.online.event_logger import EventLogger
@@ -148,6 +149,23 @@ def test_what_stays_is_said(bandit: Bandit, settings: Settings, logged: EventLog
     assert "--datasets removes them" in said
 
 
+@pytest.mark.parametrize("where", ["runs/job-1", "../cache/movielens-retrain-v1/1"])
+def test_a_quarantine_that_names_it_is_said_though_it_is_compressed(
+    bandit: Bandit, settings: Settings, logged: EventLogger, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    folder = settings.state_dir(bandit) / where
+    ids = [f"marker-event-{n}" for n in range(400)]
+    with Quarantine(folder) as quarantine:
+        quarantine.add(pa.table({"event_id": ids, "reason": ["reward"] * len(ids)}))
+    (cut := folder / ".quarantine.parquet.partial").write_bytes(quarantine.path.read_bytes()[:-100])
+    run(["forget", "--event-id", "marker-event-123"])
+    said = capsys.readouterr().out
+    for path in (quarantine.path, cut):
+        assert f"{path.name} still names what was forgotten" in said
+    run(["forget", "--event-id", "marker-event-401"])
+    assert "/quarantine.parquet still names" not in capsys.readouterr().out
+
+
 def test_nobody_is_refused(bandit: Bandit) -> None:
     for arguments in ([], ["--subject", ""]):
         with pytest.raises(ConfigError, match="whose data"):
@@ -168,7 +186,6 @@ class TestKilledAnywhere:
         assert holding(settings.state_dir(bandit), b"marker") == []
         assert store.interactions((0, 8))["closed_by"].to_pylist() == ["reward", "forgotten"] * 4
 
-
     @pytest.mark.parametrize("reached", ["rewards", "rewards_apart", "rejected_events", "decisions", "interactions"])
     def test_a_joiner_that_runs_before_it_is_run_again_closes_nothing_twice(
         self, tmp_path: Path, movielens: Bandit, monkeypatch: pytest.MonkeyPatch, reached: str
@@ -183,9 +200,10 @@ class TestKilledAnywhere:
             if table._path.name == reached:
                 raise StoreError("killed")
 
-        with monkeypatch.context() as patch, pytest.raises(StoreError, match="killed"):
+        with monkeypatch.context() as patch:
             patch.setattr(DeltaTable, "purge", killed)
-            store.forget([], ["e2"])
+            with pytest.raises(StoreError, match="killed"):
+                store.forget([], ["e2"])
         assert StoreJoiner(bandit, DeltaEventStore(tmp_path / "store")).run(at(100)).interactions == 1
         store.forget([], ["e2"])
         rows = store.interactions((0, store.head()))
