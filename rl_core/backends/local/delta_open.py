@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable as Handle
 
 _CONFIGURATION = {
-    "delta.logRetentionDuration": "interval 1 hours",
+    "delta.logRetentionDuration": "interval 10 minutes",  # every append lists the commits that are kept
     "delta.deletedFileRetentionDuration": "interval 1 hours",
 }
 _TRIES = 3
