@@ -11,10 +11,10 @@ from typing import Literal
 
 Lane = Literal["server", "logger", "trainer", "airflow", "disk"]
 
-SHARES = {"server": 0.40, "logger": 0.30, "trainer": 0.13, "airflow": 0.17}
-"""Of the kills. Airflow takes a quarter of a minute to notice a dead worker, so it can't have more."""
+SHARES = {"server": 0.46, "logger": 0.33, "trainer": 0.07, "airflow": 0.14}
+"""Of the kills. A training and Airflow take half a minute to be there again, so they can't have more."""
 
-RECOVERY_S = {"server": 1.5, "logger": 2.0, "trainer": 12.0, "airflow": 14.0, "disk": 3.0}
+RECOVERY_S = {"server": 1.5, "logger": 2.0, "trainer": 30.0, "airflow": 16.0, "disk": 3.0}
 """About how long each takes; what is left of the storm's time is spread between the faults."""
 
 KINDS: dict[Lane, dict[str, float]] = {
