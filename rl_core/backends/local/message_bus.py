@@ -59,7 +59,7 @@ class SqliteBus:
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock.held():
-                self._known = self._reopened().state()
+                self._known = self._mended(lambda: self._reopened().state())
         self._clock.after(self._known.reading)
         self._producer = self._known.producer
 
