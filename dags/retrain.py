@@ -6,7 +6,8 @@ champion is not deployed: `announce_champion` is skipped then, and says why.
 
 ## When this fails
 - The DAG is paused: three runs in a row failed, and the next would too. Mend what the last one says, then unpause.
-- `gate` skipped: too little is new, or no champion is there yet (run the startup DAG). Its log says which.
+- `gate` skipped: too little is new, nothing of it may train (nobody activated it), or no champion is there yet (run the
+  startup DAG). Its log says which.
 - `take_lease`: *half_life can't change* – leave it in the form, or set `full_retrain`.
 - `take_lease`: *is held by* – another training runs; a scheduled run skips, a manual one can be cleared later.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.

@@ -24,9 +24,10 @@ NO_CHAMPION_WAIT_S = 30.0
 class InteractionSensor(BanditTask, BaseSensorOperator):
     """Counts what no training has attempted and no champion holds: the sum of the new windows. No clock plays a part.
 
-    XCom: `{"head", "count", "windows": [[low, high], …]}`. Waits `gate_timeout_s` at most and then skips, so that a
-    manual run never queues behind it for long. Skips at once where `skip_gate` finds nothing new, or where there is no
-    champion; there a scheduled run stays for a while, or "@continuous" would begin a run every second.
+    XCom: `{"head", "count", "windows": [[low, high], …]}`. Stays shut where enough is new but nothing of it may train.
+    Waits `gate_timeout_s` at most and then skips, so that a manual run never queues behind it for long. Skips at once
+    where `skip_gate` finds nothing new, or where there is no champion; there a scheduled run stays for a while, or
+    "@continuous" would begin a run every second.
     """
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
@@ -44,7 +45,7 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
             raise AirflowSkipException(f"{self.seen} after {self.timeout:.0f} s") from None
 
     def poke(self, context: Context) -> PokeReturnValue:
-        from rl_core.bandit.windows import new_windows, total
+        from rl_core.bandit.windows import any_served, new_windows, total
 
         registry, store = self.open_registry(), self.open_store()
         say_vital_signs(self, context, registry, store)
@@ -63,6 +64,12 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
         if count == 0 and not form["full_retrain"]:
             return self._shut(
                 f"none of the log's {head:,} interactions is new, so there is nothing to train on", skip=True
+            )
+        if not form["full_retrain"] and not any_served(store, windows):
+            # It stays shut rather than let a run fail, or begin every second, until somebody uses an answer.
+            return self._shut(
+                f"{seen}, but none may train: each is unactivated, forgotten or was not served",
+                skip=bool(form["skip_gate"]),
             )
         self.log.info("%s: the gate opens", seen)
         context["outlet_events"][interactions_asset(self.bandit)].extra = {"head": head}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from rl_core.backends.base import Attempt, Exclusion, PolicyRegistry, Window
+from rl_core.backends.base import Attempt, EventStore, Exclusion, PolicyRegistry, Window
 
 
 def subtract(window: Window, taken: Iterable[Window]) -> list[Window]:
@@ -30,6 +30,13 @@ def _common(window: Window, others: Iterable[Window]) -> list[Window]:
 def total(windows: Iterable[Window]) -> int:
     """How many interactions disjoint windows hold."""
     return sum(high - low for low, high in windows)
+
+
+def any_served(store: EventStore, windows: Iterable[Window]) -> bool:
+    """Whether any interaction of the windows may train: one whose answer was used, and that is not forgotten."""
+    within = " OR ".join(f"(seq > {low} AND seq <= {high})" for low, high in windows)
+    sql = f"SELECT seq FROM interactions WHERE served AND ({within or 'FALSE'}) LIMIT 1"  # noqa: S608
+    return bool(store.query(sql).num_rows)
 
 
 def counted(registry: PolicyRegistry, version: str | None) -> list[Window]:

@@ -13,7 +13,7 @@ import pytest
 
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.job_folder import JobFolder
-from rl_core.backends import open_registry
+from rl_core.backends import open_registry, open_store
 from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.local.policy_registry import FolderRegistry
 from rl_core.config import Bandit, Settings
@@ -129,6 +129,26 @@ class TestTheGate:
 
         with pytest.raises(AirflowSkipException, match="none of the log's 20 interactions is new"):
             look(context("manual", skip_gate=True))
+
+    def test_stays_shut_until_something_new_may_train(
+        self,
+        born: FolderRegistry,
+        look: Callable[[Context], Any],
+        log: Callable[[int], None],
+        movielens: Bandit,
+        settings: Settings,
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+
+        log(30)
+        store = open_store(movielens, settings)
+        store.forget([], store.interactions((20, 50), ["event_id"])["event_id"].to_pylist())
+        with pytest.raises(AirflowRescheduleException):
+            look(context())
+        with pytest.raises(AirflowSkipException, match="30 of 30 new interactions, but none may train"):
+            look(context("manual", skip_gate=True))
+        log(1)
+        assert look(context())["windows"] == [(20, 51)]
 
     def test_counts_what_a_startup_that_replaced_the_champion_left_behind(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
