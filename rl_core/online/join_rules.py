@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from rl_core.backends.base import BUS_PREFIX
 from rl_core.config import Join
+from rl_core.online.join_deadlines import Deadlines
 from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -78,7 +79,11 @@ class _Open:
     def closes(self, passed: int, early: bool) -> bool:
         if self.by_job:
             return any(not reward.activation for reward in self.rewards)
-        return max(self.span.last, self.stamp[0]) < passed or (early and self.winner is not None)
+        return self.deadline < passed or (early and self.winner is not None)
+
+    @property
+    def deadline(self) -> int:
+        return max(self.span.last, self.stamp[0])
 
 
 class Closed(NamedTuple):
@@ -106,6 +111,7 @@ class JoinRules:
         self._default = reward_default
         self._open: dict[str, _Open] = {}
         self._waiting: dict[str, list[_Reward]] = {}
+        self._deadlines = Deadlines()
 
     @property
     def open(self) -> int:
@@ -134,12 +140,15 @@ class JoinRules:
         self._open_new(decisions, closed)
         apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
-        for event_id in [key for key, one in self._open.items() if one.closes(passed, self._early)]:
+        news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
+        near = dict.fromkeys([*self._deadlines.before(passed), *news])  # of no other can it be said that it closes now
+        for event_id in [key for key in near if key in self._open and self._open[key].closes(passed, self._early)]:
             one = self._open.pop(event_id)
             winner = one.winner
             won.append((one, winner))
             others = (reward for reward in one.rewards if reward is not winner)
             apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
+        self._deadlines.keep(self._open, len(self._open))
         apart += [(reward, "unknown") for reward in self._given_up(passed)]
         return Joined(self._interactions(won, now), _apart(apart))
 
@@ -156,7 +165,9 @@ class JoinRules:
                 rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
                 defers = bool(deferred) and not by_job
                 span = self._span(decided_at, received_at)
-                self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards)
+                one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards)
+                if not by_job:
+                    self._deadlines.add(one.deadline, event_id)
 
     def _span(self, decided_at: int, received_at: int) -> Span:
         return Span(received_at - self._wait, decided_at + self._wait)
