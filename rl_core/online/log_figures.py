@@ -19,7 +19,7 @@ SPLIT_ROWS = 100_000  # at ε = 0.05, the loss of a tenth of those that explored
 
 @dataclass(frozen=True)
 class LogFigures:
-    """Of the last hour; duplicates, late and unknown of as long before it as a reward may take.
+    """Of the last hour; duplicates, late, unknown and rewards_of_late of as long before it as a reward may take, too.
 
     Args:
         interactions: decisions that were closed, used or not.
@@ -35,6 +35,7 @@ class LogFigures:
     late: int = 0
     unknown: int = 0
     unactivated: int = 0
+    rewards_of_late: int = 0
     split: Split = field(default_factory=Split)
 
 
@@ -57,6 +58,7 @@ def figures_of(row: dict[str, Any]) -> LogFigures:
         late=row["late"],
         unknown=row["unknown"],
         unactivated=row["unactivated"],
+        rewards_of_late=row["rewards_of_late"],
         split=Split(row["explored"], float(row["expected"] or 0.0), float(row["variance"] or 0.0)),
     )
 
@@ -105,7 +107,9 @@ logged AS (
     (SELECT COUNT(DISTINCT CONCAT(d.producer, ':', CAST(d.{offset} AS STRING)))
        FROM decisions AS d WHERE d.received_at >= {since}) AS logged_decisions,
     (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.{offset} AS STRING)))
-       FROM rewards AS r WHERE r.received_at >= {since} AND NOT COALESCE(r.activation, FALSE)) AS logged_rewards
+       FROM rewards AS r WHERE r.received_at >= {since} AND NOT COALESCE(r.activation, FALSE)) AS logged_rewards,
+    (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.{offset} AS STRING)))
+       FROM rewards AS r WHERE r.received_at >= {since_apart} AND NOT COALESCE(r.activation, FALSE)) AS rewards_of_late
 ),
 apart AS (
   SELECT

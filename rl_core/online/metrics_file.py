@@ -54,7 +54,7 @@ def prometheus(signs: VitalSigns) -> str:
     """Gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1."""
     lines = []
     for name, value in asdict(signs).items():
-        if value is None or name == "bandit":
+        if value is None or name not in FIGURES:
             continue
         metric, labels = f"banditloop_log_{name}", f'bandit="{signs.bandit}"'
         lines += [f"# HELP {metric} {FIGURES[name]}", f"# TYPE {metric} gauge"]

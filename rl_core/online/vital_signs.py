@@ -56,6 +56,8 @@ class VitalSigns:
     unknown: int = _figure("rewards of late whose decision is not in the log")
     split: float | None = _figure("how many explored, to how many should have")
     split_p: float | None = _figure("how probable a split at least as far off is by chance")
+    rewards_of_late: int = 0
+    """Of as long a time as `duplicates`, `late` and `unknown`, which are held against it."""
 
     def alarms(self) -> dict[str, str]:
         """What is wrong, by name: what to look at."""
@@ -71,7 +73,8 @@ class VitalSigns:
                 f"the last training set {self.quarantined} rows apart: see quarantine.parquet beside its dataset.json"
             )
         for name, (figure, hint) in _REWARDS.items():
-            if self.rewards >= _FROM and (count := getattr(self, figure)) > _OFTEN * self.rewards:
+            among = self.rewards_of_late
+            if among >= _FROM and (count := getattr(self, figure)) > _OFTEN * among:
                 said[name] = f"{count} rewards {hint}"
         if self.split_p is not None and self.split_p < THRESHOLD:
             said["sample_ratio_mismatch"] = (
@@ -133,6 +136,7 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
         unknown=seen.unknown,
         split=None if seen.split.ratio is None else round(seen.split.ratio, 3),
         split_p=None if seen.split.p is None else _cut(seen.split.p),
+        rewards_of_late=seen.rewards_of_late,
     )
 
 

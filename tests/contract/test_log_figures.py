@@ -48,6 +48,9 @@ def test_count_what_came_within_the_hour_and_what_became_of_it(
     assert (seen.decisions, seen.rewards) == (4, 4), "an activation is no reward"
     assert (seen.interactions, seen.unactivated, seen.rewarded) == (5, 1, 0.25)
     assert (seen.duplicates, seen.late, seen.unknown) == (1, 1, 1)
+    assert seen.rewards_of_late == 4
+    just_before = figures(bandit, store, at(HOUR + WAIT_S + 5.5))
+    assert (just_before.rewards, just_before.rewards_of_late, just_before.late) == (1, 3, 1)
     later = figures(bandit, store, datetime.now(UTC) + timedelta(hours=2))
     assert (later.decisions, later.rewards, later.interactions, later.rewarded) == (0, 0, 0, None)
     assert (later.duplicates, later.late, later.unknown) == (0, 0, 0)

@@ -138,7 +138,8 @@ class TestOnThisMachine:
         assert {name for name, value in rung.items() if value == "1"} == {"rejected_events"}
 
 
-HEALTHY = {name: None if name in {"split", "split_p", "quarantined"} else 0 for name in FIGURES} | {"rewards": 1000}
+HEALTHY = {name: None if name in {"split", "split_p", "quarantined"} else 0 for name in FIGURES}
+HEALTHY |= {"rewards": 1000, "rewards_of_late": 1000}
 
 
 class TestAnAlarm:
@@ -154,7 +155,8 @@ class TestAnAlarm:
             ({"duplicates": 51}, ["doubled_rewards"], "WARNING"),
             ({"late": 51}, ["late_rewards"], "WARNING"),
             ({"unknown": 51}, ["unknown_rewards"], "WARNING"),
-            ({"unknown": 51, "rewards": 99}, [], "INFO"),
+            ({"unknown": 51, "rewards_of_late": 99}, [], "INFO"),
+            ({"late": 1000, "rewards": 1000, "rewards_of_late": 25_000}, [], "INFO"),  # of a day and an hour
             ({"split": 0.9, "split_p": 0.0004}, ["sample_ratio_mismatch"], "WARNING"),
             ({"split": 0.9, "split_p": 0.0005}, [], "INFO"),
             ({"gaps": 1, "rejected": 1}, ["gap", "rejected_events"], "ERROR"),
