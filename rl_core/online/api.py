@@ -172,7 +172,7 @@ class State(BaseModel):
     defects: int = Field(description="requests answered 500")
     lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
     undelivered: int = Field(
-        description="answers of the predict route whose client had hung up; what it asked is logged"
+        description="requests whose decisions are logged, though the client had hung up, or was answered 503 too early"
     )
     durability: Literal["durable", "best_effort"]
     producer: str = Field(description="the name under which the message bus numbers what this server accepts")

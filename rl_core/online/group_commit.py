@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -24,10 +24,15 @@ class _Entry:
 
 
 class GroupCommit:
-    """Publishes for one event loop. `submit` and the futures belong to that loop; the bus is used by one thread."""
+    """Publishes for one event loop. `submit` and the futures belong to that loop; the bus is used by one thread.
 
-    def __init__(self, bus: Publisher) -> None:
+    Args:
+        too_late: told, on that loop, what the bus took when nobody waited for it any more.
+    """
+
+    def __init__(self, bus: Publisher, too_late: Callable[[Sequence[Message]], None] = lambda messages: None) -> None:
         self._bus = bus
+        self._too_late = too_late
         self._queue: SimpleQueue[list[_Entry] | None] = SimpleQueue()
         self._gathered: list[_Entry] = []
         self._loop = asyncio.get_running_loop()
@@ -97,7 +102,9 @@ class GroupCommit:
         start = 0
         for entry in live:
             end = start + len(entry.messages)
-            if not entry.receipts.done():
+            if entry.receipts.cancelled() and not isinstance(outcome, BusError):
+                self._too_late(entry.messages)
+            elif not entry.receipts.done():
                 if isinstance(outcome, BusError):
                     entry.receipts.set_exception(BusError(str(outcome)))
                 else:

@@ -15,7 +15,7 @@ _COUNTERS = {
     "unavailable": "requests answered 503",
     "defects": "requests answered 500",
     "lost": "events answered for in best-effort mode that the message bus did not take",
-    "undelivered": "answers of the predict route whose client had hung up before they were sent",
+    "undelivered": "requests whose decisions are logged, though the client had hung up, or was answered 503 too early",
 }
 
 

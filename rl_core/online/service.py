@@ -40,7 +40,7 @@ class Service:
         self._serving = bandit.serving
         self._policies = policies
         self._bus = bus
-        self._commit = GroupCommit(bus)
+        self._commit = GroupCommit(bus, self._count_too_late)
         self._decider = Decider(bandit, salt)
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
@@ -121,6 +121,10 @@ class Service:
             ) from error
         except BusError as error:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
+
+    def _count_too_late(self, messages: Sequence[Message]) -> None:
+        """Their request was answered 503: unless it is sent again, nobody has seen these decisions."""
+        self.counts["undelivered"] += any(message.topic == "decisions" for message in messages)
 
     def _count_lost(self, done: asyncio.Future[list[Receipt]], messages: int) -> None:
         if done.exception() is not None:

@@ -63,6 +63,12 @@ def state(**fields: Any) -> dict[str, Any]:
     return {"champion": None, "challenger": None, "loaded": [], "refused": {}, **fields}
 
 
+def _ended_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
 class TestWhereNobodyAnswers:
     def test_without_announcement_the_error_names_the_command_that_starts_the_server(
         self, endpoint: LocalEndpoint
@@ -71,11 +77,10 @@ class TestWhereNobodyAnswers:
             endpoint.state()
 
     def test_an_announcement_of_a_dead_process_is_stale(self, tmp_path: Path, endpoint: LocalEndpoint) -> None:
-        process = subprocess.Popen([sys.executable, "-c", ""])
-        process.wait()
-        Announcement("http://127.0.0.1:1", process.pid, "then").write(tmp_path)
-        with pytest.raises(EndpointError, match=rf"its server \(pid {process.pid}\) is gone; .*rl_core serve"):
-            endpoint.stage("v-1")
+        pid = _ended_pid()
+        Announcement("http://127.0.0.1:1", pid, "then").write(tmp_path)
+        with pytest.raises(EndpointError, match=rf"its server \(pid {pid}\) is gone; .*rl_core serve"):
+            endpoint.stage("v-1", timeout_s=0.2)
 
     def test_a_port_that_refuses_is_named(self, tmp_path: Path, endpoint: LocalEndpoint) -> None:
         Announcement("http://127.0.0.1:1", os.getpid(), "now").write(tmp_path)
@@ -124,6 +129,17 @@ class TestStage:
         with pytest.raises(EndpointError):
             LocalEndpoint(tmp_path, registry).stage("v-1")
         assert registry.staged is None
+
+    def test_a_server_that_is_being_started_again_is_waited_for(
+        self, tmp_path: Path, server: type[_State], endpoint: LocalEndpoint
+    ) -> None:
+        server.answer = state(loaded=["v-1"])
+        running = Announcement.read(tmp_path)
+        Announcement(running.url, _ended_pid(), "then").write(tmp_path)
+        again = threading.Timer(0.2, running.write, [tmp_path])
+        again.start()
+        endpoint.stage("v-1")
+        again.join()
 
 
 class TestWaitServing:

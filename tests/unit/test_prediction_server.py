@@ -300,6 +300,7 @@ class TestWhenTheBusIsInTrouble:
         assert time.monotonic() - started < 0.45
         world.bus.delay_s = 0.0
         eventually(lambda: len(world.logged()) == 1)
+        eventually(lambda: client.get("/state").json()["undelivered"] == 1)
         ask(client, "x")
         assert len(world.logged()) == 1
 
@@ -321,6 +322,7 @@ class TestWhenTheBusIsInTrouble:
         eventually(lambda: len(world.logged()) == 1)
         time.sleep(0.5)
         assert [row["event_id"] for row in world.logged()] == ["in the transaction"]
+        assert client.get("/state").json()["undelivered"] == 1
 
     def test_a_full_disk_gives_503_and_shows_in_the_state(self, world: World) -> None:
         world.promote()

@@ -1,6 +1,7 @@
 """Opens the message bus's file, and mends what is damaged of file and journal from the other one.
 
-Every function wants the bus's lock to be held. What is damaged is moved to `damaged-<time>/` beside it, and kept.
+Every function wants the bus's lock to be held. What is damaged is moved to `damaged-<time>/` beside it; the last
+five of these folders are kept.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from pathlib import Path
 from rl_core.backends.base import Topic
 from rl_core.backends.local import bus_file, bus_salvage
 from rl_core.backends.local.bus_file import BusFile
-from rl_core.backends.local.files import sync_folder
+from rl_core.backends.local.files import drop_oldest, sync_folder
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Group, Place, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, is_damage
 from rl_core.errors import BusError
 
 _AUDITED_AT_OPEN = 64 << 20  # bytes of the journal, the newest: about 0.3 s
+_SET_ASIDE = 5
 _log = logging.getLogger(__name__)
 
 
@@ -64,12 +66,13 @@ def set_aside(path: Path, journal: Journal, segments: list[int], files: list[Pat
     name, attempt = f"damaged-{stamp}", 1
     while (folder := path.with_name(name)).exists():
         attempt += 1
-        name = f"damaged-{stamp}-{attempt}"
+        name = f"damaged-{stamp}-{attempt:03d}"
     folder.mkdir()
     journal.drop(segments, into=folder)
     for file in files:
         if file.exists():
             file.replace(folder / file.name)
+    drop_oldest(path.parent, "damaged-*", _SET_ASIDE)
     sync_folder(path.parent)
     return folder
 

@@ -20,10 +20,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from rl_core.backends.local.delta_files import whole
-from rl_core.backends.local.files import sync_folder
+from rl_core.backends.local.files import drop_oldest, sync_folder
 
 TORN = ".torn-"
 _MARKER = "_synced"
+_SET_ASIDE = 5
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def _set_aside(table: Path, versions: list[int]) -> None:
         for path in _named(actions, "add"):
             with suppress(FileNotFoundError):
                 os.replace(table / path, aside / path)
+    drop_oldest(table, f"{TORN}*", _SET_ASIDE)
     sync_folder(log_of(table))
     sync_folder(table)
     _log.warning(

@@ -102,17 +102,32 @@ class LocalEndpoint:
         return state
 
     def stage(self, version: str, timeout_s: float = 30.0) -> None:
-        self.state()  # nothing is staged where nobody would load it
+        deadline = time.monotonic() + timeout_s
+        self._state_by(deadline)  # nothing is staged where nobody would load it
         self._registry.stage(version)
-        self._wait(version, "loaded", lambda state: version in state["loaded"], timeout_s)
+        self._wait(version, "loaded", lambda state: version in state["loaded"], deadline, timeout_s)
 
     def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
-        self._wait(version, "served as champion", lambda state: state["champion"] == version, timeout_s)
-
-    def _wait(self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
+        self._wait(version, "served as champion", lambda state: state["champion"] == version, deadline, timeout_s)
+
+    def _state_by(self, deadline: float) -> dict[str, Any]:
+        """A server that was killed may be there again in a moment; one that was never started won't."""
         while True:
-            state = self.state()
+            try:
+                return self.state()
+            except EndpointAbsent:
+                raise
+            except EndpointError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
+
+    def _wait(
+        self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], deadline: float, timeout_s: float
+    ) -> None:
+        while True:
+            state = self._state_by(deadline)
             if reached(state):
                 return
             if (reason := state["refused"].get(version)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def drop_oldest(folder: Path, pattern: str, keep: int) -> None:
+    """Remove all but the last folders by name: what was set aside for a person must not fill the disk."""
+    for old in sorted(folder.glob(pattern))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:
