@@ -10,7 +10,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.online.log_figures import COUNTED, LOOK_BACK, LogFigures, counted, figures_of, instant, local_figures
 
 if TYPE_CHECKING:
-    from rl_core.backends.base import EventStore
+    from rl_core.backends.base import EventStore, MessageBus
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,33 @@ class Delivery:
 
 
 def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
-    """Of a bandit whose bus is on this machine: the first message that is not in the log holds the watermark."""
+    """Of a bandit whose bus is on this machine."""
     from rl_core.backends import open_bus
 
     if not (settings.state_dir(bandit) / "bus").exists():
         return Delivery(0, 0, log=local_figures(bandit, store, datetime.now(UTC)))
     bus = open_bus(bandit, settings)
     try:
-        stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
-        waiting = [delivery.received_at for topic in _TOPICS for delivery in bus.read(topic, stored[topic], limit=1)]
-        watermark = min(waiting, default=None) or bus.watermark()
-        now = bus.now()  # after the watermark, which waits for its turn
-        (refused,) = store.query(_REJECTED.format(since=instant(now - LOOK_BACK))).to_pylist()
-        return Delivery(
-            acknowledged=sum(bus.head(topic) for topic in _TOPICS),
-            stored=sum(stored.values()) - refused["rejected"],
-            rejected=refused["rejected"],
-            watermark=watermark,
-            read_at=now,
-            log=local_figures(bandit, store, now),
-        )
+        return delivery_of(bandit, bus, store)
     finally:
         bus.close()
+
+
+def delivery_of(bandit: Bandit, bus: MessageBus, store: EventStore) -> Delivery:
+    """The first message that is not in the log holds the watermark."""
+    stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
+    waiting = [delivery.received_at for topic in _TOPICS for delivery in bus.read(topic, stored[topic], limit=1)]
+    watermark = min(waiting, default=None) or bus.watermark()
+    now = bus.now()  # after the watermark, which waits for its turn
+    (refused,) = store.query(_REJECTED.format(since=instant(now - LOOK_BACK))).to_pylist()
+    return Delivery(
+        acknowledged=sum(bus.head(topic) for topic in _TOPICS),
+        stored=sum(stored.values()) - refused["rejected"],
+        rejected=refused["rejected"],
+        watermark=watermark,
+        read_at=now,
+        log=local_figures(bandit, store, now),
+    )
 
 
 def bigquery_delivery(
@@ -67,7 +72,7 @@ def bigquery_delivery(
     Of the last hour, without its last minutes: what is on its way is not missing.
     """
     since, until = instant(now - LOOK_BACK), instant(now - _ON_ITS_WAY)
-    tables = counted(bandit, store.head(), now, offset="`offset`")
+    tables = counted(bandit, store.head(), now, rows=_DISTINCT)
     (row,) = store.query(_DELIVERY.format(since=since, until=until, tables=tables, counted=COUNTED)).to_pylist()
     return Delivery(
         acknowledged=row["acknowledged"] or 0,
@@ -79,6 +84,7 @@ def bigquery_delivery(
     )
 
 
+_DISTINCT = "COUNT(DISTINCT CONCAT(l.producer, ':', CAST(l.`offset` AS STRING)))"
 _ON_ITS_WAY = timedelta(minutes=2)
 _TOPICS: Any = ("decisions", "rewards")
 _REJECTED = "SELECT COUNT(*) AS rejected FROM rejected_events WHERE received_at >= {since}"

@@ -140,7 +140,7 @@ def main(bandit: Bandit, settings: Settings) -> int:
     try:
         store = cast(JoinableStore, open_store(bandit, settings))
         daemon = _Daemon(EventLogger(bandit, bus, store), settings.state_dir(bandit) / STATE_FILE)
-        metrics = MetricsFile(bandit, settings, store)
+        metrics = MetricsFile(bandit, settings, bus, store)
         _log.info("%s: logging from %s", bandit.name, bus.producer)
         while not stop.is_set():
             pause = daemon.cycle()

@@ -41,7 +41,7 @@ class LogFigures:
 
 def local_figures(bandit: Bandit, store: EventStore, now: datetime) -> LogFigures:
     """Raises StoreError."""
-    tables = counted(bandit, store.head(), now, offset='"offset"')
+    tables = counted(bandit, store.head(), now, rows="COUNT(*)")
     (row,) = store.query(f"WITH {tables} SELECT * FROM {COUNTED}").to_pylist()  # noqa: S608
     return figures_of(row)
 
@@ -67,13 +67,11 @@ COUNTED = "logged CROSS JOIN closed CROSS JOIN apart"
 """One row of the tables that `counted` defines."""
 
 
-def counted(bandit: Bandit, head: int, now: datetime, offset: str) -> str:
-    """The definitions for a WITH clause. `offset`: that column's name, quoted as the dialect has it."""
+def counted(bandit: Bandit, head: int, now: datetime, rows: str) -> str:
+    """The definitions for a WITH clause. `rows`: what counts the rows of a log `l`, where one may be there twice."""
     since = instant(now - LOOK_BACK)
     since_apart = instant(now - LOOK_BACK - timedelta(seconds=bandit.join.reward_wait_s))
-    return _COUNTED.format(
-        since=since, since_apart=since_apart, beyond=head - SPLIT_ROWS, offset=offset, bus=BUS_PREFIX
-    )
+    return _COUNTED.format(since=since, since_apart=since_apart, beyond=head - SPLIT_ROWS, rows=rows, bus=BUS_PREFIX)
 
 
 def instant(at: datetime) -> str:
@@ -104,12 +102,11 @@ closed AS (
 ),
 logged AS (
   SELECT
-    (SELECT COUNT(DISTINCT CONCAT(d.producer, ':', CAST(d.{offset} AS STRING)))
-       FROM decisions AS d WHERE d.received_at >= {since}) AS logged_decisions,
-    (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.{offset} AS STRING)))
-       FROM rewards AS r WHERE r.received_at >= {since} AND NOT COALESCE(r.activation, FALSE)) AS logged_rewards,
-    (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.{offset} AS STRING)))
-       FROM rewards AS r WHERE r.received_at >= {since_apart} AND NOT COALESCE(r.activation, FALSE)) AS rewards_of_late
+    (SELECT {rows} FROM decisions AS l WHERE l.received_at >= {since}) AS logged_decisions,
+    (SELECT {rows} FROM rewards AS l WHERE l.received_at >= {since} AND NOT COALESCE(l.activation, FALSE))
+      AS logged_rewards,
+    (SELECT {rows} FROM rewards AS l WHERE l.received_at >= {since_apart} AND NOT COALESCE(l.activation, FALSE))
+      AS rewards_of_late
 ),
 apart AS (
   SELECT

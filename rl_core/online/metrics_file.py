@@ -11,11 +11,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import EventStore
+from rl_core.backends.base import EventStore, MessageBus
 from rl_core.backends.local.files import write_atomically
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
-from rl_core.online.delivery import local_delivery
+from rl_core.online.delivery import delivery_of
 from rl_core.online.vital_signs import ALARMS, FIGURES, VitalSigns, vital_signs
 
 METRICS_FILE = "metrics.prom"
@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 class MetricsFile:
     """Written anew every half minute, also while the log can't be: what can't be measured is told and ends nothing."""
 
-    def __init__(self, bandit: Bandit, settings: Settings, store: EventStore) -> None:
-        self._what = (bandit, settings, store)
+    def __init__(self, bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore) -> None:
+        self._what = (bandit, settings, bus, store)
         self._written = -_EVERY_S
 
     def keep(self) -> None:
@@ -42,9 +42,9 @@ class MetricsFile:
             _log.warning("%s is not brought up to date: %s", METRICS_FILE, error)
 
 
-def write_metrics(bandit: Bandit, settings: Settings, store: EventStore) -> VitalSigns:
+def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore) -> VitalSigns:
     """Measure, and replace the file. Raises BanditError, OSError: it stays as it was."""
-    registry, delivery = open_registry(bandit, settings), local_delivery(bandit, settings, store)
+    registry, delivery = open_registry(bandit, settings), delivery_of(bandit, bus, store)
     signs = vital_signs(bandit, registry, store.head(), delivery, datetime.now(UTC))
     write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs).encode())
     return signs

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rl_core.backends.base import Delivery, Message, Topic
+from rl_core.backends.local.journal import Journal
+from rl_core.backends.local.journal_group import State
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.errors import BusError
 
@@ -370,3 +372,19 @@ def test_random_damage_to_one_copy_loses_nothing(path: Path, seed: int, copy: st
     again = SqliteBus(path)
     assert len(content(again)["rewards"]) == 350
     again.close()
+
+
+def test_a_bus_that_is_opened_looks_through_its_journal_while_others_publish(
+    path: Path, bus: SqliteBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bus, 20)
+    audit = Journal.audit
+
+    def slow(journal: Journal, state: State, most_bytes: int) -> None:
+        fill(bus, 5, begin=len(content(bus)["decisions"]))
+        audit(journal, state, most_bytes)
+
+    monkeypatch.setattr(Journal, "audit", slow)
+    SqliteBus(path, busy_timeout_s=0.5).close()
+    assert len(content(bus)["decisions"]) == 25
+    assert not set_aside(path)

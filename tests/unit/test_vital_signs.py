@@ -127,7 +127,7 @@ class TestOnThisMachine:
         store = cast(JoinableStore, open_store(movielens, settings))
         bus.publish([Message("rewards", "a", b"{}")])
         EventLogger(movielens, bus, store).run_once()
-        signs = write_metrics(movielens, settings, store)
+        signs = write_metrics(movielens, settings, bus, store)
         text = (settings.state_dir(movielens) / METRICS_FILE).read_text()
         samples = dict(re.findall(r"^(banditloop_\w+\{[^}]*\}) (\S+)$", text, re.MULTILINE))
         for name, help_text in FIGURES.items():

@@ -23,7 +23,7 @@ from rl_core.backends.local.journal_group import TOPICS, Group, Place, Record, S
 from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, is_damage
 from rl_core.errors import BusError
 
-_AUDITED_AT_OPEN = 64 << 20  # bytes of the journal, the newest: about 0.3 s
+AUDITED_AT_OPEN = 64 << 20  # bytes of the journal, the newest: 0.3 s, and seconds where the processor is busy
 _SET_ASIDE = 5
 _log = logging.getLogger(__name__)
 
@@ -150,23 +150,28 @@ def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception)
             )
 
 
-def take_up(path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State) -> BusFile:
+def take_up(
+    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State, audit: bool
+) -> BusFile:
     """The file of the bus, whole and with all that the journal has. A new bus begins with the state `first`.
 
     Args:
         known: what this process has seen of the bus before; None at its start.
+        audit: look through the journal, too, while everyone waits; else its damage is the caller's to find.
     """
     journal.clear()
     try:
-        return _opened(path, busy_timeout_s, journal, known, first)
+        return _opened(path, busy_timeout_s, journal, known, first, audit)
     except Exception as error:
         if not is_damage(error):
             raise
         rebuild(path, journal, known, error)
-        return _opened(path, busy_timeout_s, journal, known, first)
+        return _opened(path, busy_timeout_s, journal, known, first, audit)
 
 
-def _opened(path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State) -> BusFile:
+def _opened(
+    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State, audit: bool
+) -> BusFile:
     if not path.exists() or path.stat().st_size == 0:
         if journal.segments():
             raise Damage("the file is gone" if not path.exists() else "the file is empty")
@@ -176,7 +181,7 @@ def _opened(path: Path, busy_timeout_s: float, journal: Journal, known: State | 
     file = BusFile(path, busy_timeout_s)
     try:
         _check_identity(path, file, journal)
-        superseded, reason = _settle(file, journal)
+        superseded, reason = _settle(file, journal, audit)
     except BaseException:
         file.close()
         raise
@@ -186,8 +191,11 @@ def _opened(path: Path, busy_timeout_s: float, journal: Journal, known: State | 
     return file
 
 
-def _settle(file: BusFile, journal: Journal) -> tuple[list[int], str]:
-    """File and journal say the same when it returns. Returns the segments that count no more, and why."""
+def _settle(file: BusFile, journal: Journal, audit: bool) -> tuple[list[int], str]:
+    """The file has what the journal has when it returns; with `audit` also the other way.
+
+    Returns the segments that count no more, and why.
+    """
     with file.begun() as db:
         if db.execute("PRAGMA user_version").fetchone()[0] < bus_file.VERSION:
             bus_salvage.upgrade(db)
@@ -198,7 +206,8 @@ def _settle(file: BusFile, journal: Journal) -> tuple[list[int], str]:
             return [], ""
         state = catch_up(db, state, journal.groups(state.place))
         try:
-            journal.audit(state, _AUDITED_AT_OPEN)
+            if audit:
+                journal.audit(state, AUDITED_AT_OPEN)
         except Damage as damage:
             renew_journal(db, state, journal)
             return present, str(damage)

@@ -59,9 +59,10 @@ class SqliteBus:
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock.held():
-                self._known = self._mended(lambda: self._reopened().state())
+                self._known = self._mended(lambda: self._reopened(audit=False).state())
         self._clock.after(self._known.reading)
         self._producer = self._known.producer
+        self._look_through(self._known)
 
     @property
     def producer(self) -> str:
@@ -188,14 +189,30 @@ class SqliteBus:
             bus_repair.mend(self._path, self._journal, self._known, error)
             return attempt()
 
+    def _look_through(self, state: State) -> None:
+        """The journal, while others publish: what is written stays. What seems wrong is settled under the lock.
+
+        It may be right all the same: another process pruned it at this moment, or wrote it anew.
+        """
+        journal = Journal(self._path.parent)
+        try:
+            journal.audit(state, bus_repair.AUDITED_AT_OPEN)
+        except (Damage, OSError):
+            with self._explained(), self._lock.held():
+                self._mended(lambda: self._reopened(audit=True))
+        finally:
+            journal.close()
+
     def _current(self) -> BusFile:
         """The open file, if it still is the one under its name; else that one. Under the lock."""
-        return self._file if self._file is not None and self._file.is_current() else self._reopened()
+        if self._file is None:  # closed for damage, which may be the journal's
+            return self._reopened(audit=True)
+        return self._file if self._file.is_current() else self._reopened(audit=False)
 
-    def _reopened(self) -> BusFile:
+    def _reopened(self, audit: bool) -> BusFile:
         self._close_file()
         first = State(f"{BUS_PREFIX}{uuid.uuid4()}", (0, 0), (0, 0), Reading(0, 0, ""), 1, Place(0, 0))
-        self._file = bus_repair.take_up(self._path, self._busy_timeout_s, self._journal, self._known, first)
+        self._file = bus_repair.take_up(self._path, self._busy_timeout_s, self._journal, self._known, first, audit)
         if self._known is not None and self._file.state().producer != self._known.producer:
             self._close_file()
             raise BusError(f"{self._path}: another bus took its place while it is in use; start its processes again")
