@@ -53,7 +53,9 @@ def test_what_was_confirmed_and_is_not_there_is_missing(clients: GoogleClients) 
     insert(clients, "heartbeats", heartbeat(90, 0, 0), heartbeat(20, 0, 0, "bus-joiner"))
     insert(clients, "rewards", *(reward(n, 35) for n in (99, 101, 102, 104, 104)))
     seen = bigquery_delivery(clients.bandit, BigQueryEventStore(clients), NOW, 1, NOW)
-    assert seen == Delivery(acknowledged=5, stored=3, rejected=0, watermark=NOW, gaps=1, log=LogFigures(rewards=4, rewards_of_late=4))
+    assert seen == Delivery(
+        acknowledged=5, stored=3, rejected=0, watermark=NOW, gaps=1, log=LogFigures(rewards=4, rewards_of_late=4)
+    )
 
 
 def test_a_bandit_without_traffic_misses_nothing(clients: GoogleClients) -> None:
