@@ -157,7 +157,8 @@ _VALUES: dict[str, Any] = {
 
 def _row(table: str, now: datetime, producer: str) -> pa.Table:
     columns = TABLES[table]
-    row = {c.name: now if c.type == "timestamp" else _VALUES[c.type] for c in columns} | {"producer": producer}
+    row = {c.name: now if c.type == "timestamp" else _VALUES[c.type] for c in columns if c.name != "activation"}
+    row["producer"] = producer
     return pa.Table.from_pylist([row | {"event_id": producer}], schema=arrow_schema(columns))
 
 
