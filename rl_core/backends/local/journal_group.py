@@ -10,12 +10,11 @@ next group begins.
 
 from __future__ import annotations
 
+import json  # not orjson: Airflow's tasks read the bus too, and Composer brings none
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-
-import orjson
 
 from rl_core.backends.base import Topic
 from rl_core.backends.steady_clock import Reading
@@ -71,11 +70,12 @@ class State(NamedTuple):
     def dumped(self) -> bytes:
         at = self.reading
         clock = (at.stamp_ns, at.elapsed_ns, at.boot)
-        return orjson.dumps([self.producer, self.heads, self.floors, clock, self.first, tuple(self.place)])
+        state = [self.producer, self.heads, self.floors, clock, self.first, self.place]
+        return json.dumps(state, separators=(",", ":")).encode()
 
     @staticmethod
     def loaded(content: bytes) -> State:
-        producer, heads, floors, clock, first, place = orjson.loads(content)
+        producer, heads, floors, clock, first, place = json.loads(content)
         return State(producer, tuple(heads), tuple(floors), Reading(*clock), first, Place(*place))
 
 
