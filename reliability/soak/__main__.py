@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from reliability.command import conclude, interrupt_on_signals
 from reliability.progress import Progress
 from reliability.soak.soak import Size, Soak, broken
 from rl_core.config import Settings
@@ -92,23 +91,12 @@ def run(argv: list[str] | None = None) -> int:
     out.write_text(json.dumps(report, indent=2) + "\n")
     plot(out.with_name("soak.png"), soak)
     console.print(table(report))
-    console.print(f"report: {out}", soft_wrap=True)
-    for line in problems:
-        console.print(f"broken: {line}", style="red", markup=False, soft_wrap=True)
     if problems:
         for name, text in logs.items():
             (out.parent / name).write_text(text)
-        console.print(f"logs: {out.parent}", soft_wrap=True)
-    if "interrupted" in report["problems"]:
-        return 130
-    return 1 if problems else 0
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return conclude(console, out, problems, out.parent, report)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGINT, _terminated)
+    interrupt_on_signals()
     sys.exit(run())

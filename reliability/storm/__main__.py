@@ -8,14 +8,13 @@ Ends with 0 where every promise was kept, 1 where one was broken, 130 after Ctrl
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
+from reliability.command import conclude, interrupt_on_signals
 from reliability.progress import Progress
 from reliability.storm import report as reports
 from reliability.storm.disk import enter
@@ -67,22 +66,10 @@ def run(argv: list[str] | None = None) -> int:
     reports.write(report, out)
     reports.plot(out.with_name("storm.png"), storm.traffic.acknowledged_times, storm.strikes)
     console.print(reports.table(report))
-    console.print(f"report: {out}", soft_wrap=True)
-    for line in problems:
-        console.print(f"broken: {line}", style="red", markup=False, soft_wrap=True)
-    if problems:
-        console.print(f"logs and state: {out.parent / 'evidence'}", soft_wrap=True)
-    if "interrupted" in report["problems"]:
-        return 130
-    return 1 if problems else 0
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return conclude(console, out, problems, out.parent / "evidence", report)
 
 
 if __name__ == "__main__":
     enter("reliability.storm", sys.argv[1:])
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGINT, _terminated)
+    interrupt_on_signals()
     sys.exit(run())
