@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
 from rl_core.config import Settings
@@ -53,6 +54,8 @@ def run(argv: list[str] | None = None) -> int:
             bandit, settings, settings.server_port_of(bandit) if args.port is None else args.port
         )
     if args.command == "log":
+        # Arrow's own allocator keeps what each of some 70 threads once needed, so the logger grew by 10 MiB a minute.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when Arrow is first imported
         from rl_core.online import event_logger
 
         return event_logger.main(bandit, settings)

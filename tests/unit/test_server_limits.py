@@ -265,9 +265,11 @@ class TestSize:
         connections = [server.connect() for _ in range(10)]
         for connection in connections:
             connection.sendall(b"POST /predict HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n" + b" " * 900_000)
-        [(status, headers, body)] = answered(connections, 1)
-        assert (status, headers["retry-after"]) == (503, "1")
-        assert "too many large bodies" in body["error"]
+        refused = answered(connections, 1)  # or more of them: the bodies arrive side by side
+        assert len(refused) < len(connections)
+        for status, headers, body in refused:
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "too many large bodies" in body["error"]
         assert server.site.ask("small")["event_id"] == "small"
 
 
@@ -295,6 +297,7 @@ class TestConcurrency:
 
 
 def answered(connections: list[socket.socket], count: int) -> list[tuple[int, dict[str, str], Any]]:
+    """At least `count` answers, as they come."""
     left: list[socket.socket] = list(connections)
     found: list[tuple[int, dict[str, str], Any]] = []
     while len(found) < count:
