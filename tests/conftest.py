@@ -6,11 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from rl_core.config import Bandit, Settings
 
 REPO = Path(__file__).resolve().parent.parent
+
+# A machine that pauses for a moment is no finding.
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ours")
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

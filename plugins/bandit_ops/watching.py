@@ -124,23 +124,26 @@ def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry
     from rl_core.online.delivery import local_delivery
 
     if task.bandit.backend == "local" and not waited_s(context):
-        _say(task.bandit, registry, store, lambda: local_delivery(task.bandit, Settings.from_environment(), store))
+        settings = Settings.from_environment()
+        _say(task.bandit, lambda: registry, store, lambda: local_delivery(task.bandit, settings, store))
 
 
 def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
     from rl_core.online.delivery import bigquery_delivery
 
     now = datetime.now(UTC)
-    _say(task.bandit, task.open_registry(), store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
+    _say(task.bandit, task.open_registry, store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
 
 
-def _say(bandit: Bandit, registry: PolicyRegistry, store: EventStore, measure: Callable[[], Delivery]) -> None:
+def _say(
+    bandit: Bandit, registry: Callable[[], PolicyRegistry], store: EventStore, measure: Callable[[], Delivery]
+) -> None:
     """What can't be measured is told and fails nothing."""
     from rl_core.errors import BanditError
     from rl_core.online.vital_signs import log_vital_signs
 
     try:
-        log_vital_signs(bandit, registry, store, measure(), datetime.now(UTC))
+        log_vital_signs(bandit, registry(), store, measure(), datetime.now(UTC))
     except BanditError as error:
         log.warning("no vital signs: %s", error)
 

@@ -29,6 +29,8 @@ AROUND_SWAP_S = 1.0
 WARM_UP_SHARE = 0.2
 GROWTH_MIB, GROWTH_SHARE = 16.0, 0.10
 """Flat: between the first and the last third after the warm-up no program grew by more than the larger of the two."""
+MEMORY_FROM_S = 300.0
+"""A program that is minutes old still takes what it needs: a shorter soak shows its memory and judges it not."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class Soak:
                 folder = world.folder / f"training-{number}"
                 champion = train(world.bandit, world.settings, windows, champion, folder)
             except BanditError as error:
-                self.problems.append(str(error))
+                if not self._over.is_set():  # else its server was stopped under it
+                    self.problems.append(str(error))
                 return
 
     def _send(self) -> None:
@@ -182,7 +185,7 @@ def broken(report: dict[str, Any], least_swaps: int) -> list[str]:
         lines.append(f"only {report['swaps']} swaps, wanted {least_swaps}")
     if report["in_store"] != report["acknowledged"]:
         lines.append(f"{report['acknowledged']} decisions acknowledged, {report['in_store']} of them in the store")
-    for name, held in report["rss"].items():
+    for name, held in report["rss"].items() if report["seconds"] >= MEMORY_FROM_S else ():
         allowed = max(GROWTH_MIB, GROWTH_SHARE * held["start_mib"])
         if held["growth_mib"] > allowed:
             lines.append(f"{name} grew by {held['growth_mib']} MiB, promised at most {allowed:.0f}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -46,7 +46,8 @@ def _misfit(topic: Topic, delivery: Delivery, error: Exception) -> str:
 def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception) -> pa.Table:
     row = {
         "kind": topic.removesuffix("s"),
-        "received_at": delivery.received_at,
+        # What is gone has no stamp any more, and is news: monitors look at what was set apart of late.
+        "received_at": delivery.received_at if delivery.payload else datetime.now(UTC),
         "producer": producer,
         "offset": delivery.offset,
         "payload": delivery.payload.decode(errors="replace"),
@@ -56,6 +57,8 @@ def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception)
 
 
 def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:
+    if not all(delivery.payload for delivery in deliveries):
+        raise ValueError("its message is gone: it was forgotten, or both copies of the bus have lost it")
     payloads = [orjson.loads(delivery.payload) for delivery in deliveries]
     columns: list[pa.Array] = []
     for column, field in zip(TABLES[topic], arrow_schema(TABLES[topic]), strict=True):

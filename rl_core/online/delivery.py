@@ -18,7 +18,8 @@ class Delivery:
     """Args:
     acknowledged: events that servers confirmed to their clients, in the time that was looked at.
     stored: those of them that are in the log.
-    rejected: those of them that could not become a row, and are kept apart.
+    rejected: of the last hour, those of them that could not become a row, and are kept apart.
+    rejected_ever: as many as `acknowledged` and `stored` leave out; None where that is `rejected`.
     watermark: everything received before it is in the log; None where that is not known yet.
     gaps: producers of whom something is missing that should be there.
     read_at: now, by the clock of the watermark; None where that is the caller's.
@@ -32,6 +33,13 @@ class Delivery:
     gaps: int = 0
     read_at: datetime | None = None
     log: LogFigures = field(default_factory=LogFigures)
+    rejected_ever: int | None = None
+
+    @property
+    def missing(self) -> int:
+        """Acknowledged, and neither in the log nor kept apart."""
+        apart = self.rejected if self.rejected_ever is None else self.rejected_ever
+        return max(0, self.acknowledged - self.stored - apart)
 
 
 def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
@@ -50,14 +58,15 @@ def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Del
 def delivery_of(bandit: Bandit, bus: MessageBus, store: EventStore) -> Delivery:
     """The first message that is not in the log holds the watermark."""
     stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
-    waiting = [delivery.received_at for topic in _TOPICS for delivery in bus.read(topic, stored[topic], limit=1)]
-    watermark = min(waiting, default=None) or bus.watermark()
+    waiting = [one for topic in _TOPICS for one in bus.read(topic, stored[topic], limit=1)]
+    watermark = min((one.received_at for one in waiting if one.payload), default=None) or bus.watermark()
     now = bus.now()  # after the watermark, which waits for its turn
-    (refused,) = store.query(_REJECTED.format(since=instant(now - LOOK_BACK))).to_pylist()
+    (refused,) = store.query(_REJECTED.format(since=instant(now - LOOK_BACK), producer=bus.producer)).to_pylist()
     return Delivery(
         acknowledged=sum(bus.head(topic) for topic in _TOPICS),
-        stored=sum(stored.values()) - refused["rejected"],
-        rejected=refused["rejected"],
+        stored=sum(stored.values()) - refused["ever"],
+        rejected=refused["of_late"],
+        rejected_ever=refused["ever"],
         watermark=watermark,
         read_at=now,
         log=local_figures(bandit, store, now),
@@ -87,7 +96,10 @@ def bigquery_delivery(
 _DISTINCT = "COUNT(DISTINCT CONCAT(l.producer, ':', CAST(l.`offset` AS STRING)))"
 _ON_ITS_WAY = timedelta(minutes=2)
 _TOPICS: Any = ("decisions", "rewards")
-_REJECTED = "SELECT COUNT(*) AS rejected FROM rejected_events WHERE received_at >= {since}"
+_REJECTED = """
+SELECT COUNT(*) AS ever, COUNT(CASE WHEN received_at >= {since} THEN 1 END) AS of_late
+FROM rejected_events WHERE producer = '{producer}'
+"""
 _DELIVERY = """
 WITH heard AS (
   SELECT producer, MIN(decisions) AS d0, MAX(decisions) AS d1, MIN(rewards) AS r0, MAX(rewards) AS r1

@@ -35,6 +35,9 @@ def prometheus(state: dict[str, Any]) -> str:
         "# HELP banditloop_bus_ok 1 unless the last write to the message bus failed",
         "# TYPE banditloop_bus_ok gauge",
         f"banditloop_bus_ok {int(state['bus_error'] is None)}",
+        "# HELP banditloop_durability whether an answer waits for the log, by mode: serving.durability",
+        "# TYPE banditloop_durability gauge",
+        f'banditloop_durability{{mode="{state["durability"]}"}} 1',
     ]
     if state["latency"]:
         lines += [

@@ -45,13 +45,17 @@ class MetricsFile:
 def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore) -> VitalSigns:
     """Measure, and replace the file. Raises BanditError, OSError: it stays as it was."""
     registry, delivery = open_registry(bandit, settings), delivery_of(bandit, bus, store)
-    signs = vital_signs(bandit, registry, store.head(), delivery, datetime.now(UTC))
-    write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs).encode())
+    now = datetime.now(UTC)
+    signs = vital_signs(bandit, registry, store.head(), delivery, now)
+    write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs, now).encode())
     return signs
 
 
-def prometheus(signs: VitalSigns) -> str:
-    """Gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1."""
+def prometheus(signs: VitalSigns, measured_at: datetime) -> str:
+    """Gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
+
+    And when they were measured: a collector goes on to read the file of a logger that is dead.
+    """
     lines = []
     for name, value in asdict(signs).items():
         if value is None or name not in FIGURES:
@@ -63,4 +67,9 @@ def prometheus(signs: VitalSigns) -> str:
     lines += ["# HELP banditloop_log_alarm 1 where something is wrong", "# TYPE banditloop_log_alarm gauge"]
     rung = signs.alarms()
     lines += [f'banditloop_log_alarm{{bandit="{signs.bandit}",alarm="{name}"}} {int(name in rung)}' for name in ALARMS]
+    lines += [
+        "# HELP banditloop_log_measured_at_seconds when all these were measured, in seconds since 1970",
+        "# TYPE banditloop_log_measured_at_seconds gauge",
+        f'banditloop_log_measured_at_seconds{{bandit="{signs.bandit}"}} {measured_at.timestamp():.3f}',
+    ]
     return "\n".join(lines) + "\n"

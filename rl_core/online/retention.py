@@ -54,6 +54,7 @@ def forget(
         _drop_datasets(bandit, settings, registry, dry_run)
     _say_what_stays(trained, datasets or not local, found)
     if local and not dry_run:
+        print("a server that runs remembers its last answers: start it again, and they are gone there, too", flush=True)
         folders = [settings.state_dir(bandit), *_caches(bandit, settings)]
         _say_where_it_still_is(folders, {*subjects, *found.event_ids})
     return 0

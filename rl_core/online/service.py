@@ -78,7 +78,7 @@ class Service:
             raise Unavailable(f"{self._bandit.name} has no policy yet: run its startup pipeline, then send this again")
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
-            self._recall(given)
+            await self._recall(given)
         event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
         answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
         fresh = deferred = 0
@@ -130,11 +130,20 @@ class Service:
         if done.exception() is not None:
             self.counts["lost"] += messages
 
-    def _recall(self, event_ids: list[str]) -> None:
-        """Best effort answers before the bus does, so what an earlier process answered has to be looked up first."""
-        for event_id in event_ids:
-            if event_id not in self._answers and (payload := self._bus.lookup("decisions", event_id)) is not None:
-                self._remember({event_id: answer_of(payload)})
+    async def _recall(self, event_ids: list[str]) -> None:
+        """Best effort answers before the bus does, so what an earlier process answered has to be looked up first.
+
+        On another thread: a bus that is locked, or built anew at this moment, must not hold up every client.
+        """
+        unknown = [event_id for event_id in event_ids if event_id not in self._answers]
+        if not unknown:
+            return
+        try:
+            found = await asyncio.to_thread(lambda: [self._bus.lookup("decisions", event_id) for event_id in unknown])
+        except BusError as error:
+            raise Unavailable(f"{error}; send this again with the same event_id") from error
+        told = zip(unknown, found, strict=True)
+        self._remember({event_id: answer_of(payload) for event_id, payload in told if payload is not None})
 
     def _remember(self, answers: dict[str, Answer]) -> None:
         self._answers.update(answers)

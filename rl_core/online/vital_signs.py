@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rl_core.backends.base import EventStore, PolicyRegistry
 
 EVENT = "banditloop_vital_signs"
+LAG_S = 900.0
+"""A watermark that is older rings; docs/monitoring/alerts.yaml has the same limit."""
 _OFTEN, _FROM = 0.05, 100  # of the rewards, once there are so many: the normal rate of repeats is below it
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,11 @@ class VitalSigns:
         said = {}
         if self.gaps:
             said["gap"] = f"{self.gaps} producers hold the watermark: the log of the join says whose events are missing"
+        if self.watermark_lag_s is not None and self.watermark_lag_s > LAG_S:
+            said["lag"] = (
+                f"something accepted {self.watermark_lag_s:.0f} s ago may not be in the log yet: does the event logger "
+                "run, what do its log and logger.json say? On Google Cloud: the logs of logger function and join"
+            )
         if self.rejected:
             said["rejected_events"] = (
                 f"{self.rejected} events could not become a row: the table rejected_events says why"
@@ -93,7 +100,8 @@ class VitalSigns:
     @property
     def severity(self) -> str:
         """ERROR where the log stands still, WARNING where something else is wrong."""
-        return "ERROR" if self.gaps else "WARNING" if self.alarms() else "INFO"
+        rung = self.alarms().keys()
+        return "ERROR" if rung & _STANDS_STILL else "WARNING" if rung else "INFO"
 
 
 _REWARDS = {
@@ -101,7 +109,8 @@ _REWARDS = {
     "late_rewards": ("late", "came after join.reward_wait_s: is it long enough?"),
     "unknown_rewards": ("unknown", "name no decision of the log: do clients send the event_id of the answer?"),
 }
-ALARMS = ("gap", "rejected_events", "quarantined_rows", *_REWARDS, "sample_ratio_mismatch")
+_STANDS_STILL = {"gap", "lag"}
+ALARMS = ("gap", "lag", "rejected_events", "quarantined_rows", *_REWARDS, "sample_ratio_mismatch")
 FIGURES: dict[str, str] = {one.name: one.metadata["help"] for one in fields(VitalSigns) if "help" in one.metadata}
 """What each figure is, by name."""
 
@@ -118,7 +127,7 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
         new_interactions=total(new_windows(registry, head)),
         acknowledged=delivery.acknowledged,
         stored=delivery.stored,
-        missing=max(0, delivery.acknowledged - delivery.stored - delivery.rejected),
+        missing=delivery.missing,
         rejected=delivery.rejected,
         gaps=delivery.gaps,
         watermark_lag_s=None if delivery.watermark is None else _age_s(delivery.watermark, delivery.read_at or now),

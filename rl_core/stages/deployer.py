@@ -101,13 +101,18 @@ def _recorded(registry: PolicyRegistry, key: str) -> Attempt | None:
 
 
 def _promoted_before(registry: PolicyRegistry, version: str) -> Attempt | None:
-    """The promotion of this policy, if there was one: of the same blocks and agent, whatever bytes TensorFlow wrote."""
+    """The promotion of this policy, if there was one: of the same blocks and agent, whatever bytes TensorFlow wrote.
 
-    def policy(version: str) -> tuple[Lineage, Agent]:
-        return registry.lineage(version), read_manifest(registry.path(version)).hyperparameters
+    The artefacts of other policies are not looked at: an old one may have been removed.
+    """
 
-    promotions = [attempt for attempt in registry.attempts() if attempt.verdict == "promoted"]
-    return next((a for a in promotions if a.version and policy(a.version) == policy(version)), None)
+    def agent(version: str) -> Agent:
+        return read_manifest(registry.path(version)).hyperparameters
+
+    lineage = registry.lineage(version)
+    promotions = [attempt for attempt in registry.attempts() if attempt.verdict == "promoted" and attempt.version]
+    alike = [(a, a.version) for a in promotions if a.version and registry.lineage(a.version) == lineage]
+    return next((a for a, other in alike if other == version or agent(other) == agent(version)), None)
 
 
 def _told(registry: PolicyRegistry, attempt: Attempt) -> Deployment:

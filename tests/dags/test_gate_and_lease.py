@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.job_folder import JobFolder
-from rl_core.backends import open_registry, open_store
-from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends import open_bus, open_registry, open_store
+from rl_core.backends.base import Attempt, Lineage, Message, PolicyRegistry, WindowRef
 from rl_core.backends.local.policy_registry import FolderRegistry
 from rl_core.config import Bandit, Settings
 from rl_core.errors import LeaseHeld
@@ -45,6 +46,12 @@ def context(run_type: str = "scheduled", first_look: datetime | None = None, **f
 def expiry(bandit: Bandit, settings: Settings) -> datetime:
     state = json.loads((settings.state_dir(bandit) / "registry" / "registry.json").read_bytes())
     return datetime.fromisoformat(state["lease"]["until"])
+
+
+def vital_signs_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The lines of JSON that say them, among all that was logged."""
+    lines = [json.loads(message) for message in caplog.messages if message.startswith("{")]
+    return [line for line in lines if line["event"] == "banditloop_vital_signs"]
 
 
 def long_ago() -> datetime:
@@ -98,6 +105,49 @@ class TestTheGate:
         with pytest.raises(AirflowRescheduleException):
             look(context(min_new_interactions=3000))
         assert "12 of 3,000 new interactions" in capsys.readouterr().out
+
+    def test_logs_the_vital_signs_with_its_first_look(
+        self,
+        born: FolderRegistry,
+        look: Callable[[Context], Any],
+        log: Callable[[int], None],
+        movielens: Bandit,
+        settings: Settings,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException
+
+        log(12)
+        bus = open_bus(movielens, settings)
+        bus.publish([Message("rewards", "a", b"{}")])
+        bus.close()
+        caplog.set_level(logging.INFO)
+        with pytest.raises(AirflowRescheduleException):
+            look(context(min_new_interactions=3000))
+        (line,) = vital_signs_of(caplog)
+        assert (line["bandit"], line["severity"], line["champion"]) == ("movielens-v1", "INFO", "movielens-v1-0001")
+        assert (line["head"], line["new_interactions"], line["last_attempt"]) == (32, 12, "promoted")
+        assert (line["acknowledged"], line["stored"], line["missing"]) == (1, 0, 1), "no logger has carried it"
+        assert 0 <= line["watermark_lag_s"] < 60
+        moments_ago = datetime.now(UTC) - timedelta(seconds=10)
+        with pytest.raises(AirflowRescheduleException):
+            look(context(min_new_interactions=3000, first_look=moments_ago))
+        assert len(vital_signs_of(caplog)) == 1, "once per run, not with every look"
+
+    def test_opens_all_the_same_where_the_vital_signs_can_not_be_measured(
+        self,
+        born: FolderRegistry,
+        look: Callable[[Context], Any],
+        log: Callable[[int], None],
+        movielens: Bandit,
+        settings: Settings,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        log(30)
+        (settings.state_dir(movielens) / "bus").write_text("no folder, so no bus can be opened")
+        assert look(context())["count"] == 30
+        assert "no vital signs: " in caplog.text
+        assert vital_signs_of(caplog) == []
 
     def test_opens_with_count_head_and_windows_and_tells_the_asset(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,15 @@ class TestAPromotion:
         assert lineage.parent == first.version
         assert [(ref.seq_low, ref.seq_high) for ref in lineage.windows] == [(0, 200), (200, 300)]
         assert registry.alias("champion") == second.version
+
+    def test_does_not_need_the_older_ones(self, job: Job, settings: Settings, registry: PolicyRegistry) -> None:
+        """Somebody removed them, for what their sums hold of a person, or a disk did."""
+        first = job.deploy((0, 200), None)
+        second = job.deploy((200, 300), first.version)
+        shutil.rmtree(registry.path(first.version))
+        third = job.deploy((300, 400), second.version)
+        assert third.promoted
+        assert registry.alias("champion") == third.version
 
     def test_is_recorded_once_with_its_numbers(self, job: Job, registry: PolicyRegistry) -> None:
         assert job.deploy((0, 200), None) == job.deploy((0, 200), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -115,6 +117,25 @@ class TestFiles:
         assert len(table.dataset(lambda file: file.may_hold("n", 16, 25)).files) == 2
 
 
+class TestADiskThatRefuses:
+    def test_keeps_no_half_written_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The logger tries again and again: what each try left would take the room that the bus needs."""
+        table = DeltaTable(tmp_path / "numbers", SCHEMA)
+        append(table, numbers(1))
+
+        def refuse(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            for _ in range(3):
+                with pytest.raises(StoreError, match="No space left"):
+                    append(table, numbers(2))
+        assert len(list((tmp_path / "numbers").glob("*.parquet"))) == 1
+        append(table, numbers(2))
+        assert read(table) == [1, 2]
+
+
 class TestDamage:
     @pytest.mark.parametrize("damage", ["removed", "cut short"])
     def test_to_a_file_is_an_error_that_names_it(self, tmp_path: Path, damage: str) -> None:
@@ -172,6 +193,10 @@ class TestWaiting:
         thread = threading.Thread(target=wait)
         with caplog.at_level(logging.INFO), store.joiner_lock():
             thread.start()
+            deadline = time.monotonic() + 10
+            while "waiting for the joiner's turn, held by another process" not in caplog.text:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             assert not taken.wait(0.2)
         thread.join()
-        assert "waiting for the joiner's turn, held by another process" in caplog.text
+        assert taken.is_set()

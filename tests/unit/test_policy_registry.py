@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -40,6 +41,26 @@ def artefact(folder: Path, name: str) -> Path:
     made.mkdir()
     (made / "manifest.json").write_text(name)
     return made
+
+
+def test_what_the_pointer_names_is_on_disk_before_it_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut would else leave a champion of empty files."""
+    made = artefact(tmp_path, "a")
+    (made / "saved_model").mkdir()
+    (made / "saved_model" / "variables").write_bytes(b"1234")
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    registry = FolderRegistry(tmp_path / "registry", "b-v1")
+    kept = registry.path(registry.register(made, Lineage(None, ())))
+    pointer = synced.index((tmp_path / "registry" / "registry.json").stat().st_ino)
+    for path in (kept, *kept.rglob("*"), kept.parent):
+        assert path.stat().st_ino in synced[:pointer], path
 
 
 class TestRacingProcesses:

@@ -13,16 +13,19 @@ from typing import Any, cast
 
 import orjson
 import pytest
+import yaml
 
 from rl_core.backends import open_bus, open_registry, open_store
 from rl_core.backends.base import Attempt, JoinableStore, Lineage, Message, MessageBus, PolicyRegistry
+from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.bandit.sample_ratio import Split
 from rl_core.config import Bandit, Settings
-from rl_core.online.delivery import Delivery, local_delivery
+from rl_core.online.delivery import Delivery, delivery_of, local_delivery
 from rl_core.online.event_logger import EventLogger
 from rl_core.online.log_figures import LogFigures
 from rl_core.online.metrics_file import METRICS_FILE, write_metrics
-from rl_core.online.vital_signs import ALARMS, FIGURES, VitalSigns, log_vital_signs, vital_signs
+from rl_core.online.vital_signs import ALARMS, FIGURES, LAG_S, VitalSigns, log_vital_signs, vital_signs
+from tests.machine import Machine
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -112,7 +115,7 @@ class TestOnThisMachine:
         assert not (settings.state_dir(movielens) / "bus").exists()
 
     def test_what_could_not_become_a_row_is_rejected_and_not_missing(
-        self, movielens: Bandit, settings: Settings, bus: MessageBus
+        self, movielens: Bandit, settings: Settings, bus: MessageBus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store = cast(JoinableStore, open_store(movielens, settings))
         bus.publish([Message("rewards", "a", b"{}")])
@@ -120,6 +123,41 @@ class TestOnThisMachine:
         EventLogger(movielens, bus, store).run_once()
         signs = vital_signs(movielens, of(Records()), 0, local_delivery(movielens, settings, store), NOW)
         assert (signs.acknowledged, signs.stored, signs.rejected, signs.missing) == (2, 1, 1, 0)
+        later = datetime.now(UTC) + timedelta(hours=2)
+        monkeypatch.setattr(bus, "now", lambda: later)
+        signs = vital_signs(movielens, of(Records()), 0, delivery_of(movielens, bus, store), NOW)
+        assert (signs.stored, signs.rejected, signs.missing) == (1, 0, 0), "never stored, and no news after an hour"
+
+    def test_what_is_gone_from_the_bus_before_it_was_carried_rings_an_alarm(
+        self, movielens: Bandit, settings: Settings, bus: MessageBus
+    ) -> None:
+        store = cast(JoinableStore, open_store(movielens, settings))
+        self.publish(bus, "a", "b")
+        bus.forget(["a"])
+        EventLogger(movielens, bus, store).run_once()
+        (apart,) = store.query("SELECT reason FROM rejected_events")["reason"].to_pylist()
+        assert "its message is gone" in apart
+        signs = vital_signs(movielens, of(Records()), 0, local_delivery(movielens, settings, store), NOW)
+        assert (signs.stored, signs.rejected, signs.missing) == (1, 1, 0)
+        assert "rejected_events" in signs.alarms()
+
+    def test_a_bus_without_traffic_does_not_lag_and_one_without_a_logger_does(
+        self, movielens: Bandit, settings: Settings
+    ) -> None:
+        machine, store = Machine(), cast(JoinableStore, open_store(movielens, settings))
+        bus = SqliteBus(settings.state_dir(movielens) / "bus" / "bus.sqlite", clock=machine.clock())
+        try:
+            self.publish(bus, "a")
+            EventLogger(movielens, bus, store).run_once()
+            machine.passes(86_400)
+            quiet = vital_signs(movielens, of(Records()), 0, delivery_of(movielens, bus, store), NOW)
+            self.publish(bus, "b")
+            machine.passes(LAG_S + 1)
+            stopped = vital_signs(movielens, of(Records()), 0, delivery_of(movielens, bus, store), NOW)
+        finally:
+            bus.close()
+        assert (quiet.watermark_lag_s, quiet.severity) == (0, "INFO")
+        assert (stopped.watermark_lag_s, list(stopped.alarms()), stopped.severity) == (LAG_S + 1, ["lag"], "ERROR")
 
     def test_the_file_for_prometheus_holds_every_figure_that_is_known_and_every_alarm(
         self, movielens: Bandit, settings: Settings, bus: MessageBus
@@ -127,6 +165,7 @@ class TestOnThisMachine:
         store = cast(JoinableStore, open_store(movielens, settings))
         bus.publish([Message("rewards", "a", b"{}")])
         EventLogger(movielens, bus, store).run_once()
+        began = datetime.now(UTC)
         signs = write_metrics(movielens, settings, bus, store)
         text = (settings.state_dir(movielens) / METRICS_FILE).read_text()
         samples = dict(re.findall(r"^(banditloop_\w+\{[^}]*\}) (\S+)$", text, re.MULTILINE))
@@ -134,6 +173,9 @@ class TestOnThisMachine:
             known = getattr(signs, name) is not None
             assert (f"# HELP banditloop_log_{name} {help_text}\n# TYPE banditloop_log_{name} gauge\n" in text) is known
         assert samples['banditloop_log_rejected{bandit="movielens-v1"}'] == "1"
+        measured_at = float(samples['banditloop_log_measured_at_seconds{bandit="movielens-v1"}'])
+        assert began.timestamp() - 0.001 <= measured_at <= datetime.now(UTC).timestamp()
+        assert "# TYPE banditloop_log_measured_at_seconds gauge\n" in text
         rung = {name: samples[f'banditloop_log_alarm{{bandit="movielens-v1",alarm="{name}"}}'] for name in ALARMS}
         assert {name for name, value in rung.items() if value == "1"} == {"rejected_events"}
 
@@ -148,6 +190,10 @@ class TestAnAlarm:
         [
             ({}, [], "INFO"),
             ({"gaps": 2}, ["gap"], "ERROR"),
+            ({"watermark_lag_s": None}, [], "INFO"),
+            ({"watermark_lag_s": 900.0}, [], "INFO"),
+            ({"watermark_lag_s": 900.001}, ["lag"], "ERROR"),
+            ({"watermark_lag_s": 900.001, "gaps": 1, "rejected": 1}, ["gap", "lag", "rejected_events"], "ERROR"),
             ({"rejected": 1}, ["rejected_events"], "WARNING"),
             ({"quarantined": 0}, [], "INFO"),
             ({"quarantined": 3}, ["quarantined_rows"], "WARNING"),
@@ -168,6 +214,13 @@ class TestAnAlarm:
         assert (list(line.get("alarms", {})), line["severity"]) == (alarms, severity)
         assert set(alarms) <= set(ALARMS)
         assert all(len(said) > 20 for said in line.get("alarms", {}).values())
+
+    def test_of_the_lag_rings_where_google_cloud_alerts(self, repo: Path) -> None:
+        policies = list(yaml.safe_load_all((repo / "docs" / "monitoring" / "alerts.yaml").read_text()))
+        (alert,) = (policy for policy in policies if policy["displayName"] == "banditloop: the log lags")
+        assert alert["conditions"][0]["conditionThreshold"]["thresholdValue"] == LAG_S
+        page = (repo / "docs" / "monitoring" / "README.md").read_text()
+        assert f"`watermark_lag_s` > {LAG_S:g};" in page
 
     def test_of_the_split_is_not_rounded_away(self, movielens: Bandit) -> None:
         for explored, rung in ((870, True), (900, False)):

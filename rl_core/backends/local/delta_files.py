@@ -73,11 +73,15 @@ def write(folder: Path, rows: pa.Table, data_change: bool = True) -> AddAction:
     from pyarrow import parquet
 
     name = f"part-{uuid.uuid4()}.parquet"
-    with (folder / name).open("wb") as file:
-        parquet.write_table(rows, file, compression="snappy", row_group_size=ROW_GROUP)
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
+    try:
+        with (folder / name).open("wb") as file:
+            parquet.write_table(rows, file, compression="snappy", row_group_size=ROW_GROUP)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+    except BaseException:  # the disk is full, say: what is half done takes no room
+        (folder / name).unlink(missing_ok=True)
+        raise
     low, high = {}, {}
     for column in _BY:
         if column in rows.column_names and rows.num_rows:

@@ -48,6 +48,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def copy_synced(source: Path, target: Path) -> None:
+    """The folder and all below it, on disk when this returns, but for the name of `target` itself."""
+
+    def copied(file: str, to: str) -> str:
+        shutil.copy2(file, to)
+        descriptor = os.open(to, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return to
+
+    shutil.copytree(source, target, copy_function=copied)
+    for folder, _, _ in os.walk(target):
+        sync_folder(Path(folder))
+
+
 def drop_oldest(folder: Path, pattern: str, keep: int) -> None:
     """Remove all but the last folders by name: what was set aside for a person must not fill the disk."""
     for old in sorted(folder.glob(pattern))[:-keep]:

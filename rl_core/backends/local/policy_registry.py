@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rl_core.backends.document_registry import DocumentRegistry, require_untouched
-from rl_core.backends.local.files import locked, sync_folder, write_atomically
+from rl_core.backends.local.files import copy_synced, locked, sync_folder, write_atomically
 from rl_core.backends.registry_state import RegistryState
 from rl_core.errors import RegistryError
 
@@ -60,7 +60,7 @@ class FolderRegistry(DocumentRegistry):
         incoming, target = folder / ".incoming", folder / version
         for leftover in (incoming, target):  # of a registration that was killed: registry.json doesn't name it
             shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(artefact, incoming)
+        copy_synced(artefact, incoming)  # registry.json must not name what a power cut can empty
         incoming.rename(target)
         sync_folder(folder)
 
