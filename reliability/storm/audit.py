@@ -6,12 +6,12 @@ The joiner's rules are said again here, in a few lines of their own.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reliability.storm.traffic import Answer, Record
+from reliability.storm.traffic import Answer, Record, Sent
 
 EXAMPLES = 5
 TOLERANCE = 1e-9
@@ -36,6 +36,7 @@ class Finding:
     unanswered_in_store: int = 0
     rewards_sent: int = 0
     rewards_joined: int = 0
+    rewards_lost: int = 0
     rewards_used_twice: int = 0
     rewards_misplaced: int = 0
     seq_gaps: int = 0
@@ -66,13 +67,23 @@ def read(store: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def audit(
-    records: Mapping[str, Record], tables: Mapping[str, list[dict[str, Any]]], wait_s: float, prefix: str
+    records: Mapping[str, Record],
+    strangers: Mapping[str, Sent],
+    tables: Mapping[str, list[dict[str, Any]]],
+    wait_s: float,
+    prefix: str,
 ) -> Finding:
-    """`prefix` begins the event ids of the storm; what a training's simulation logged is left out."""
+    """What of the clients' `records`, and of their rewards for decisions that nobody asked for, the tables don't keep.
+
+    `prefix` begins the event ids of the storm; what a training's simulation logged is left out.
+    """
     found = Finding()
     decisions = _by_event(tables["decisions"], prefix)
     interactions = _by_event(tables["interactions"], prefix)
     _acknowledged_are_stored(found, records, decisions)
+    sent = {event_id: record.rewards for event_id, record in records.items()}
+    sent |= {event_id: [reward] for event_id, reward in strangers.items()}
+    _acknowledged_rewards_are_stored(found, sent, _by_event(tables["rewards"], prefix))
     _each_once(found, decisions, interactions)
     _numbering(found, tables)
     winners = _rewards(found, tables, decisions, interactions, wait_s, prefix)
@@ -105,6 +116,22 @@ def _acknowledged_are_stored(
             found.note("answers_changed", event_id)
         if record.answer not in map(_told, rows):
             found.note("lost", f"{event_id}: told {record.answer}, stored {rows}")
+
+
+def _acknowledged_rewards_are_stored(
+    found: Finding, sent: Mapping[str, Sequence[Sent]], stored: Mapping[str, list[dict[str, Any]]]
+) -> None:
+    """Each in a row of its own: on time, late, second, for nobody. What was sent until it was taken may be in twice."""
+    for event_id, rewards in sent.items():
+        left = [row["reward"] for row in stored.get(event_id, [])]
+        for reward in rewards:
+            if reward.acknowledged_at is None:
+                continue
+            match = next((value for value in left if abs(value - reward.value) <= TOLERANCE), None)
+            if match is None:
+                found.note("rewards_lost", f"{event_id}: {reward}, stored {stored.get(event_id, [])}")
+            else:
+                left.remove(match)
 
 
 def _each_once(

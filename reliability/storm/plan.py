@@ -28,7 +28,12 @@ CORRUPTIONS = {
     "file": {"damage": 0.2, "damage the WAL": 0.15, "damage the header": 0.1, "delete": 0.15},
     "journal": {"damage the journal": 0.35, "delete the journal": 0.25},
 }
-"""The bus has two copies and mends one from the other: a storm damages one of them, and the seed says which."""
+"""By the copy of the bus that is damaged. The bus mends one from the other, so a storm never damages both at once: the
+faults of the disk are for one copy in their first half and for the other in their second, and the seed says which is
+first. In between the lane sees to it that both are whole.
+"""
+COPIES = {kind: copy for copy, kinds in CORRUPTIONS.items() for kind in kinds}
+"""The copy that a kind of fault damages."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,23 @@ class Plan:
 def draw(seed: int, kills: int, seconds: float, *, airflow: bool = True, corruption: bool = True) -> Plan:
     """A plan with that many SIGKILLs in about that many seconds, and a fault of the disk for every ten of them."""
     shares = {lane: share for lane, share in SHARES.items() if airflow or lane != "airflow"}
-    counts = _apportioned(kills, shares) | {"disk": max(3, kills // 10)}
+    counts = _apportioned(kills, shares) | {"disk": max(4, kills // 10)}
     lanes: dict[Lane, tuple[Fault, ...]] = {}
     for lane, kinds in KINDS.items():
         if count := counts.get(lane, 0):
-            if lane == "disk" and corruption:
-                kinds = kinds | CORRUPTIONS["file" if seed % 2 else "journal"]
-            lanes[lane] = tuple(_faults(random.Random(f"{seed}/{lane}"), lane, kinds, count, seconds))
+            rng = random.Random(f"{seed}/{lane}")
+            damaging = lane == "disk" and corruption
+            drawn = _both_copies(rng, seed, count) if damaging else _every_kind(rng, kinds, count)
+            lanes[lane] = tuple(_faults(rng, lane, drawn, seconds))
     return Plan(seed, lanes)
+
+
+def _both_copies(rng: random.Random, seed: int, count: int) -> Sequence[str]:
+    """Of so many faults of the disk the first half for one copy of the bus, the second for the other."""
+    first, second = (CORRUPTIONS[copy] for copy in (("file", "journal") if seed % 2 else ("journal", "file")))
+    half = (count + 1) // 2
+    # The disk is full in the first half at least; a short second half is for what only it has.
+    return [*_every_kind(rng, KINDS["disk"] | first, half), *_every_kind(rng, second | KINDS["disk"], count - half)]
 
 
 def _apportioned(total: int, shares: dict[str, float]) -> dict[str, int]:
@@ -77,9 +91,9 @@ def _apportioned(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _faults(rng: random.Random, lane: Lane, kinds: dict[str, float], count: int, seconds: float) -> Iterator[Fault]:
-    pause = max(0.3, seconds / count - RECOVERY_S[lane])
-    for kind in _every_kind(rng, kinds, count):
+def _faults(rng: random.Random, lane: Lane, kinds: Sequence[str], seconds: float) -> Iterator[Fault]:
+    pause = max(0.3, seconds / len(kinds) - RECOVERY_S[lane])
+    for kind in kinds:
         hasty = kind == "kill while it starts"
         after = rng.uniform(0.05, 0.9) if hasty else min(rng.expovariate(1 / pause), 2.5 * pause)
         yield Fault(kind, round(after, 3), round(rng.random(), 4))

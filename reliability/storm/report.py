@@ -10,6 +10,8 @@ unanswered_in_store  decisions whose client was gone before the answer; they clo
 rewards_sent    decisions with a reward that was surely on time by its client's clock: acknowledged within
                 reward_wait_s of the first question, and sent less than that before the answer
 rewards_joined  those of them that were closed by a reward of theirs
+rewards_lost    acknowledged rewards of whatever kind (on time, late, second, before their decision, for a decision that
+                nobody asked for) that table `rewards` does not hold with that value, each in a row of its own
 rewards_used_twice, rewards_misplaced  rewards used for two, or not as the joiner's rules, said again here, want it
 kills           SIGKILLs to server, event logger, pipeline jobs, Airflow's scheduler and workers
 windows_overlapping, windows_with_gaps  over all attempts, and over the lineage of every policy
@@ -44,6 +46,7 @@ PROMISES: dict[str, float] = {
     "altered": 0,
     "answers_changed": 0,
     "rewards_unjoined": 0,
+    "rewards_lost": 0,
     "rewards_used_twice": 0,
     "rewards_misplaced": 0,
     "seq_gaps": 0,

@@ -69,9 +69,8 @@ class Storm:
             self.trainings.start()
             self._play()
             self._rest()
-            finding = audit(
-                self.traffic.records, read(self.world.state_dir / "store"), self._wait, f"s{self.size.seed}-"
-            )
+            told, tables = self.traffic, read(self.world.state_dir / "store")
+            finding = audit(told.records, told.strangers, tables, self._wait, f"s{self.size.seed}-")
             windows, partial = self._windows(), False
         except KeyboardInterrupt:
             self.problems.append("interrupted")

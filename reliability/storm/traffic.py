@@ -64,7 +64,7 @@ class Traffic:
         self._beside: set[asyncio.Task[None]] = set()
         self._quiet = False
         self.records: dict[str, Record] = {}
-        self.strangers: set[str] = set()
+        self.strangers: dict[str, Sent] = {}
         self.acknowledged = 0
         self.acknowledged_times: list[float] = []
         self.retries = 0
@@ -113,7 +113,6 @@ class Traffic:
         if asking == "again later":
             self._besides(self._again(rng.uniform(0.2, 2 * self._wait), event_ids, users))
         if rng.random() < UNKNOWN:
-            self.strangers.add(f"{event_id}-nobody")
             self._besides(self._stranger(f"{event_id}-nobody"))
 
     async def _afterwards(self, rng: random.Random, event_id: str, user: int, fate: str) -> None:
@@ -138,7 +137,8 @@ class Traffic:
 
     async def _stranger(self, event_id: str) -> None:
         connection = HttpConnection(lambda: self._url)
-        await self._post(connection, "/reward", {"rewards": [{"event_id": event_id, "reward": 1.0}]})
+        self.strangers[event_id] = sent = Sent(1.0, time.time())
+        await self._send(connection, event_id, sent)
         connection.close()
 
     async def _hang_up(self, rng: random.Random, event_id: str, user: int) -> None:
@@ -172,7 +172,10 @@ class Traffic:
     async def _reward(self, connection: HttpConnection, event_id: str, value: float) -> None:
         sent = Sent(value, time.time())
         self.records[event_id].rewards.append(sent)
-        await self._post(connection, "/reward", {"rewards": [{"event_id": event_id, "reward": value}]})
+        await self._send(connection, event_id, sent)
+
+    async def _send(self, connection: HttpConnection, event_id: str, sent: Sent) -> None:
+        await self._post(connection, "/reward", {"rewards": [{"event_id": event_id, "reward": sent.value}]})
         sent.acknowledged_at = time.time()
 
     async def _post(self, connection: HttpConnection, path: str, content: dict[str, Any]) -> dict[str, Any]:

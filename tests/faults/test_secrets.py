@@ -5,18 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from bandit_ops.runners.base import JobState, Parameters
 from bandit_ops.runners.launch import child_environment
+from bandit_ops.runners.local import LocalRunner
 from local_stack.airflow_stack import AirflowStack
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.config import Bandit, Settings
+from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import EndpointError
+from rl_core.online import serving_parts
 from tests.e2e.conftest import Site
 
 TOKEN = "a-token-of-the-test-0123456789"
@@ -70,19 +73,47 @@ def test_neither_is_ever_shown(site: Site, repo: Path, tmp_path: Path) -> None:
             process.terminate()
         assert [process.wait(timeout=30) for process in (server, logger)] == [0, 0]
     salt = (site.state_dir / "endpoint" / "salt").read_bytes()
-    secrets = {
-        "token": TOKEN.encode(),
-        "salt": salt,
-        "salt in hex": salt.hex().encode(),
-        "salt, shown": repr(salt).encode(),
-    }
+    secrets = secrets_of(salt)
     for name, secret in secrets.items():
         for response in told:
             assert secret not in response.content, (name, response.url)
             assert secret not in repr(response.headers).encode(), (name, response.url)
-        for file in (*logs.values(), *site.settings.home.rglob("*")):
-            if file.is_file() and file.name != "salt":
-                assert secret not in file.read_bytes(), (name, file)
+    assert_no_file_holds(secrets, (*logs.values(), *site.settings.home.rglob("*")))
+
+
+def secrets_of(salt: bytes) -> dict[str, bytes]:
+    """As they may be written, by what they are called."""
+    shown = {"salt in hex": salt.hex().encode(), "salt, shown": repr(salt).encode()}
+    return {"token": TOKEN.encode(), "salt": salt, **shown}
+
+
+def assert_no_file_holds(secrets: Mapping[str, bytes], files: Iterable[Path]) -> None:
+    """But the salt's own."""
+    for file in files:
+        if file.is_file() and file.name != "salt":
+            content = file.read_bytes()
+            for name, secret in secrets.items():
+                assert secret not in content, (name, file)
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+def test_neither_is_left_behind_by_a_pipeline_job(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
+    settings = Settings.from_environment()
+    with serving_parts.opened(movielens, settings, ServingContainer()) as parts:
+        salt = parts.salt
+    runner = LocalRunner(movielens, settings)
+    who: Parameters = {"bandit": movielens.job_json(), "job_id": "born", "champion": "", "full_retrain": False}
+    given: Parameters = {"rounds": 200, "seed": 1, "trigger": "startup", **movielens.agent.model_dump()}
+    runner.submit("born", "startup", who | given)
+    while not (status := runner.status("born")) or not status.state.terminal:
+        time.sleep(0.1)
+    state_dir = settings.state_dir(movielens)
+    assert status.state is JobState.SUCCEEDED, (state_dir / "runs" / "born" / "log.txt").read_text()
+    places = (settings.home / "cache", *(state_dir / name for name in ("runs", "store", "registry", "experiments")))
+    assert [place for place in places if not any(place.rglob("*"))] == [], "the job leaves files everywhere"
+    assert_no_file_holds(secrets_of(salt), settings.home.rglob("*"))
 
 
 def test_settings_show_no_token(monkeypatch: pytest.MonkeyPatch) -> None:

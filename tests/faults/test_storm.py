@@ -6,17 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reliability.storm.audit import audit
-from reliability.storm.plan import draw
+from reliability.storm.disk import damage
+from reliability.storm.lanes import make_whole
+from reliability.storm.plan import COPIES, CORRUPTIONS, draw
 from reliability.storm.report import PROMISES
 from reliability.storm.traffic import Record, Sent
 from reliability.storm.windows import gaps, overlaps
+from rl_core.backends.base import Message, Topic
+from rl_core.backends.local.message_bus import SqliteBus
 
+TOPICS: tuple[Topic, ...] = ("decisions", "rewards")
 FIELDS = {
     "acknowledged",
     "in_store",
@@ -36,7 +42,7 @@ FIELDS = {
 @pytest.mark.slow
 @pytest.mark.tf
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [1, 2], ids=["the bus's file is damaged", "the bus's journal is damaged"])
+@pytest.mark.parametrize("seed", [1, 2], ids=["the bus's file is damaged first", "the bus's journal is damaged first"])
 def test_a_short_storm_keeps_every_promise(repo: Path, tmp_path: Path, seed: int) -> None:
     report = play(repo, tmp_path, "--seed", str(seed), "--kills", "21", "--decisions", "1000", "--seconds", "25")
     assert report.keys() >= FIELDS
@@ -46,7 +52,8 @@ def test_a_short_storm_keeps_every_promise(repo: Path, tmp_path: Path, seed: int
     assert report["kills"] >= 20
     assert set(report["kills_by_victim"]) == {"server", "logger", "trainer"}
     assert "disk: full" in report["faults"]
-    assert sum(kind.startswith("disk:") for kind in report["faults"]) > 1, "the bus was damaged, too"
+    struck = {copy for kind, copy in COPIES.items() if f"disk: {kind}" in report["faults"]}
+    assert struck == {"file", "journal"}, "each copy of the bus was damaged, too"
     assert report["rewards_sent"] > 300
     assert {name: report[name] for name in PROMISES if report[name] > PROMISES[name]} == {}, report["examples"]
 
@@ -76,6 +83,41 @@ class TestThePlan:
         assert plan.kills == 200
         assert set(plan.lanes) == {"server", "logger", "trainer", "disk", *(["airflow"] if airflow else [])}
 
+    @pytest.mark.parametrize("kills", [21, 200])
+    @pytest.mark.parametrize("seed", range(1, 7))
+    def test_damages_one_copy_of_the_bus_and_then_the_other(self, seed: int, kills: int) -> None:
+        faults = [fault.kind for fault in draw(seed, kills, 720).lanes["disk"]]
+        copies = [COPIES[kind] for kind in faults if kind in COPIES]
+        order = ["file", "journal"] if seed % 2 else ["journal", "file"]
+        assert list(dict.fromkeys(copies)) == order
+        assert copies == sorted(copies, key=order.index), "never back to the first"
+        assert "full" in faults
+
+    def test_without_corruption_only_fills_the_disk(self) -> None:
+        assert {fault.kind for fault in draw(1, 200, 720, corruption=False).lanes["disk"]} == {"full"}
+
+
+class TestABusThatWasMadeWhole:
+    """After damage to one copy, which the process that uses the bus has not noticed."""
+
+    @pytest.mark.parametrize("first", [kind for kinds in CORRUPTIONS.values() for kind in kinds])
+    def test_loses_nothing_when_the_other_copy_is_damaged(self, tmp_path: Path, first: str) -> None:
+        path = tmp_path / "bus" / "bus.sqlite"
+        (second,) = CORRUPTIONS.keys() - {COPIES[first]}
+        used = SqliteBus(path)
+        for n in range(200):
+            used.publish([Message("decisions", f"d{n}", b"decision" * 20), Message("rewards", f"d{n}", b"reward" * 20)])
+        given = [used.read(topic, 0) for topic in TOPICS]
+        damage(path, first, "1")
+        make_whole(path)
+        for number, kind in enumerate(reversed(CORRUPTIONS[second])):  # to delete it takes most
+            damage(path, kind, str(number))
+            used.publish([Message("decisions", kind, b"")])
+            opened = SqliteBus(path)  # whoever comes next looks through the journal
+            assert [opened.read(topic, 0)[:200] for topic in TOPICS] == given
+            opened.close()
+        used.close()
+
 
 class TestTheWindows:
     def test_that_follow_each_other_neither_overlap_nor_leave_a_gap(self) -> None:
@@ -90,7 +132,7 @@ class TestTheAudit:
     """It finds what it is there for: a checker that never objects proves nothing."""
 
     def test_of_a_log_that_is_as_it_was_told_objects_to_nothing(self) -> None:
-        found = audit(records(), tables(), wait_s=4, prefix="s1-")
+        found = audit(records(), strangers(), tables(), wait_s=4, prefix="s1-")
         assert (found.in_store, found.rewards_sent, found.rewards_joined) == (1, 1, 1)
         assert found.examples == {}
 
@@ -110,20 +152,62 @@ class TestTheAudit:
     def test_finds_one_cell_that_is_wrong(self, table: str, change: dict[str, Any], figure: str) -> None:
         wrong = tables()
         wrong[table][0] |= change
-        assert getattr(audit(records(), wrong, wait_s=4, prefix="s1-"), figure) == 1
+        assert getattr(audit(records(), strangers(), wrong, wait_s=4, prefix="s1-"), figure) == 1
 
     @pytest.mark.parametrize(("table", "figure"), [("decisions", "duplicates"), ("interactions", "duplicates")])
     def test_finds_a_row_that_is_there_twice(self, table: str, figure: str) -> None:
         wrong = tables()
         wrong[table].append(dict(wrong[table][0]))
-        assert getattr(audit(records(), wrong, wait_s=4, prefix="s1-"), figure) == 1
+        assert getattr(audit(records(), strangers(), wrong, wait_s=4, prefix="s1-"), figure) == 1
+
+    @pytest.mark.parametrize("gone", range(4), ids=["on time", "second", "late", "for nobody"])
+    def test_finds_an_acknowledged_reward_that_is_not_stored(self, gone: int) -> None:
+        told, nobody, wrong = four_rewards()
+        assert audit(told, nobody, wrong, wait_s=4, prefix="s1-").rewards_lost == 0
+        del wrong["rewards"][gone]
+        assert audit(told, nobody, wrong, wait_s=4, prefix="s1-").rewards_lost == 1
+
+    def test_finds_a_reward_that_is_stored_with_another_value(self) -> None:
+        wrong = tables()
+        wrong["rewards"][0]["reward"] = 2.0
+        assert audit(records(), strangers(), wrong, wait_s=4, prefix="s1-").rewards_lost == 1
+
+    def test_counts_rewards_that_are_equal(self) -> None:
+        told = records()
+        told["s1-a"].rewards.append(Sent(2.5, 101.0, 101.1))
+        assert audit(told, strangers(), tables(), wait_s=4, prefix="s1-").rewards_lost == 1
+
+    def test_wants_no_reward_that_was_not_acknowledged(self) -> None:
+        told, nobody, wrong = four_rewards()
+        for reward in (*told["s1-a"].rewards, *nobody.values()):
+            reward.acknowledged_at = None
+        assert audit(told, nobody, wrong | {"rewards": []}, wait_s=4, prefix="s1-").rewards_lost == 0
 
     def test_finds_a_reward_that_came_in_time_and_was_set_apart(self) -> None:
         wrong = tables()
         wrong["rewards_apart"].append({"event_id": "s1-a", "producer": "bus-1", "offset": 1, "reason": "late"})
         wrong["interactions"][0] |= {"closed_by": "timeout", "reward": 0.0}
-        found = audit(records(), wrong, wait_s=4, prefix="s1-")
+        found = audit(records(), strangers(), wrong, wait_s=4, prefix="s1-")
         assert (found.rewards_misplaced, found.rewards_sent - found.rewards_joined) == (1, 1)
+
+
+def four_rewards() -> tuple[dict[str, Record], dict[str, Sent], dict[str, list[dict[str, Any]]]]:
+    """The decision was rewarded in time, once more, and too late; and there is a reward for no decision."""
+    told, nobody, stored = records(), {"s1-nobody": Sent(1.0, 102.0, 102.1)}, tables()
+    told["s1-a"].rewards += [Sent(1.5, 101.0, 101.1), Sent(0.5, 110.0, 110.1)]
+    first = stored["rewards"][0]
+    for offset, (event_id, value, late) in enumerate([("s1-a", 1.5, 1), ("s1-a", 0.5, 10), ("s1-nobody", 1.0, 2)], 2):
+        given = {"event_id": event_id, "reward": value, "offset": offset}
+        stored["rewards"].append({**first, **given, "received_at": first["received_at"] + timedelta(seconds=late)})
+    reasons = {2: "duplicate", 3: "late", 4: "unknown"}
+    apart = [{"producer": "bus-1", "offset": offset, "reason": reason} for offset, reason in reasons.items()]
+    stored["rewards_apart"] = [{"event_id": "s1-nobody" if one["offset"] == 4 else "s1-a", **one} for one in apart]
+    return told, nobody, stored
+
+
+def strangers() -> dict[str, Sent]:
+    """Nobody was rewarded for a decision that was never asked for."""
+    return {}
 
 
 def records() -> dict[str, Record]:
