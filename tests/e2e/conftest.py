@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,8 +26,6 @@ from rl_core.bandit.linucb import accumulate
 from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
-from rl_core.online.http_client import over_http
-from rl_core.online.traffic import Traffic, simulate
 
 
 def free_port() -> int:
@@ -112,14 +109,6 @@ class Site:
             return [orjson.loads(delivery.payload) for delivery in bus.read(topic, 0, 1_000_000)]
         finally:
             bus.close()
-
-    def traffic_beside(self, decisions: int, during: Callable[[], None]) -> Traffic:
-        """Traffic of 8 users at a time, with `during` going on beside it."""
-        beside = threading.Thread(target=during)
-        beside.start()
-        traffic = simulate(self.environment, over_http(self.url), decisions, concurrency=8, seed=1)
-        beside.join()
-        return traffic
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -124,10 +124,12 @@ def composer(tmp_path: Path, repo: Path) -> Path:
     """What Cloud Composer would hold: the bundle, with one bandit that lives on Google Cloud."""
     bandits, bundle = tmp_path / "bandits", tmp_path / "composer-bundle"
     bandits.mkdir()
-    content = yaml.safe_load((repo / "dags" / "bandits" / "movielens.yaml").read_text()) | {
+    shipped = yaml.safe_load((repo / "dags" / "bandits" / "movielens.yaml").read_text())
+    content = shipped | {
         "backend": "gcp",
         "runner": "vertex",
         "startup": {"rounds": ROUNDS, "seed": 1},
+        "serving": shipped["serving"] | {"publish_deadline_s": 20.0},  # traffic takes no 503
         "retrain": {"min_new_interactions": DECISIONS, "poke_interval_s": 3, "gate_timeout_s": 300},
         "google": {
             "project": "test-project",

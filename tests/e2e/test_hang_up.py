@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from rl_core.bandit.trajectories import Dataset
 from rl_core.config import Join
 from rl_core.online.delivery import local_delivery
 from rl_core.online.event_logger import EventLogger
+from rl_core.online.joiner import join_pending
 from rl_core.online.vital_signs import vital_signs
 from rl_core.stages import ingester
 
@@ -60,7 +61,8 @@ def ask_and_hang_up(site: Site, event_id: str) -> None:
 
 
 def test_is_logged_counted_never_activated_and_never_trained(site: Site, tmp_path: Path) -> None:
-    site.bandit = site.bandit.model_copy(update={"join": Join(reward_wait_s=1)})
+    serving = site.bandit.serving.model_copy(update={"publish_deadline_s": 20.0})
+    site.bandit = site.bandit.model_copy(update={"join": Join(reward_wait_s=60), "serving": serving})
     site.promote(1)
     site.serve(BANDIT_DEFINITION=site.bandit.model_dump_json())
     ask_and_hang_up(site, "lost")
@@ -73,8 +75,8 @@ def test_is_logged_counted_never_activated_and_never_trained(site: Site, tmp_pat
 
     store = cast(JoinableStore, open_store(site.bandit, site.settings))
     with closing(open_bus(site.bandit, site.settings)) as bus:
-        logger = EventLogger(site.bandit, bus, store)
-        until(lambda: logger.run_once().head == 3)
+        EventLogger(site.bandit, bus, store).run_once()
+    assert join_pending(site.bandit, store, datetime.now(UTC) + timedelta(seconds=61)).head == 3
     rows = {row["event_id"]: row for row in store.interactions((0, 3)).to_pylist()}
     closed = {event_id: (row["closed_by"], row["served"]) for event_id, row in rows.items()}
     assert closed == {"lost": ("unactivated", False), "activated": ("timeout", True), "rewarded": ("reward", True)}

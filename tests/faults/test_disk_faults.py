@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -115,9 +116,11 @@ print(json.dumps({"acknowledged": acknowledged, "stored": stored, "offsets": off
 """
 
 
-def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def python(
+    script: str, *arguments: object, before: tuple[str, ...] = (), stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.Popen[str]:
     command = [*before, sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def acknowledged_in(printed: str) -> dict[int, str]:
@@ -279,6 +282,7 @@ class TestKilled:
             bus.publish([Message("decisions", f"a-{n}-0", f"a {n} 0 ".encode() * 20) for n in numbers])
         bus.close()
         rng, acknowledged = random.Random(12), {n + 1: f"a-{n}-0" for n in range(count)}
+        killed = 0
         for damage in range(4):
             target = (
                 path if damage % 2 else max(path.parent.glob("journal-*.log"), key=lambda file: file.stat().st_size)
@@ -287,7 +291,6 @@ class TestKilled:
                 for _ in range(5):
                     file.seek(rng.randrange(target.stat().st_size))
                     file.write(rng.randbytes(2000))
-            killed = 0
             for _ in range(2):
                 program = python(OPEN, path)
                 assert program.stdout is not None
@@ -296,33 +299,35 @@ class TestKilled:
                 program.kill()
                 program.communicate()
                 killed += program.returncode == -signal.SIGKILL
-            assert killed
             check(path, acknowledged)
+        assert killed
 
 
 class TestDamagedWhileItIsWrittenTo:
     @pytest.fixture
-    def publishers(self, path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    def publishers(self, path: Path, tmp_path: Path) -> Iterator[dict[Path, subprocess.Popen[str]]]:
+        """By the file that each prints into: a pipe that nobody reads would hold it up."""
         SqliteBus(path).close()
-        programs = [python(PUBLISH, path, name, 1_000_000) for name in "ab"]
+        programs = {}
+        for name in "ab":
+            with (printed := tmp_path / f"printed-by-{name}").open("w") as file:
+                programs[printed] = python(PUBLISH, path, name, 1_000_000, stdout=file)
         yield programs
-        for program in programs:
-            program.kill()
-            program.communicate()
+        for program in programs.values():
+            with program:
+                program.kill()
 
     @pytest.mark.parametrize("seed", range(3))
     def test_loses_nothing_that_was_acknowledged(
-        self, path: Path, publishers: list[subprocess.Popen[str]], seed: int
+        self, path: Path, publishers: dict[Path, subprocess.Popen[str]], seed: int
     ) -> None:
         rng = random.Random(seed)
         reader = SqliteBus(path, busy_timeout_s=60)
-        for program in publishers:
-            assert program.stdout is not None
         heads = [reader.head("decisions")]
         for _ in range(12):
             deadline = time.monotonic() + 30
             while reader.head("decisions") < heads[-1] + 40:
-                assert [program.poll() for program in publishers] == [None, None]
+                assert [program.poll() for program in publishers.values()] == [None, None]
                 assert time.monotonic() < deadline, "nothing is published any more"
                 reader.read("decisions", heads[-1])
             heads.append(reader.head("decisions"))
@@ -336,11 +341,11 @@ class TestDamagedWhileItIsWrittenTo:
             except FileNotFoundError:
                 pass  # a rebuild is on its way
         acknowledged: dict[int, str] = {}
-        for program in publishers:
+        for printed, program in publishers.items():
             program.kill()
-            stdout, stderr = program.communicate()
+            _, stderr = program.communicate()
             assert "Traceback" not in stderr, stderr
-            acknowledged |= acknowledged_in(stdout)
+            acknowledged |= acknowledged_in(printed.read_text())
         reader.close()
         assert len(acknowledged) >= 400
         check(path, acknowledged)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
@@ -23,8 +24,9 @@ SEED = 20260401
 MEMORY_MIB = 160
 """What the server may have grown by: eight bodies of serving.max_body_bytes (4 MiB), and one of them parsed, which
 takes 25 times its size where it holds nothing but empty objects. What was once taken is used again, not added to."""
-LATENCY_S = 2.0
-"""Of the healthy client's slowest request. Generous: hundreds of attackers share two cores with the server."""
+LATENCY_S, LONGEST_S = 2.0, 10.0
+"""Of the healthy client's requests: of 99.5 % of them, and of all. Generous: hundreds of attackers share two cores with
+the server."""
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -139,7 +141,7 @@ class Victim:
 
 @pytest.fixture
 def victim(repo: Path, movielens: Bandit, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Victim]:
-    serving = movielens.serving.model_copy(update={"request_timeout_s": 2.0})
+    serving = movielens.serving.model_copy(update={"request_timeout_s": 2.0, "publish_deadline_s": 20.0})
     bandit = movielens.model_copy(update={"serving": serving})
     monkeypatch.setenv("BANDIT_DEFINITION", bandit.model_dump_json())
     with ExitStack() as stack:
@@ -238,7 +240,8 @@ def test_nobody_else_notices_and_nothing_is_left(victim: Victim) -> None:
             assert victim.grown_mib() < MEMORY_MIB, attack.__name__
             assert victim.failed == [], attack.__name__
     assert len(victim.taken_s) > 100
-    assert max(victim.taken_s) < LATENCY_S
+    assert np.quantile(victim.taken_s, 0.995) < LATENCY_S
+    assert max(victim.taken_s) < LONGEST_S
     deadline = time.monotonic() + 10
     while victim.process.num_fds() > victim.files + 2:
         assert time.monotonic() < deadline, victim.process.open_files()

@@ -16,6 +16,7 @@ import httpx
 import orjson
 import pytest
 import yaml
+from google.pubsub_v1.types import Subscription, UpdateSubscriptionRequest
 
 from rl_core.backends.base import Message
 from rl_core.backends.gcp.clients import GoogleClients
@@ -105,6 +106,11 @@ class World:
         self.urls[topic] = url
         self.subscription = f"projects/test-project/subscriptions/{name}"
         push_to(self.cloud.pubsub.address, self.subscription, topic, url)
+        # A function's first event loads its libraries: pushed again meanwhile, it would become two rows.
+        patient = Subscription(name=self.subscription, ack_deadline_seconds=60)
+        self.clients.subscriber.update_subscription(
+            UpdateSubscriptionRequest(subscription=patient, update_mask={"paths": ["ack_deadline_seconds"]})
+        )
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.store.query(f"SELECT * FROM {table}").to_pylist()  # noqa: S608  one of ours
@@ -135,7 +141,7 @@ def post(url: str, payload: bytes, attributes: dict[str, str]) -> int:
     }
     message = {"data": base64.b64encode(payload).decode(), "attributes": attributes, "messageId": "1"}
     body = {"message": message, "subscription": "projects/test-project/subscriptions/s"}
-    return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
+    return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
 
 
 def decision(event_id: str) -> bytes:
@@ -147,7 +153,7 @@ def decision(event_id: str) -> bytes:
     return orjson.dumps({**row, "event_id": event_id})
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

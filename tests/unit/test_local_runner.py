@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -126,11 +127,13 @@ class TestAJobFolder:
         """Measured at 0.1 ms; asserted at fifty times that."""
         job = JobFolder(tmp_path)
         (tmp_path / "state.json").write_text('{"state": "RUNNING", "message": "", "outputs": {}}')
+        taken = []
         with job.locked():
-            began = time.perf_counter()
             for _ in range(100):
+                began = time.perf_counter()
                 job.settle()
-        assert (time.perf_counter() - began) / 100 < 0.005
+                taken.append(time.perf_counter() - began)
+        assert statistics.median(taken) < 0.005
 
 
 class TestTheCodeDigest:

@@ -31,9 +31,13 @@ fail-on = true
 
 
 @pytest.fixture
-def site(repo: Path, movielens: Bandit, settings: Settings) -> Iterator[Site]:
+def site(repo: Path, movielens: Bandit, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """However slow the disk of the machine is, that is no reason for a 503 here."""
+    serving = movielens.serving.model_copy(update={"publish_deadline_s": 20.0})
+    bandit = movielens.model_copy(update={"serving": serving})
+    monkeypatch.setenv("BANDIT_DEFINITION", bandit.model_dump_json())
     with ExitStack() as stack:
-        site = Site(repo, movielens, settings, stack)
+        site = Site(repo, bandit, settings, stack)
         site.promote(1)
         yield site
 

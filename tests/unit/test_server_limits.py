@@ -12,7 +12,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,22 @@ def _server(repo: Path, bandit: Bandit, settings: Settings, folder: Path, stack:
     site = Site(repo, bandit, settings, stack)
     site.promote(1)
     return Server(site, folder, stack)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def nobody_listens(port: int) -> bool:
+    """Whether a connection is refused."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
@@ -198,15 +214,15 @@ class TestTime:
         ids=["request line", "head", "body"],
     )
     def test_a_request_that_does_not_end_is_408(self, started: Server, sent: bytes) -> None:
+        begun, counted = time.monotonic(), started.state()["refused_requests"]
         connection = started.connect()
         connection.sendall(sent)
-        begun, refused = time.monotonic(), started.state()["refused_requests"]
         status, headers, body = answer(connection)
         assert (status, headers["connection"]) == (408, "close")
         assert "serving.request_timeout_s=1" in body["error"]
         assert 0.3 < time.monotonic() - begun < 5
         assert closed(connection)
-        assert started.state()["refused_requests"] == refused + 1
+        assert started.state()["refused_requests"] == counted + 1
 
     @pytest.mark.parametrize("drip", [b"x", b"\r\n"], ids=["letters", "blank lines"])
     def test_dripping_does_not_buy_more_of_it(self, started: Server, drip: bytes) -> None:
@@ -318,19 +334,18 @@ class TestTheEnd:
             connection.sendall(b"POST /predict HTTP/1.1\r\ncontent-length: 100\r\n\r\n{")
         for connection in slow[10:]:
             connection.sendall(b"POST /pre")
+        eventually(lambda: server.state()["requests"] == 10)
         at_work = server.connect()
         with server.bus_held():
             at_work.sendall(server.request("at work"))
-            time.sleep(0.2)
+            eventually(lambda: server.state()["requests"] == 11)
             os.kill(server.process.pid, signal.SIGTERM)
             started = time.monotonic()
-            time.sleep(0.5)
-            with pytest.raises(OSError, match="refused"):
-                socket.create_connection(("127.0.0.1", server.site.port), timeout=2)
+            eventually(lambda: nobody_listens(server.site.port))
         assert answer(at_work)[0] == 200
         output, _ = server.process.communicate(timeout=20)
         assert server.process.returncode == 0
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 15
         assert answer(slow[0])[0] == 503
         assert "Traceback" not in output
 
@@ -340,13 +355,10 @@ class TestTheEnd:
         with server.bus_held():
             gone = socket.create_connection(("127.0.0.1", server.site.port), timeout=10)
             gone.sendall(server.request("gone"))
-            time.sleep(0.3)
+            eventually(lambda: server.state()["requests"] == 1)
             gone.close()
-            time.sleep(0.3)
-        deadline = time.monotonic() + 10
-        while server.state()["undelivered"] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            server.state()  # asked after the connection was closed: the server has seen that when it answers
+        eventually(lambda: server.state()["undelivered"] > 0)
         assert server.state()["undelivered"] == 1
         assert [row["event_id"] for row in server.site.on_the_bus()] == ["gone"]
         assert "banditloop_undelivered_total 1\n" in httpx.get(f"{server.site.url()}/metrics", trust_env=False).text
