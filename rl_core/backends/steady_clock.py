@@ -57,6 +57,11 @@ class SteadyClock:
         self._boot = boot()
         self._last = Reading(wall(), elapsed(), self._boot)
 
+    @property
+    def boot(self) -> str:
+        """As of its readings."""
+        return self._boot
+
     def read(self) -> Reading:
         """The time now."""
         at = self._elapsed()

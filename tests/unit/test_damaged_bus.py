@@ -6,6 +6,7 @@ import logging
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from rl_core.backends.base import Delivery, Message, Topic
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import State
 from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.steady_clock import SteadyClock
 from rl_core.errors import BusError
 
 TOPICS: tuple[Topic, ...] = ("decisions", "rewards")
+PAGE = 4096
 EVER = datetime(9999, 1, 1, tzinfo=UTC)
 Damage = Callable[[Path], None]
 
@@ -319,6 +322,55 @@ class TestBoth:
         path.write_bytes(other.read_bytes())
         with pytest.raises(BusError, match="a folder holds one bus"):
             SqliteBus(path)
+
+
+class TestARestartOfTheMachine:
+    """SQLite syncs nothing: after a power cut any page of the file may be old, and any new."""
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_takes_nothing_whichever_pages_reached_the_disk(self, path: Path, seed: int) -> None:
+        with started(path, "first") as bus:
+            fill(bus, 200)
+        earlier = path.read_bytes()
+        with started(path, "first") as bus:
+            fill(bus, 200, begin=200)
+            before = content(bus)
+        later, rng = path.read_bytes(), random.Random(seed)
+        pages = [(earlier if rng.random() < 0.1 else later)[at : at + PAGE] for at in range(0, len(earlier), PAGE)]
+        path.write_bytes(b"".join(pages) + later[len(earlier) :])
+        with started(path, "second") as bus:
+            assert content(bus) == before
+            receipts = bus.publish([Message("decisions", f"key-{n}", b"another answer") for n in range(400)])
+            assert all(receipt.repeated for receipt in receipts), "the first answers stand"
+
+    def test_builds_the_file_once_and_leaves_nothing_for_a_person(self, path: Path) -> None:
+        with started(path, "first") as bus:
+            fill(bus, 20)
+            before = content(bus)
+        with started(path, "second") as bus:
+            assert content(bus) == before
+        built = path.stat().st_ino
+        with started(path, "second") as bus:
+            assert content(bus) == before
+        assert path.stat().st_ino == built
+        assert set_aside(path) == []
+
+    def test_before_anything_was_published_is_none(self, path: Path) -> None:
+        with started(path, "first"):
+            pass
+        with started(path, "second") as bus, started(path, "second") as other:
+            fill(bus, 5)
+            assert content(other) == content(bus)
+
+
+@contextmanager
+def started(path: Path, boot: str) -> Iterator[SqliteBus]:
+    """The bus on a machine whose present start is called so."""
+    bus = SqliteBus(path, clock=SteadyClock(boot=lambda: boot))
+    try:
+        yield bus
+    finally:
+        bus.close()
 
 
 class TestForgotten:

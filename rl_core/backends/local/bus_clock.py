@@ -26,6 +26,11 @@ class BusClock:
         self._lock = threading.Lock()
         self._told_ns = 0
 
+    @property
+    def boot(self) -> str:
+        """Names this start of the machine; "" where nothing does."""
+        return self._clock.boot
+
     def now(self) -> Reading:
         """A moment that no later stamp comes before."""
         with self._lock:

@@ -17,6 +17,7 @@ from rl_core.backends.base import Topic
 from rl_core.backends.local.checkpoints import Checkpoints
 from rl_core.backends.local.journal_group import TOPICS, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage
+from rl_core.backends.steady_clock import boot_id
 
 APPLICATION_ID = 0x42554C50  # marks the file as a bus, in SQLite's header
 VERSION = 2  # of the tables; 1 had no checksums and no journal
@@ -36,7 +37,9 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     """To a file that is there: it is never made by accident."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
     db = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes from the file is in the journal
+    # What a power cut takes from the file, or mixes up in it, is in the journal: after a restart of the machine it is
+    # built anew. Where nothing tells of a restart, it is at least no mixture.
+    db.execute(f"PRAGMA synchronous = {'OFF' if boot_id() else 'NORMAL'}")
     db.execute("PRAGMA secure_delete = ON")
     return db
 

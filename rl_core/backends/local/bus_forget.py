@@ -47,6 +47,7 @@ def forget(file: BusFile, journal: Journal, path: Path, keys: Sequence[str]) -> 
         if time.monotonic() > deadline:
             raise BusError(f"{path}: a reader keeps the old content in the write-ahead log; forget these keys again")
         time.sleep(0.01)
+    bus_repair.sync_file(path)  # else a power cut may bring the old content back
     if asides := sorted(path.parent.glob("damaged-*")):
         _log.warning("what was set aside may still hold the forgotten messages: %s", ", ".join(map(str, asides)))
     return len(offsets)

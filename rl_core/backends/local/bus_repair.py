@@ -16,11 +16,12 @@ from pathlib import Path
 
 from rl_core.backends.base import Topic
 from rl_core.backends.local import bus_file, bus_salvage
+from rl_core.backends.local.bus_clock import BusClock
 from rl_core.backends.local.bus_file import BusFile
 from rl_core.backends.local.files import drop_oldest, sync_folder
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Group, Place, Record, State, encode_record
-from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, is_damage
+from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, Restarted, is_damage
 from rl_core.errors import BusError
 
 AUDITED_AT_OPEN = 64 << 20  # bytes of the journal, the newest: 0.3 s, and seconds where the processor is busy
@@ -77,7 +78,7 @@ def set_aside(path: Path, journal: Journal, segments: list[int], files: list[Pat
     return folder
 
 
-def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception) -> None:
+def rebuild(path: Path, journal: Journal, known: State | None, clock: BusClock, cause: Exception) -> None:
     """A new file from the journal, and from what can be read of the old one. Raises `cause` when neither is a bus."""
     new = path.with_name(f"{path.name}.new")
     for left in (new, path.with_name(f"{new.name}-wal"), path.with_name(f"{new.name}-shm")):
@@ -100,6 +101,7 @@ def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception)
             if not states:
                 raise cause
             state = _latest(states, path)
+            state = state._replace(reading=clock.after(state.reading))  # the file is of this start of the machine
             for topic in TOPICS:
                 bus_file.cut(db, topic, state.floor(topic))
             salvaged, state = bus_salvage.fill(db, old, state)
@@ -121,13 +123,20 @@ def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception)
         journal.clear()
         raise
     db.close()
-    _sync(new)
+    sync_file(new)
     # The log goes first: left beside the new file, SQLite would play it into that one.
     olds = [path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path]
+    counts = [head - floor for head, floor in zip(state.heads, state.floors, strict=True)]
+    if isinstance(cause, Restarted) and not superseded:
+        for file in olds:
+            file.unlink(missing_ok=True)
+        new.replace(path)
+        sync_folder(path.parent)
+        _log.info("%s: %s; built anew with %d decisions and %d rewards", path, cause, *counts)
+        return
     folder = set_aside(path, journal, superseded, olds)
     new.replace(path)
     sync_folder(path.parent)
-    counts = [head - floor for head, floor in zip(state.heads, state.floors, strict=True)]
     _log.warning(
         "%s: %s; built anew with %d decisions and %d rewards, %d of them from the old file, which is now in %s",
         path,
@@ -151,26 +160,27 @@ def rebuild(path: Path, journal: Journal, known: State | None, cause: Exception)
 
 
 def take_up(
-    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State, audit: bool
+    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, clock: BusClock, first: State, audit: bool
 ) -> BusFile:
     """The file of the bus, whole and with all that the journal has. A new bus begins with the state `first`.
 
     Args:
         known: what this process has seen of the bus before; None at its start.
+        clock: tells whether the machine was started again since the file was written.
         audit: look through the journal, too, while everyone waits; else its damage is the caller's to find.
     """
     journal.clear()
     try:
-        return _opened(path, busy_timeout_s, journal, known, first, audit)
+        return _opened(path, busy_timeout_s, journal, known, clock, first, audit)
     except Exception as error:
         if not is_damage(error):
             raise
-        rebuild(path, journal, known, error)
-        return _opened(path, busy_timeout_s, journal, known, first, audit)
+        rebuild(path, journal, known, clock, error)
+        return _opened(path, busy_timeout_s, journal, known, clock, first, audit)
 
 
 def _opened(
-    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, first: State, audit: bool
+    path: Path, busy_timeout_s: float, journal: Journal, known: State | None, clock: BusClock, first: State, audit: bool
 ) -> BusFile:
     if not path.exists() or path.stat().st_size == 0:
         if journal.segments():
@@ -181,7 +191,7 @@ def _opened(
     file = BusFile(path, busy_timeout_s)
     try:
         _check_identity(path, file, journal)
-        superseded, reason = _settle(file, journal, audit)
+        superseded, reason = _settle(file, journal, clock, audit)
     except BaseException:
         file.close()
         raise
@@ -191,10 +201,10 @@ def _opened(
     return file
 
 
-def _settle(file: BusFile, journal: Journal, audit: bool) -> tuple[list[int], str]:
+def _settle(file: BusFile, journal: Journal, clock: BusClock, audit: bool) -> tuple[list[int], str]:
     """The file has what the journal has when it returns; with `audit` also the other way.
 
-    Returns the segments that count no more, and why.
+    Returns the segments that count no more, and why. Raises Restarted where nothing says that the file is on disk.
     """
     with file.begun() as db:
         if db.execute("PRAGMA user_version").fetchone()[0] < bus_file.VERSION:
@@ -202,8 +212,10 @@ def _settle(file: BusFile, journal: Journal, audit: bool) -> tuple[list[int], st
         state = bus_file.read_state(db)
         present = journal.segments()
         if not present:
-            renew_journal(db, state, journal)
+            renew_journal(db, state._replace(reading=clock.after(state.reading)), journal)
             return [], ""
+        if clock.boot and state.reading.boot != clock.boot:
+            raise Restarted("the machine was started again since it was written")
         state = catch_up(db, state, journal.groups(state.place))
         try:
             if audit:
@@ -223,10 +235,10 @@ def _check_identity(path: Path, file: BusFile, journal: Journal) -> None:
     raise BusError(f"{path} is another program's SQLite file, not a message bus; move it away")
 
 
-def mend(path: Path, journal: Journal, known: State | None, cause: Exception) -> None:
+def mend(path: Path, journal: Journal, known: State | None, clock: BusClock, cause: Exception) -> None:
     """After this, `take_up` finds a whole bus. The file must be closed in this process."""
     if not isinstance(cause, JournalDamage):  # that one is found and mended by take_up itself
-        rebuild(path, journal, known, cause)
+        rebuild(path, journal, known, clock, cause)
 
 
 def _create(path: Path, first: State) -> None:
@@ -242,7 +254,7 @@ def _create(path: Path, first: State) -> None:
         db.execute("PRAGMA journal_mode = WAL")
     finally:
         db.close()
-    _sync(new)
+    sync_file(new)
     for left in ("-wal", "-shm"):
         path.with_name(path.name + left).unlink(missing_ok=True)
     new.replace(path)
@@ -265,7 +277,7 @@ def _mark_lost(db: sqlite3.Connection, topic: Topic, state: State) -> list[int]:
     return offsets
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

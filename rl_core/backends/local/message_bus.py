@@ -186,7 +186,7 @@ class SqliteBus:
             if not is_damage(error):
                 raise
             self._close_file()
-            bus_repair.mend(self._path, self._journal, self._known, error)
+            bus_repair.mend(self._path, self._journal, self._known, self._clock, error)
             return attempt()
 
     def _look_through(self, state: State) -> None:
@@ -212,7 +212,9 @@ class SqliteBus:
     def _reopened(self, audit: bool) -> BusFile:
         self._close_file()
         first = State(f"{BUS_PREFIX}{uuid.uuid4()}", (0, 0), (0, 0), Reading(0, 0, ""), 1, Place(0, 0))
-        self._file = bus_repair.take_up(self._path, self._busy_timeout_s, self._journal, self._known, first, audit)
+        self._file = bus_repair.take_up(
+            self._path, self._busy_timeout_s, self._journal, self._known, self._clock, first, audit
+        )
         if self._known is not None and self._file.state().producer != self._known.producer:
             self._close_file()
             raise BusError(f"{self._path}: another bus took its place while it is in use; start its processes again")

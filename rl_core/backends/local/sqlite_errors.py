@@ -40,6 +40,10 @@ class Damage(Exception):
     """A copy of the bus is not what was written; the other one mends it."""
 
 
+class Restarted(Damage):
+    """The bus's file may be anything: a power cut can have come before it was on disk."""
+
+
 class JournalDamage(Damage):
     """It is the journal."""
 
