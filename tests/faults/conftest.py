@@ -46,7 +46,7 @@ BANDIT = {
         "reward_default": 0,
     },
     "startup": {"source": "log"},
-    "retrain": {"poke_interval_s": 2, "run_timeout_s": 120},
+    "retrain": {"poke_interval_s": 2, "run_timeout_s": 600},
 }
 
 
