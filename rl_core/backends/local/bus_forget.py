@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_core.backends.local import bus_file, bus_repair
 from rl_core.backends.local.bus_file import BusFile
+from rl_core.backends.local.files import sync_file
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Place, Record, encode_group, encode_record
 from rl_core.errors import BusError
@@ -47,7 +48,7 @@ def forget(file: BusFile, journal: Journal, path: Path, keys: Sequence[str]) -> 
         if time.monotonic() > deadline:
             raise BusError(f"{path}: a reader keeps the old content in the write-ahead log; forget these keys again")
         time.sleep(0.01)
-    bus_repair.sync_file(path)  # else a power cut may bring the old content back
+    sync_file(path)  # else a power cut may bring the old content back
     if asides := sorted(path.parent.glob("damaged-*")):
         _log.warning("what was set aside may still hold the forgotten messages: %s", ", ".join(map(str, asides)))
     return len(offsets)

@@ -7,7 +7,6 @@ five of these folders are kept.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from rl_core.backends.base import Topic
 from rl_core.backends.local import bus_file, bus_salvage
 from rl_core.backends.local.bus_clock import BusClock
 from rl_core.backends.local.bus_file import BusFile
-from rl_core.backends.local.files import drop_oldest, sync_folder
+from rl_core.backends.local.files import drop_oldest, sync_file, sync_folder
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Group, Place, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, Restarted, is_damage
@@ -275,11 +274,3 @@ def _mark_lost(db: sqlite3.Connection, topic: Topic, state: State) -> list[int]:
     offsets = [offset for low, high in bus_salvage.holes(db, topic, state) for offset in range(low, high + 1)]
     bus_file.insert(db, ((Record(topic, offset, "", b"", 0, True), b"") for offset in offsets))
     return offsets
-
-
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from rl_core.backends.local.delta_files import whole
-from rl_core.backends.local.files import drop_oldest, sync_folder
+from rl_core.backends.local.files import drop_oldest, sync_file, sync_folder
 
 TORN = ".torn-"
 _MARKER = "_synced"
@@ -52,7 +52,7 @@ def flush(table: Path, after: int, version: int) -> None:
     names = [f"{n:020d}{end}" for n in range(after + 1, version + 1) for end in (".json", ".checkpoint.parquet")]
     for name in (*names, "_last_checkpoint"):
         with suppress(FileNotFoundError):
-            _flush_file(log / name)
+            sync_file(log / name)
     sync_folder(log)
     sync_folder(table)
 
@@ -82,7 +82,7 @@ def settle(table: Path) -> None:
         for actions in commits.values():
             for path in _named(actions, "add"):
                 with suppress(FileNotFoundError):
-                    _flush_file(table / path)
+                    sync_file(table / path)
         flush(table, trusted, last)
         note(table, last)
 
@@ -162,11 +162,3 @@ def _noted(table: Path) -> int:
 
 def _versions(table: Path, pattern: re.Pattern[str]) -> list[int]:
     return sorted(int(found[1]) for name in os.listdir(log_of(table)) if (found := pattern.fullmatch(name)))
-
-
-def _flush_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -53,11 +53,7 @@ def copy_synced(source: Path, target: Path) -> None:
 
     def copied(file: str, to: str) -> str:
         shutil.copy2(file, to)
-        descriptor = os.open(to, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(Path(to))
         return to
 
     shutil.copytree(source, target, copy_function=copied)
@@ -69,6 +65,15 @@ def drop_oldest(folder: Path, pattern: str, keep: int) -> None:
     """Remove all but the last folders by name: what was set aside for a person must not fill the disk."""
     for old in sorted(folder.glob(pattern))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_file(path: Path) -> None:
+    """Its content is on disk when this returns, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:
