@@ -19,7 +19,7 @@ class Delivery:
     acknowledged: events that servers confirmed to their clients, in the time that was looked at.
     stored: those of them that are in the log.
     rejected: of the last hour, those of them that could not become a row, and are kept apart.
-    rejected_ever: as many as `acknowledged` and `stored` leave out; None where that is `rejected`.
+    rejected_ever: of all that `acknowledged` counts; None where that is of the last hour, too.
     watermark: everything received before it is in the log; None where that is not known yet.
     gaps: producers of whom something is missing that should be there.
     read_at: now, by the clock of the watermark; None where that is the caller's.

@@ -110,8 +110,8 @@ def _promoted_before(registry: PolicyRegistry, version: str) -> Attempt | None:
         return read_manifest(registry.path(version)).hyperparameters
 
     lineage = registry.lineage(version)
-    promotions = [attempt for attempt in registry.attempts() if attempt.verdict == "promoted" and attempt.version]
-    alike = [(a, a.version) for a in promotions if a.version and registry.lineage(a.version) == lineage]
+    promoted = [(a, a.version) for a in registry.attempts() if a.verdict == "promoted" and a.version]
+    alike = [(a, other) for a, other in promoted if registry.lineage(other) == lineage]
     return next((a for a, other in alike if other == version or agent(other) == agent(version)), None)
 
 
