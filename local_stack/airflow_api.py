@@ -11,6 +11,7 @@ import httpx
 from rl_core.errors import BanditError
 
 FINISHED = ("success", "failed")
+_ASKED = 5
 T = TypeVar("T")
 
 
@@ -33,9 +34,18 @@ class AirflowApi:
         return self._token
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        """`path` is relative to /api/v2. Raises BanditError with Airflow's own words."""
+        """`path` is relative to /api/v2. Raises BanditError with Airflow's own words.
+
+        Asks again after a 500, which has changed nothing: the api-server notes each change that is asked for in its
+        table `log` on its event loop, and where another request's change is between its write and its commit, which
+        needs the loop too, the two wait for each other until SQLite gives one up as locked.
+        """
         headers = {"Authorization": f"Bearer {self.token()}"}
-        answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+        for left in reversed(range(_ASKED)):
+            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+            if answer.status_code != 500 or not left:
+                break
+            time.sleep(1)
         if answer.is_error:
             raise BanditError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         return answer.json() if answer.content else None

@@ -8,6 +8,7 @@ A real Airflow, the real Google client, and the stand-in for Vertex AI. Every ce
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -63,12 +64,12 @@ def measure(folder: Path, scenarios: list[Scenario]) -> None:
         try:
             stack.start()
             install(dags, stack, stock=True)
-            world = FaultWorld(stack, vertex, cloud.faults)
-            for scenario in scenarios:
-                began = time.monotonic()
-                line = row(scenario.name, play_all(world, SYSTEMS, scenario))
-                write(scenario.name, line)
-                print(f"{line} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+            with contextlib.closing(FaultWorld(stack, vertex, cloud.faults)) as world:
+                for scenario in scenarios:
+                    began = time.monotonic()
+                    line = row(scenario.name, play_all(world, SYSTEMS, scenario))
+                    write(scenario.name, line)
+                    print(f"{line} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
         finally:
             stack.stop(grace_s=3)
             stack.api.close()

@@ -44,7 +44,9 @@ PATIENT_DATABASE = dict.fromkeys(
     ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"),
     "airflow_database.arguments",
 )
-"""With `preload`: a scheduler whose SQLite is locked for five seconds dies, and several runs at once do lock it."""
+"""With `preload`: a scheduler whose SQLite is locked for five seconds dies, and several runs at once do lock it. The
+api-server gives up sooner: it may be waiting for itself (see `AirflowApi.request`), and answers nobody meanwhile.
+"""
 
 CONNECTION = {
     "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(
@@ -80,7 +82,8 @@ BANDIT = {
 class System:
     """What starts the pipeline: its DAG, the task that submits, the task that waits, and its state while it waits.
 
-    `pipeline` begins the ids of its jobs.
+    `pipeline` begins the ids of its jobs. A run that has not ended `ends_within_s` after its jobs were released is
+    taken for one that never ends: stock runs do that, ours must not, however slow the machine is.
     """
 
     name: str
@@ -89,9 +92,10 @@ class System:
     wait: str
     waiting: str
     pipeline: str
+    ends_within_s: float = 75.0
 
 
-OURS = System("ours", "fault_ours", "train.submit", "train.wait", "up_for_reschedule", "fault-v1")
+OURS = System("ours", "fault_ours", "train.submit", "train.wait", "up_for_reschedule", "fault-v1", ends_within_s=300.0)
 STOCK = System("stock", "fault_stock", "run", "run", "running", "stock")
 DEFERRABLE = System("stock, deferrable", "fault_deferrable", "run", "run", "deferred", "deferrable")
 
@@ -118,29 +122,37 @@ class Outcome:
         return sum(state not in ("SUCCEEDED", "FAILED", "CANCELLED") for state in self.jobs)
 
 
-_one_trigger = threading.Lock()
-"""Runs that are triggered at the same moment lock Airflow's SQLite for long."""
-
-
 class PatientApi(AirflowApi):
-    """Asks again where Airflow's SQLite was locked, or its API server is being restarted."""
+    """Asks again while the API server is being restarted, and for one change at a time: changes in turn don't wait for
+    each other's locks.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._one_change = threading.Lock()
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        for _ in range(20):
-            try:
-                return super().request(method, path, **kwargs)
-            except (BanditError, httpx.TransportError) as error:
-                if isinstance(error, BanditError) and "answered 500" not in str(error):
+        change = method != "GET"
+        with self._one_change if change else contextlib.nullcontext():
+            for asked in range(20):
+                try:
+                    return super().request(method, path, **kwargs)
+                except httpx.TransportError:
+                    time.sleep(0.5)
+                except BanditError as error:
+                    if asked and change and "answered 409" in str(error):
+                        return None  # the first time was heard
                     raise
-                time.sleep(0.5)
-        return super().request(method, path, **kwargs)
+            return super().request(method, path, **kwargs)
 
 
-@dataclass(frozen=True)
 class FaultWorld:
-    stack: AirflowStack
-    stand_in: VertexStandIn
-    faults: Faults
+    def __init__(self, stack: AirflowStack, stand_in: VertexStandIn, faults: Faults) -> None:
+        self.stack, self.stand_in, self.faults = stack, stand_in, faults
+        self.api = PatientApi(stack.url)
+
+    def close(self) -> None:
+        self.api.close()
 
     def begin(self, system: System, faults: Sequence[Fault] = ()) -> Run:
         """A new run, whose jobs stay RUNNING until they are released; `faults` happen to it alone."""
@@ -156,7 +168,7 @@ class Run:
 
     def __init__(self, world: FaultWorld, system: System) -> None:
         self.world, self.system = world, system
-        self.api, self.pipelines = PatientApi(world.stack.url), world.stand_in.pipelines
+        self.api, self.pipelines = world.api, world.stand_in.pipelines
         self.run_id = f"fault-{uuid.uuid4().hex[:12]}"
         scope = JobIdentity.of("fault-v1", system.dag_id, self.run_id, "train").scope
         self.prefix = scope if system is OURS else f"{system.pipeline}-"
@@ -166,12 +178,7 @@ class Run:
     def trigger(self) -> None:
         self.pipelines.script(self.prefix, ["RUNNING"])
         body: dict[str, object] = {"logical_date": None, "dag_run_id": self.run_id, "conf": {}}
-        try:
-            with _one_trigger:
-                self.api.request("POST", f"/dags/{self.system.dag_id}/dagRuns", json=body)
-        except BanditError as error:
-            if "answered 409" not in str(error):  # it was asked twice, and the first time was heard
-                raise
+        self.api.request("POST", f"/dags/{self.system.dag_id}/dagRuns", json=body)
 
     def jobs(self) -> dict[str, str]:
         """The state of each job of this run, in the order of their creation."""
@@ -189,7 +196,7 @@ class Run:
         for job_id in self.live():
             self.pipelines.play(job_id, "RUNNING", "SUCCEEDED")
 
-    def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 60) -> T:
+    def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 180) -> T:
         """Wait, counting live jobs all the while."""
 
         def asked() -> T | None:
@@ -226,26 +233,25 @@ class Run:
     def signal_worker(self, task: str, number: signal.Signals, *, with_task: bool) -> None:
         """Send a signal to the worker that runs the task, and to the task's own process below it."""
         ti_id = self.api.tasks(self.system.dag_id, self.run_id)[task]["id"]
-        worker = wait_for(lambda: self._worker_of(ti_id), 60, f"a worker with {task}", poll_s=0.005)
+        worker = wait_for(lambda: self._worker_of(ti_id), 180, f"a worker with {task}", poll_s=0.005)
         below = worker.children(recursive=True) if with_task else []
         for process in [*below, worker]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
-    def end(self, timeout_s: float) -> Outcome:
+    def end(self) -> Outcome:
         """Wait for the run's end, and then a little for what its tasks still clean up."""
         state, false_success = "running", False
         with contextlib.suppress(BanditError):
-            state = self.until(self.ended, "the end", timeout_s)
+            state = self.until(self.ended, "the end", self.system.ends_within_s)
             false_success = state == "success" and "SUCCEEDED" not in self.jobs().values()
-            self.until(lambda: not self.live(), "no live job", 12)
+            self.until(lambda: not self.live(), "no live job", 30)
         outcome = Outcome(tuple(self.jobs().values()), self._most, state, false_success, self.run_id)
         if self.ended() is None:
             self.api.set_run_state(self.system.dag_id, self.run_id, "failed")
         self.world.faults.clear(self.prefix)
         for job_id in self.live():
             self.pipelines.play(job_id, "CANCELLED")
-        self.api.close()
         return outcome
 
     def _worker_of(self, ti_id: str) -> psutil.Process | None:
@@ -270,7 +276,8 @@ def preload(folder: Path, *modules: str) -> None:
     """
     lines = ["import contextlib", "with contextlib.suppress(ImportError):", *(f"    import {name}" for name in modules)]
     (folder / "airflow_local_settings.py").write_text("\n".join(lines) + "\n")
-    (folder / "airflow_database.py").write_text('arguments = {"timeout": 60}\n')
+    timeout = 'arguments = {"timeout": 3 if "api-server" in sys.argv else 60}'
+    (folder / "airflow_database.py").write_text(f"import sys\n\n{timeout}\n")
 
 
 def install(dags: Path, stack: AirflowStack | None = None, *, stock: bool = False) -> list[str]:

@@ -93,10 +93,10 @@ class World:
     def live(self, run_id: str) -> list[str]:
         return [name for name, state in self.jobs(run_id).items() if not state.terminal]
 
-    def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 60) -> T:
+    def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 180) -> T:
         return wait_for(ask, timeout_s, what, poll_s=0.1)
 
-    def until_job(self, run_id: str, name: str, state: JobState, timeout_s: float = 60) -> None:
+    def until_job(self, run_id: str, name: str, state: JobState, timeout_s: float = 180) -> None:
         """Wait for a job's state, looking all the while that no two jobs of the run are live."""
 
         def reached() -> bool:
@@ -105,14 +105,14 @@ class World:
 
         self.until(reached, f"{name} to be {state}; there are {self.jobs(run_id)}", timeout_s)
 
-    def until_task(self, run_id: str, task: str, *states: str, timeout_s: float = 60) -> str:
+    def until_task(self, run_id: str, task: str, *states: str, timeout_s: float = 180) -> str:
         def reached() -> str | None:
             state = self.stack.api.task_states(DAG_ID, run_id)[task]
             return state if state in states else None
 
         return self.until(reached, f"{task} of {run_id} to be {' or '.join(states)}", timeout_s)
 
-    def end_of(self, run_id: str, timeout_s: float = 90) -> str:
+    def end_of(self, run_id: str, timeout_s: float = 180) -> str:
         """The final state of the run, looking all the while that no two of its jobs are live."""
 
         def ended() -> str | None:
@@ -129,7 +129,7 @@ class World:
         unlike Celery's, never takes a queued task back (it has no `revoke_task`).
         """
         ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
-        worker = wait_for(lambda: self._worker_of(ti_id), 60, f"a worker with {task}", poll_s=0.005)
+        worker = wait_for(lambda: self._worker_of(ti_id), 180, f"a worker with {task}", poll_s=0.005)
         for process in [*worker.children(recursive=True), worker]:
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 if MARK not in process.environ():
@@ -237,9 +237,12 @@ def world(airflow_world: World) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def installed_on_vertex(airflow_world: World, vertex_stand_in: VertexStandIn, vertex_faults: Faults) -> FaultWorld:
+def installed_on_vertex(
+    airflow_world: World, vertex_stand_in: VertexStandIn, vertex_faults: Faults
+) -> Iterator[FaultWorld]:
     install(airflow_world.settings.home.parent / "dags", airflow_world.stack)
-    return FaultWorld(airflow_world.stack, vertex_stand_in, vertex_faults)
+    with contextlib.closing(FaultWorld(airflow_world.stack, vertex_stand_in, vertex_faults)) as world:
+        yield world
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_survives_one_after_the_other_what_hits_everything(vertex_world: FaultWo
             scenario.to_all(vertex_world)
             run.until(partial(looked_again, run, run.looks()), f"a look at the job after: {scenario.name}")
     run.release()
-    outcome = run.end(120)
+    outcome = run.end()
     assert (outcome.jobs, outcome.run, outcome.most_at_once) == (("SUCCEEDED",), "success", 1)
 
 
