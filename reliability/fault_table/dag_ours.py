@@ -1,4 +1,7 @@
-"""Our three tasks on Vertex AI, and nothing else, for faults to happen to. Copied into an Airflow's own DAG folder."""
+"""Our three tasks, and nothing else, for faults to happen to.
+
+Copied into an Airflow's DAG folder as `<dag_id>.py`, beside its bandit in `<dag_id>.json`.
+"""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +11,7 @@ from airflow.sdk import DAG, BaseOperator, Context
 from bandit_ops.pipeline_tasks import pipeline
 from rl_core.config import Bandit
 
-bandit = Bandit.from_json((Path(__file__).parent / "fault_bandit.json").read_text())
+bandit = Bandit.from_json(Path(__file__).with_suffix(".json").read_text())
 
 PLAN = {
     "pipeline": "retrain",
@@ -31,6 +34,6 @@ class Decide(BaseOperator):
 
 
 quick = {"retries": 2, "retry_delay": timedelta(seconds=1), "execution_timeout": timedelta(minutes=2)}
-with DAG("fault_ours", schedule=None, catchup=False, max_active_runs=16, default_args=quick):
+with DAG(Path(__file__).stem, schedule=None, catchup=False, max_active_runs=16, default_args=quick):
     decide = Decide(task_id="decide")
     pipeline(bandit, decide.output, group_id="train", setups=[decide])

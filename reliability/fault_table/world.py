@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,12 +57,8 @@ CONNECTION = {
 OUR_MODULES = ("airflow.providers.google.common.hooks.base_google", "google.cloud.aiplatform_v1")
 STOCK_MODULES = ("airflow.providers.google.cloud.operators.vertex_ai.pipeline_job", "google.cloud.storage")
 
-BANDIT = {
-    "name": "fault",
-    "prefix": "fault",
+TOY_BANDIT = {
     "pipe_version": "v1",
-    "backend": "gcp",
-    "runner": "vertex",
     "problem": {
         "observation_dim": 2,
         "observation_version": "o1",
@@ -74,6 +70,15 @@ BANDIT = {
     },
     "startup": {"source": "log"},
     "retrain": {"poke_interval_s": 2, "run_timeout_s": 600},
+}
+"""All but its name and where it runs."""
+
+BANDIT = {
+    **TOY_BANDIT,
+    "name": "fault",
+    "prefix": "fault",
+    "backend": "gcp",
+    "runner": "vertex",
     "google": {"project": "test-project", "region": "europe-west1", "image": IMAGE},
 }
 
@@ -280,10 +285,15 @@ def preload(folder: Path, *modules: str) -> None:
     (folder / "airflow_database.py").write_text(f"import sys\n\n{timeout}\n")
 
 
+def add_our_dag(dags: Path, dag_id: str, bandit: Mapping[str, object]) -> None:
+    """Our three tasks as a DAG of a bandit."""
+    (dags / f"{dag_id}.json").write_text(json.dumps(bandit))
+    shutil.copy(HERE / "dag_ours.py", dags / f"{dag_id}.py")
+
+
 def install(dags: Path, stack: AirflowStack | None = None, *, stock: bool = False) -> list[str]:
     """Copy the DAGs into the folder; gives their ids. With a running Airflow, return once it runs them."""
-    (dags / "fault_bandit.json").write_text(json.dumps(BANDIT))
-    shutil.copy(HERE / "dag_ours.py", dags / "fault_ours.py")
+    add_our_dag(dags, OURS.dag_id, BANDIT)
     dag_ids = [OURS.dag_id]
     if stock:
         for system in (STOCK, DEFERRABLE):

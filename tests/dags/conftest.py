@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
@@ -15,6 +16,8 @@ import yaml
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
+
+    from stand_ins.cloud import Cloud
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -86,3 +89,21 @@ def add_bandit(dags_folder: Path) -> Callable[..., Path]:
         return path
 
     return add
+
+
+@pytest.fixture
+def google_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's default connection to Google, as nobody."""
+    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def cloud(google_connection: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """An empty project, to which that connection leads."""
+    from stand_ins.cloud import Cloud
+
+    with Cloud(tmp_path / "cloud") as made:
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,35 +17,28 @@ from tests.dags.test_gate_and_lease import add_version, context
 if TYPE_CHECKING:
     from bandit_ops.sensors import InteractionSensor
     from rl_core.config import Settings
+    from stand_ins.cloud import Cloud
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
 
 @pytest.fixture
-def gate(
-    cloud_movielens: Bandit, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InteractionSensor]:
+def gate(cloud: Cloud, cloud_movielens: Bandit, settings: Settings, tmp_path: Path) -> Iterator[InteractionSensor]:
     """Twenty interactions that the champion holds, and twelve that are new."""
     from bandit_ops.sensors import InteractionSensor
-    from stand_ins.cloud import Cloud
 
-    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
-    with Cloud(tmp_path / "cloud") as cloud:
-        for name, value in cloud.environment().items():
-            monkeypatch.setenv(name, value)
-        task = InteractionSensor(task_id="gate", bandit=cloud_movielens)
-        clients, registry = task.clients, task.open_registry()
-        assert clients is not None
-        clients.bucket.create(location=clients.names.location)
-        ensure_tables(clients)
-        add_version(registry, tmp_path, None)
-        registry.promote("movielens-v1-0001", None)
-        led = settings.model_copy(update={"google_endpoint": cloud.environment("rest")["BANDIT_GOOGLE_ENDPOINT"]})
-        for round_, rounds in enumerate((20, 12)):
-            generator.run(cloud_movielens, led, rounds=rounds, seed=round_)
-        yield task
-        clients.close()
+    task = InteractionSensor(task_id="gate", bandit=cloud_movielens)
+    clients, registry = task.clients, task.open_registry()
+    assert clients is not None
+    clients.bucket.create(location=clients.names.location)
+    ensure_tables(clients)
+    add_version(registry, tmp_path, None)
+    registry.promote("movielens-v1-0001", None)
+    led = settings.model_copy(update={"google_endpoint": cloud.environment("rest")["BANDIT_GOOGLE_ENDPOINT"]})
+    for round_, rounds in enumerate((20, 12)):
+        generator.run(cloud_movielens, led, rounds=rounds, seed=round_)
+    yield task
+    clients.close()
 
 
 def test_counts_without_scanning_a_byte_and_says_so(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,17 +21,6 @@ if TYPE_CHECKING:
     from bandit_ops.join import JoinLog
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
-
-
-@pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """Whose clients are led to it, by a connection of Airflow's."""
-    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
-    with Cloud(tmp_path / "cloud") as cloud:
-        for name, value in cloud.environment().items():
-            monkeypatch.setenv(name, value)
-        yield cloud
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -106,17 +106,10 @@ class TestTheDags:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """An empty project, and a connection to it."""
-    from stand_ins.cloud import Cloud
-
-    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
-    with Cloud(tmp_path / "cloud") as made:
-        for name, value in made.environment().items():
-            monkeypatch.setenv(name, value)
-        made.admin.add(f"projects/test-project/serviceAccounts/{RUNTIME}", email=RUNTIME, uniqueId="1")
-        yield made
+def cloud(cloud: Cloud) -> Cloud:
+    """With the service account that jobs run as."""
+    cloud.admin.add(f"projects/test-project/serviceAccounts/{RUNTIME}", email=RUNTIME, uniqueId="1")
+    return cloud
 
 
 class TestProvisioningTasks:

@@ -99,7 +99,7 @@ class TestOnGoogleCloud:
 
     @pytest.fixture
     def asked(
-        self, cloud_movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, google_connection: None, cloud_movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Callable[[], list[Any]]]:
         """Runs the task, and tells what the simulate topic has got."""
         from google.pubsub_v1.types import Subscription
@@ -108,8 +108,6 @@ class TestOnGoogleCloud:
         from rl_core.backends.gcp.clients import GoogleClients
         from stand_ins.pubsub import PubSubStandIn
 
-        anonymous = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(anonymous))
         with PubSubStandIn(tmp_path / "pubsub") as pubsub:
             monkeypatch.setenv("BANDIT_PUBSUB_EMULATOR_HOST", pubsub.address)
             clients = GoogleClients(cloud_movielens, Settings.from_environment())

@@ -22,7 +22,17 @@ from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
-from reliability.fault_table.world import CONNECTION, OUR_MODULES, PATIENT_DATABASE, QUICK, FaultWorld, install, preload
+from reliability.fault_table.world import (
+    CONNECTION,
+    OUR_MODULES,
+    PATIENT_DATABASE,
+    QUICK,
+    TOY_BANDIT,
+    FaultWorld,
+    add_our_dag,
+    install,
+    preload,
+)
 from rl_core.config import Bandit, Settings
 from stand_ins.faults import Faults
 from stand_ins.vertex import VertexStandIn
@@ -32,22 +42,7 @@ REPOSITORY = Path(__file__).parents[2]
 STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
 DAG_ID = "toy_faults"
 
-BANDIT = {
-    "name": "toy",
-    "prefix": "toy",
-    "pipe_version": "v1",
-    "problem": {
-        "observation_dim": 2,
-        "observation_version": "o1",
-        "actions": ["left", "right"],
-        "action_set_version": "a1",
-        "reward_min": 0,
-        "reward_max": 1,
-        "reward_default": 0,
-    },
-    "startup": {"source": "log"},
-    "retrain": {"poke_interval_s": 2, "run_timeout_s": 600},
-}
+BANDIT = {**TOY_BANDIT, "name": "toy", "prefix": "toy"}
 
 
 @dataclass
@@ -203,8 +198,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     folder = Path(os.path.realpath(tmp_path_factory.mktemp("faults")))
     dags = folder / "dags"
     dags.mkdir()
-    shutil.copy(Path(__file__).with_name("toy_faults.py"), dags)
-    (dags / "toy.json").write_text(json.dumps(BANDIT))
+    add_our_dag(dags, DAG_ID, BANDIT)
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
     preload(make_root(folder / "code"), *OUR_MODULES)

@@ -11,7 +11,7 @@ from bandit_ops.pipeline_tasks import pipeline
 from bandit_ops.plans import Circumstances, Plan
 from rl_core.config import Bandit
 
-bandit = Bandit.from_json((Path(__file__).parent / "toy.json").read_text())
+bandit = Bandit.from_json((Path(__file__).parent / "toy_faults.json").read_text())
 quick = {"retries": 2, "retry_delay": timedelta(seconds=1), "execution_timeout": timedelta(minutes=2)}
 
 
