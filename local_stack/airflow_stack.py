@@ -34,6 +34,11 @@ COMPONENTS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+LOCK_WAIT_S, API_SERVER_LOCK_WAIT_S = 60, 3
+"""How long Airflow waits for a lock of its SQLite. A scheduler that gives up misses a heartbeat or dies, and the usual
+five seconds are short for two cores. An api-server gives up sooner: it may be waiting for itself (`AirflowApi.request`
+says how), and answers nobody meanwhile.
+"""
 
 
 class AirflowStack:
@@ -149,17 +154,19 @@ class AirflowStack:
 
         wait_for(stored, timeout_s, f"the DAGs {', '.join(dag_ids)}")
 
-    def environment(self) -> dict[str, str]:
-        """The variables of every component: this process's own, the settings, and Airflow's configuration."""
+    def environment(self, component: str = "") -> dict[str, str]:
+        """The variables of a component: this process's own, the settings, and Airflow's configuration."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "BANDIT_"))}
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # doubles every start-up
-        return {**inherited, **self.settings.variables(), **self._airflow_configuration(), **self._options}
+        return {**inherited, **self.settings.variables(), **self._airflow_configuration(component), **self._options}
 
-    def _airflow_configuration(self) -> dict[str, str]:
+    def _airflow_configuration(self, component: str) -> dict[str, str]:
         port = str(self.settings.airflow_port)
+        lock_wait_s = API_SERVER_LOCK_WAIT_S if component == "api-server" else LOCK_WAIT_S
         return {
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": f"{self._root}{os.pathsep}{REPO / 'plugins'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout={lock_wait_s}",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -193,7 +200,7 @@ class AirflowStack:
         with (self.home / "logs" / "components" / f"{name}.log").open("ab") as out:
             return subprocess.Popen(
                 command,
-                env=self.environment(),
+                env=self.environment(name),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

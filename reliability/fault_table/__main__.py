@@ -25,7 +25,6 @@ from reliability.fault_table.world import (
     DEFERRABLE,
     OUR_MODULES,
     OURS,
-    PATIENT_DATABASE,
     QUICK,
     STOCK,
     STOCK_MODULES,
@@ -56,7 +55,6 @@ def measure(folder: Path, scenarios: list[Scenario]) -> None:
         options = {
             **QUICK,
             **CONNECTION,
-            **PATIENT_DATABASE,
             "STORAGE_EMULATOR_HOST": cloud.rest_url,
             "PYTHONPATH": os.pathsep.join(map(str, (folder, REPO, REPO / "plugins"))),
         }

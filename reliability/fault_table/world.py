@@ -40,14 +40,6 @@ QUICK = {
 }
 """Airflow notices a dead worker within seconds instead of minutes."""
 
-PATIENT_DATABASE = dict.fromkeys(
-    ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"),
-    "airflow_database.arguments",
-)
-"""With `preload`: a scheduler whose SQLite is locked for five seconds dies, and several runs at once do lock it. The
-api-server gives up sooner: it may be waiting for itself (see `AirflowApi.request`), and answers nobody meanwhile.
-"""
-
 CONNECTION = {
     "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(
         {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
@@ -281,8 +273,6 @@ def preload(folder: Path, *modules: str) -> None:
     """
     lines = ["import contextlib", "with contextlib.suppress(ImportError):", *(f"    import {name}" for name in modules)]
     (folder / "airflow_local_settings.py").write_text("\n".join(lines) + "\n")
-    timeout = 'arguments = {"timeout": 3 if "api-server" in sys.argv else 60}'
-    (folder / "airflow_database.py").write_text(f"import sys\n\n{timeout}\n")
 
 
 def add_our_dag(dags: Path, dag_id: str, bandit: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ import psutil
 from bandit_ops.runners.job_folder import MARK
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import REPO, AirflowStack
-from reliability.fault_table.world import PATIENT_DATABASE, QUICK, PatientApi, preload
+from reliability.fault_table.world import QUICK, PatientApi, preload
 from reliability.storm.world import World
 from rl_core.errors import BanditError
 
@@ -41,7 +41,7 @@ class Airflow:
         code.mkdir()
         preload(code, "rl_core.config", "bandit_ops.pipeline_tasks")
         path = os.pathsep.join(map(str, (code, REPO, REPO / "plugins")))
-        options = {**QUICK, **PATIENT_DATABASE, "PYTHONPATH": path}
+        options = {**QUICK, "PYTHONPATH": path}
         self.stack = AirflowStack(world.settings, dags=world.folder / "dags", options=options)
         self.api = PatientApi(self.stack.url)
         name = world.bandit.name

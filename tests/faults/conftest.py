@@ -25,7 +25,6 @@ from local_stack.airflow_stack import AirflowStack
 from reliability.fault_table.world import (
     CONNECTION,
     OUR_MODULES,
-    PATIENT_DATABASE,
     QUICK,
     TOY_BANDIT,
     FaultWorld,
@@ -202,7 +201,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
     preload(make_root(folder / "code"), *OUR_MODULES)
-    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION | PATIENT_DATABASE)
+    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
         stack.start()

@@ -1,0 +1,30 @@
+"""Airflow's SQLite, locked for longer than SQLite's usual patience, as slow machines do lock it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.faults.conftest import World
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+LOCKED_S = 9.0
+
+
+def test_is_waited_for_by_the_scheduler_and_asked_again_by_us(world: World) -> None:
+    said = world.stack.home / "logs" / "components" / "scheduler.log"
+    before = said.stat().st_size
+    database = sqlite3.connect(world.stack.home / "airflow.db", timeout=60)
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(database):
+        database.execute("BEGIN IMMEDIATE")
+        asked = pool.submit(world.trigger)
+        time.sleep(LOCKED_S)
+        assert not asked.done()
+        database.rollback()
+        run_id = asked.result(60)
+    assert world.end_of(run_id) == "success"
+    assert b"database is locked" not in said.read_bytes()[before:]
