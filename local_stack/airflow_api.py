@@ -104,7 +104,16 @@ class AirflowApi:
         return {task_id: task["state"] for task_id, task in self.tasks(dag_id, run_id).items()}
 
     def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
-        self.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": state})
+        """Return once it is so. A task that tells its own state at the same moment overwrites it: Airflow holds the row
+        by SELECT … FOR UPDATE, which SQLite ignores.
+        """
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        for _ in range(_ASKED):
+            self.request("PATCH", path, json={"new_state": state})
+            time.sleep(1)
+            if self.request("GET", path)["state"] == state:
+                return
+        raise BanditError(f"asked {_ASKED} times in vain that {task_id} of {run_id} be {state}")
 
     def clear(self, dag_id: str, run_id: str, task_ids: list[str], *, downstream: bool = True) -> None:
         body = {
