@@ -17,7 +17,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_demo_closes_the_loop(
     repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
 ) -> None:
@@ -70,7 +70,7 @@ def test_after_ctrl_c_no_process_is_left(
     demo.send_signal(signal.SIGINT)
     time.sleep(0.5)
     demo.send_signal(signal.SIGINT)  # of somebody impatient
-    assert demo.wait(timeout=90) == 130, log.read_text()
+    assert demo.wait(timeout=180) == 130, log.read_text()
     assert left_running() == []
 
 
