@@ -25,15 +25,14 @@ from reliability.fault_table.world import (
     DEFERRABLE,
     OUR_MODULES,
     OURS,
-    QUICK,
     STOCK,
     STOCK_MODULES,
     FaultWorld,
     Outcome,
     System,
     install,
-    preload,
 )
+from reliability.quick_airflow import QUICK, preload
 from rl_core.config import Settings
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port

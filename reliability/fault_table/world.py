@@ -6,22 +6,19 @@ import contextlib
 import json
 import shutil
 import signal
-import sqlite3
-import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import httpx
 import psutil
 
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners import spec as specs
-from local_stack.airflow_api import AirflowApi, wait_for
+from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
+from reliability.quick_airflow import PatientApi, running_worker
 from rl_core.errors import BanditError
 from stand_ins.faults import Fault, Faults
 from stand_ins.vertex import VertexStandIn
@@ -29,17 +26,6 @@ from stand_ins.vertex import VertexStandIn
 T = TypeVar("T")
 HERE = Path(__file__).parent
 IMAGE = f"python-banditloop@sha256:{'0' * 64}"
-QUICK = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
-    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-}
-"""Airflow notices a dead worker within seconds instead of minutes."""
-
 CONNECTION = {
     "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(
         {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "test-project"}}
@@ -117,30 +103,6 @@ class Outcome:
     @property
     def left_running(self) -> int:
         return sum(state not in ("SUCCEEDED", "FAILED", "CANCELLED") for state in self.jobs)
-
-
-class PatientApi(AirflowApi):
-    """Asks again while the API server is being restarted, and for one change at a time: changes in turn don't wait for
-    each other's locks.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._one_change = threading.Lock()
-
-    def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        change = method != "GET"
-        with self._one_change if change else contextlib.nullcontext():
-            for asked in range(20):
-                try:
-                    return super().request(method, path, **kwargs)
-                except httpx.TransportError:
-                    time.sleep(0.5)
-                except BanditError as error:
-                    if asked and change and "answered 409" in str(error):
-                        return None  # the first time was heard
-                    raise
-            return super().request(method, path, **kwargs)
 
 
 class FaultWorld:
@@ -230,7 +192,7 @@ class Run:
     def signal_worker(self, task: str, number: signal.Signals, *, with_task: bool) -> None:
         """Send a signal to the worker that runs the task, and to the task's own process below it."""
         ti_id = self.api.tasks(self.system.dag_id, self.run_id)[task]["id"]
-        worker = wait_for(lambda: self._worker_of(ti_id), 180, f"a worker with {task}", poll_s=0.005)
+        worker = wait_for(lambda: running_worker(self.world.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
         below = worker.children(recursive=True) if with_task else []
         for process in [*below, worker]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -250,29 +212,6 @@ class Run:
         for job_id in self.live():
             self.pipelines.play(job_id, "CANCELLED")
         return outcome
-
-    def _worker_of(self, ti_id: str) -> psutil.Process | None:
-        """The executor's process whose title ends with the task instance's id, if that is running."""
-        path = f"file:{self.world.stack.home}/airflow.db?mode=ro"
-        with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
-            query = "select state from task_instance where id = ?"
-            if database.execute(query, (ti_id.replace("-", ""),)).fetchone() != ("running",):
-                return None
-        for process in self.world.stack.processes():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                title = " ".join(process.cmdline())
-                if "LocalExecutor" in title and ti_id in title:
-                    return process
-        return None
-
-
-def preload(folder: Path, *modules: str) -> None:
-    """Let every Airflow that has `folder` on its PYTHONPATH import `modules` once, before it forks tasks.
-
-    Else each task spends seconds of both cores on them, and the provider's operator more than Airflow allows.
-    """
-    lines = ["import contextlib", "with contextlib.suppress(ImportError):", *(f"    import {name}" for name in modules)]
-    (folder / "airflow_local_settings.py").write_text("\n".join(lines) + "\n")
 
 
 def add_our_dag(dags: Path, dag_id: str, bandit: Mapping[str, object]) -> None:

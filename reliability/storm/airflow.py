@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from bandit_ops.runners.job_folder import MARK
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import REPO, AirflowStack
-from reliability.fault_table.world import QUICK, PatientApi, preload
+from reliability.quick_airflow import QUICK, PatientApi, preload, worker_of
 from reliability.storm.world import World
 from rl_core.errors import BanditError
 
@@ -95,20 +94,10 @@ class Airflow:
         query = "select id, dag_id, run_id, task_id, try_number from task_instance where state = 'running'"
         for ti_id, dag_id, run_id, task_id, number in self._select(query):
             if number <= RETRIES:
-                for process in self.stack.processes():
-                    with contextlib.suppress(psutil.Error):
-                        title = " ".join(process.cmdline())
-                        if "LocalExecutor" in title and _hyphened(ti_id) in title:
-                            return Try(dag_id, run_id, task_id, number, process)
+                process = worker_of(self.stack, _hyphened(ti_id))
+                if process is not None:
+                    return Try(dag_id, run_id, task_id, number, process)
         return None
-
-    def kill_worker(self, found: Try, *, task_only: bool) -> None:
-        """SIGKILL to the task's process, and to the worker above it unless `task_only`. A pipeline job lives on."""
-        below = found.worker.children(recursive=True)
-        for process in [*below, *([] if task_only else [found.worker])]:
-            with contextlib.suppress(psutil.Error):
-                if MARK not in process.environ():
-                    process.kill()
 
     def overcome(self, found: Try) -> bool:
         """Whether the task has been taken up again."""

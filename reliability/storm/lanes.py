@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reliability.quick_airflow import kill_worker
 from reliability.storm import jobs
 from reliability.storm.airflow import Airflow, Try
 from reliability.storm.disk import Disk, damage
@@ -190,7 +191,7 @@ class AirflowLane(Lane):
         if self._struck is None:
             return None
         at = time.time()
-        self._airflow.kill_worker(self._struck, task_only=fault.kind == "task")
+        kill_worker(self._struck.worker, task_only=fault.kind == "task")
         return Strike(self.name, fault.kind, at, f"{self._struck.task_id} of {self._struck.run_id}")
 
     def works(self, since: Strike) -> bool:

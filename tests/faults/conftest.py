@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,12 @@ from local_stack.airflow_stack import AirflowStack
 from reliability.fault_table.world import (
     CONNECTION,
     OUR_MODULES,
-    QUICK,
     TOY_BANDIT,
     FaultWorld,
     add_our_dag,
     install,
-    preload,
 )
+from reliability.quick_airflow import QUICK, kill_worker, preload, running_worker
 from rl_core.config import Bandit, Settings
 from stand_ins.faults import Faults
 from stand_ins.vertex import VertexStandIn
@@ -123,27 +121,9 @@ class World:
         unlike Celery's, never takes a queued task back (it has no `revoke_task`).
         """
         ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
-        worker = wait_for(lambda: self._worker_of(ti_id), 180, f"a worker with {task}", poll_s=0.005)
-        for process in [*worker.children(recursive=True), worker]:
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if MARK not in process.environ():
-                    process.kill()
+        worker = wait_for(lambda: running_worker(self.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
+        kill_worker(worker)
         return worker
-
-    def _worker_of(self, ti_id: str) -> psutil.Process | None:
-        """The executor's process whose title ends with the task instance's id, if that is running."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.stack.home}/airflow.db?mode=ro", uri=True)) as database:
-            found = database.execute(
-                "select state from task_instance where id = ?", (ti_id.replace("-", ""),)
-            ).fetchone()
-        if found != ("running",):
-            return None
-        for process in self.stack.processes():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                title = " ".join(process.cmdline())
-                if "LocalExecutor" in title and ti_id in title:
-                    return process
-        return None
 
     def idle(self) -> bool:
         """Whether no worker runs a task."""

@@ -1,0 +1,87 @@
+"""An Airflow that notices within seconds what died, and what is asked of it while things die."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from bandit_ops.runners.job_folder import MARK
+from local_stack.airflow_api import AirflowApi
+from local_stack.airflow_stack import AirflowStack
+from rl_core.errors import BanditError
+
+QUICK = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+}
+"""Airflow notices a dead worker within seconds instead of minutes."""
+
+
+def preload(folder: Path, *modules: str) -> None:
+    """Let every Airflow that has `folder` on its PYTHONPATH import `modules` once, before it forks tasks.
+
+    Else each task spends seconds of both cores on them, and the provider's operator more than Airflow allows.
+    """
+    lines = ["import contextlib", "with contextlib.suppress(ImportError):", *(f"    import {name}" for name in modules)]
+    (folder / "airflow_local_settings.py").write_text("\n".join(lines) + "\n")
+
+
+class PatientApi(AirflowApi):
+    """Asks again while the API server is being restarted, and for one change at a time: changes in turn don't wait for
+    each other's locks.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._one_change = threading.Lock()
+
+    def request(self, method: str, path: str, **kwargs: Any) -> Any:
+        change = method != "GET"
+        with self._one_change if change else contextlib.nullcontext():
+            for asked in range(20):
+                try:
+                    return super().request(method, path, **kwargs)
+                except httpx.TransportError:
+                    time.sleep(0.5)
+                except BanditError as error:
+                    if asked and change and "answered 409" in str(error):
+                        return None  # the first time was heard
+                    raise
+            return super().request(method, path, **kwargs)
+
+
+def worker_of(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
+    """The executor's process whose title names the task instance."""
+    for process in stack.processes():
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(process.cmdline())
+            if "LocalExecutor" in title and ti_id in title:
+                return process
+    return None
+
+
+def running_worker(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
+    """The same, once it has reported the task as running."""
+    with contextlib.closing(sqlite3.connect(f"file:{stack.home}/airflow.db?mode=ro", uri=True)) as database:
+        found = database.execute("select state from task_instance where id = ?", (ti_id.replace("-", ""),)).fetchone()
+    return worker_of(stack, ti_id) if found == ("running",) else None
+
+
+def kill_worker(worker: psutil.Process, *, task_only: bool = False) -> None:
+    """SIGKILL to the task's process, and to the worker above it unless `task_only`. A pipeline job lives on."""
+    for process in [*worker.children(recursive=True), *([] if task_only else [worker])]:
+        with contextlib.suppress(psutil.Error):
+            if MARK not in process.environ():
+                process.kill()
