@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,7 +37,8 @@ def build_app(
     token: SecretStr | None = None,
 ) -> HotRoutes:
     """The application; `service` is asked for at each request, since it is born within `lifespan`."""
-    app = FastAPI(
+    app = FastAPIOffline(
+        redoc_url=None,
         title=f"banditloop prediction server: {bandit.name}",
         description="Decisions with propensities, logged before they are answered, and the rewards they earn.",
         lifespan=lifespan,

@@ -94,3 +94,11 @@ class TestTheDocument:
         document = httpx.get(f"{site.url()}/openapi.json", trust_env=False).json()
         assert "securitySchemes" not in document["components"]
         assert {"400", "408", "413", "431", "503"} <= document["paths"]["/predict"]["post"]["responses"].keys()
+
+    def test_is_shown_on_a_page_that_loads_nothing_from_elsewhere(self, site: Site) -> None:
+        site.serve()
+        page = httpx.get(f"{site.url()}/docs", trust_env=False).text
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert {path.rpartition(".")[2] for path in loaded} == {"css", "js", "png"}
+        assert {httpx.get(site.url() + path, trust_env=False).status_code for path in loaded} == {200}
+        assert "//" not in page
