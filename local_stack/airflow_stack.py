@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import psutil
 
 from local_stack.airflow_api import AirflowApi, wait_for
 from local_stack.ports import require_free_port
+from local_stack.processes import living, send
 from local_stack.signals import uninterrupted
 from rl_core.config import Settings
 from rl_core.errors import BanditError
@@ -94,9 +96,7 @@ class AirflowStack:
         leaders = self._leaders()
         for names, wait_s in ((("scheduler",), grace_s), (("dag-processor", "triggerer", "api-server"), 5.0)):
             going = [leaders[name] for name in names if name in leaders]
-            for leader in going:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    leader.terminate()
+            send(signal.SIGTERM, going)
             psutil.wait_procs(going, timeout=wait_s)
         self.kill()
 
@@ -106,9 +106,7 @@ class AirflowStack:
 
         def gone() -> bool:
             left = _members(sessions)
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            send(signal.SIGKILL, left)
             psutil.wait_procs(left, timeout=2)
             return not _members(sessions)
 
@@ -125,10 +123,9 @@ class AirflowStack:
         """End one component, if it has not ended yet, and what it left; return once a new one is healthy."""
         old = self._leaders()[name]
         session = {old.pid}
-        old.terminate()
+        send(signal.SIGTERM, [old])
         psutil.wait_procs([old], timeout=5)
-        for process in _members(session):
-            process.kill()
+        send(signal.SIGKILL, _members(session))
         child = self._spawn(name)
         self._children.append(child)
         recorded = {**self._recorded(), name: (child.pid, psutil.Process(child.pid).create_time())}
@@ -242,12 +239,7 @@ class AirflowStack:
 
 
 def _members(sessions: set[int]) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    return living(lambda process: os.getsid(process.pid) in sessions)
 
 
 def _beat_after(part: dict[str, Any], started: float) -> bool:

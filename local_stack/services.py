@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from local_stack.airflow_api import wait_for
+from local_stack.processes import send
 from local_stack.signals import uninterrupted
 from rl_core.backends import open_endpoint
 from rl_core.config import Bandit, Settings
@@ -54,11 +56,9 @@ class Services:
     def stop(self, grace_s: float = 10) -> None:
         """SIGTERM, wait, SIGKILL what is left; the server goes first, so that the logger sees its last words."""
         for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
+            send(signal.SIGTERM, [process])
             _, alive = psutil.wait_procs([process], timeout=grace_s)
-            for left in alive:
-                left.kill()
+            send(signal.SIGKILL, alive)
             psutil.wait_procs(alive, timeout=5)
         self._record.unlink(missing_ok=True)
 

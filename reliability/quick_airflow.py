@@ -15,6 +15,7 @@ import psutil
 from bandit_ops.runners.job_folder import MARK
 from local_stack.airflow_api import AirflowApi
 from local_stack.airflow_stack import AirflowStack
+from local_stack.processes import command_line, with_descendants
 from rl_core.errors import BanditError
 
 QUICK = {
@@ -65,10 +66,9 @@ class PatientApi(AirflowApi):
 def worker_of(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
     """The executor's process whose title names the task instance."""
     for process in stack.processes():
-        with contextlib.suppress(psutil.Error):
-            title = " ".join(process.cmdline())
-            if "LocalExecutor" in title and ti_id in title:
-                return process
+        title = command_line(process)
+        if "LocalExecutor" in title and ti_id in title:
+            return process
     return None
 
 
@@ -81,7 +81,7 @@ def running_worker(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
 
 def kill_worker(worker: psutil.Process, *, task_only: bool = False) -> None:
     """SIGKILL to the task's process, and to the worker above it unless `task_only`. A pipeline job lives on."""
-    for process in [*worker.children(recursive=True), *([] if task_only else [worker])]:
+    for process in with_descendants(worker)[: -1 if task_only else None]:
         with contextlib.suppress(psutil.Error):
             if MARK not in process.environ():
                 process.kill()

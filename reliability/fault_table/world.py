@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners import spec as specs
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
+from local_stack.processes import send, with_descendants
 from reliability.quick_airflow import PatientApi, running_worker
 from rl_core.errors import BanditError
 from stand_ins.faults import Fault, Faults
@@ -193,10 +192,7 @@ class Run:
         """Send a signal to the worker that runs the task, and to the task's own process below it."""
         ti_id = self.api.tasks(self.system.dag_id, self.run_id)[task]["id"]
         worker = wait_for(lambda: running_worker(self.world.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
-        below = worker.children(recursive=True) if with_task else []
-        for process in [*below, worker]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        send(number, with_descendants(worker) if with_task else [worker])
 
     def end(self) -> Outcome:
         """Wait for the run's end, and then a little for what its tasks still clean up."""

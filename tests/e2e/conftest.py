@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
-import psutil
 import pytest
 
+from local_stack.processes import command_line, living_with
 from rl_core.backends import open_bus, open_registry
 from rl_core.backends.base import Lineage
 from rl_core.backends.local.endpoint import Announcement
@@ -144,14 +144,6 @@ def left_running(stack_env: dict[str, str]) -> Callable[[], list[str]]:
     """The command lines of live processes that were started with this test's BANDIT_HOME."""
 
     def find() -> list[str]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                home = process.environ().get("BANDIT_HOME", "")
-                if home.startswith(stack_env["BANDIT_HOME"]) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline())[:200])
-            except psutil.Error:
-                continue
-        return found
+        return [command_line(process)[:200] for process in living_with("BANDIT_HOME", stack_env["BANDIT_HOME"])]
 
     return find

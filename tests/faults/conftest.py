@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
+from local_stack.processes import command_line, living_with, send
 from reliability.fault_table.world import (
     CONNECTION,
     OUR_MODULES,
@@ -127,18 +129,11 @@ class World:
 
     def idle(self) -> bool:
         """Whether no worker runs a task."""
-        titles = [" ".join(process.cmdline()) for process in self.stack.processes()]
+        titles = [command_line(process) for process in self.stack.processes()]
         return all("<idle>" in title for title in titles if "LocalExecutor" in title)
 
     def job_processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK, "").startswith(str(self.settings.home)):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return living_with(MARK, str(self.settings.home))
 
 
 def make_root(folder: Path) -> Path:
@@ -191,8 +186,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     finally:
         stack.stop(grace_s=3)
         stack.api.close()
-        for process in world.job_processes():
-            process.kill()
+        send(signal.SIGKILL, world.job_processes())
 
 
 @pytest.fixture
@@ -205,8 +199,7 @@ def world(airflow_world: World) -> Iterator[World]:
     for run in airflow_world.stack.api.runs(DAG_ID):
         if run["state"] in ("queued", "running"):
             airflow_world.stack.api.set_run_state(DAG_ID, run["dag_run_id"], "failed")
-    for process in airflow_world.job_processes():
-        process.kill()
+    send(signal.SIGKILL, airflow_world.job_processes())
 
 
 @pytest.fixture(scope="session")

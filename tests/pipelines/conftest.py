@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
+from local_stack.processes import command_line, living_with, send
 from rl_core.config import Bandit, Problem, Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -90,15 +92,7 @@ class World:
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of all jobs of this home."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARK, "").startswith(str(self.settings.home))
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return living_with(MARK, str(self.settings.home))
 
     def leader(self, job_id: str) -> psutil.Process:
         return psutil.Process(json.loads((self.folder(job_id) / "state.json").read_text())["pid"])
@@ -117,6 +111,11 @@ runner.submit({job_id!r}, {self.pipeline!r}, {self.parameters(job_id)!r})
 """
         environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'plugins'}"}
         return subprocess.Popen([sys.executable, "-c", program], env=environment)
+
+
+def sleeps(process: psutil.Process) -> bool:
+    """Whether this is the last process of a step that hangs; leader, sh and python above it are there too."""
+    return command_line(process).startswith("sleep ")
 
 
 def make_world(folder: Path) -> World:
@@ -150,8 +149,7 @@ def make_world(folder: Path) -> World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = make_world(tmp_path / "world")
     yield made
-    for process in made.processes():
-        process.kill()
+    send(signal.SIGKILL, made.processes())
 
 
 @pytest.fixture(scope="module")

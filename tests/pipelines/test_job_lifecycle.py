@@ -16,6 +16,7 @@ import pytest
 
 from bandit_ops.runners.base import JobState, JobStatus
 from rl_core.errors import RunnerUnavailable
+from tests.pipelines.conftest import sleeps
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
@@ -26,8 +27,7 @@ def until_running(world: World, job_id: str, step: str) -> None:
 
 
 def until_the_sleeper_sleeps(world: World) -> None:
-    """The step hangs: leader, sh, python and a grandchild are there."""
-    assert world.until(lambda: any(process.name() == "sleep" for process in world.processes()))
+    assert world.until(lambda: any(map(sleeps, world.processes())))
 
 
 @contextmanager
@@ -171,7 +171,7 @@ class TestCancel:
         world.submit("a0")
         until_the_sleeper_sleeps(world)
         (world.folder("a0") / "cancel").touch()
-        next(process for process in world.processes() if process.name() == "sleep").terminate()
+        next(filter(sleeps, world.processes())).terminate()
         assert world.wait("a0") == JobStatus(JobState.CANCELLED, "cancelled")
 
     def test_of_an_unknown_job_does_nothing(self, world: World) -> None:

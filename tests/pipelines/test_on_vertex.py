@@ -10,11 +10,14 @@ import psutil
 import pytest
 
 from bandit_ops.runners.base import JobState, JobStatus
+from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.vertex import VertexRunner
+from local_stack.processes import living_with
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.config import Bandit
 from stand_ins.faults import Faults
 from stand_ins.vertex import VertexStandIn
+from tests.pipelines.conftest import sleeps
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
@@ -51,15 +54,7 @@ class OnVertex:
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of the jobs."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get("BANDITLOOP_JOB_FOLDER", "").startswith(str(self.stand_in.folder))
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return living_with(MARK, str(self.stand_in.folder))
 
 
 @pytest.fixture
@@ -136,7 +131,7 @@ def test_a_failing_step_is_a_failed_job_with_the_line_of_its_error(vertex: OnVer
 def test_cancelling_ends_every_process_of_the_job(vertex: OnVertex) -> None:
     vertex.world.behave(ingester="hang")
     vertex.submit("a0")
-    assert vertex.world.until(lambda: any(process.name() == "sleep" for process in vertex.processes()))
+    assert vertex.world.until(lambda: any(map(sleeps, vertex.processes())))
     vertex.runner.cancel("a0")
     assert vertex.processes() == []
     assert vertex.runner.status("a0") == JobStatus(JobState.CANCELLED, "cancelled")
@@ -146,4 +141,4 @@ def test_what_still_runs_is_gone_with_the_stand_in(vertex: OnVertex) -> None:
     """See the fixture's last line."""
     vertex.world.behave(ingester="hang")
     vertex.submit("a0")
-    assert vertex.world.until(lambda: any(process.name() == "sleep" for process in vertex.processes()))
+    assert vertex.world.until(lambda: any(map(sleeps, vertex.processes())))

@@ -1,0 +1,45 @@
+"""Other processes, which may end while one looks at them: one that has ended is left out, and is no error."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterable
+
+import psutil
+
+
+def living(ours: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The processes of this machine for which `ours` is true. A zombie does not live."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if ours(process) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def living_with(variable: str, prefix: str) -> list[psutil.Process]:
+    """Those that were started with an environment variable whose value begins with `prefix`."""
+    return living(lambda process: process.environ().get(variable, "").startswith(prefix))
+
+
+def with_descendants(process: psutil.Process) -> list[psutil.Process]:
+    """The processes below this one, then itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [*process.children(recursive=True), process]
+    return [process]
+
+
+def command_line(process: psutil.Process) -> str:
+    """The command with its arguments, or the title that the process gave itself; "" once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
+    """Send a signal to each of them; psutil makes sure that an id still means the same process."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -1,0 +1,85 @@
+"""A process that ends while it is looked at is left out, and is no error."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from local_stack.processes import command_line, living, living_with, send, with_descendants
+
+
+@pytest.fixture
+def sleeper() -> Iterator[psutil.Popen]:
+    process = psutil.Popen(["sleep", "300"], env={"MARKED": "by this test"})
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def ended(sleeper: psutil.Popen) -> psutil.Process:
+    """As it was found; gone since."""
+    found = psutil.Process(sleeper.pid)
+    sleeper.kill()
+    sleeper.wait()
+    return found
+
+
+def until_it_runs(process: psutil.Popen) -> None:
+    while not command_line(process).startswith("sleep"):  # before exec it is a copy of this process
+        time.sleep(0.01)
+
+
+def test_is_found_by_its_environment_while_it_lives(sleeper: psutil.Popen) -> None:
+    until_it_runs(sleeper)
+    assert [found.pid for found in living_with("MARKED", "by this")] == [sleeper.pid]
+    assert living_with("MARKED", "by another") == []
+
+
+def test_that_ends_between_the_look_and_the_question_is_left_out(sleeper: psutil.Popen) -> None:
+    asked = []
+
+    def ours(process: psutil.Process) -> bool:
+        if process.pid != sleeper.pid:
+            return False
+        asked.append(process.pid)
+        sleeper.kill()
+        sleeper.wait()
+        return bool(process.name())
+
+    assert living(ours) == []
+    assert asked == [sleeper.pid]
+
+
+def test_that_nobody_has_buried_yet_does_not_live(sleeper: psutil.Popen) -> None:
+    sleeper.kill()
+    while psutil.Process(sleeper.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert living(lambda process: process.pid == sleeper.pid) == []
+
+
+def test_that_has_ended_has_no_command_line_and_nobody_below_it(ended: psutil.Process) -> None:
+    assert command_line(ended) == ""
+    assert with_descendants(ended) == [ended]
+
+
+def test_that_has_ended_does_not_keep_a_signal_from_the_next(ended: psutil.Process) -> None:
+    with subprocess.Popen(["sleep", "300"]) as other:
+        send(signal.SIGTERM, [ended, psutil.Process(other.pid)])
+        assert other.wait(30) == -signal.SIGTERM
+
+
+def test_comes_after_those_below_it() -> None:
+    program = "import subprocess; subprocess.run(['sleep', '300'])"
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        process = psutil.Process(parent.pid)
+        while len(found := with_descendants(process)) < 2:
+            time.sleep(0.01)
+        assert found[-1] == process
+        send(signal.SIGKILL, found)
