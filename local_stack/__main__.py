@@ -98,6 +98,8 @@ def _clean(yaml: Path, settings: Settings) -> int:
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: a second must not interrupt the stopping
     raise KeyboardInterrupt
 
 

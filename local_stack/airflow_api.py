@@ -34,25 +34,42 @@ class AirflowApi:
         return self._token
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        """`path` is relative to /api/v2. Raises BanditError with Airflow's own words.
+        """`path` is relative to /api/v2. Raises BanditError with Airflow's own words, or httpx.TransportError.
 
         Asks again after a 500, which has changed nothing: the api-server notes each change that is asked for in its
         table `log` on its event loop, and where another request's change is between its write and its commit, which
-        needs the loop too, the two wait for each other until SQLite gives one up as locked.
+        needs the loop too, the two wait for each other until SQLite gives one up as locked. What only looks is asked
+        again where no answer came, too.
         """
-        headers = {"Authorization": f"Bearer {self.token()}"}
         for left in reversed(range(_ASKED)):
-            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
-            if answer.status_code != 500 or not left:
-                break
+            try:
+                headers = {"Authorization": f"Bearer {self.token()}"}
+                answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+            except httpx.TransportError:
+                if method != "GET" or not left:
+                    raise
+            else:
+                if answer.status_code != 500 or not left:
+                    break
             time.sleep(1)
         if answer.is_error:
             raise BanditError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         return answer.json() if answer.content else None
 
     def health(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._client.get("/api/v2/monitor/health").json()
-        return answer
+        """Raises httpx.HTTPError, or ValueError, while the api-server is not there yet."""
+        answer = self._client.get("/api/v2/monitor/health")
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def execution_health(self) -> None:
+        """Raises httpx.HTTPError while tasks would not be answered.
+
+        Airflow makes the part of the api-server that tasks ask at the first request to it, which takes seconds of CPU
+        (10 s were seen) during which nobody is answered: better asked for before the first task does.
+        """
+        self._client.get("/execution/health").raise_for_status()
 
     def dags(self) -> list[str]:
         return [dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]]

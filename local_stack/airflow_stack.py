@@ -6,7 +6,6 @@ own, so whatever it forks can be found and ended; pipeline jobs lead sessions of
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -24,7 +23,7 @@ import psutil
 
 from local_stack.airflow_api import AirflowApi, wait_for
 from local_stack.ports import require_free_port
-from local_stack.processes import living, send
+from local_stack.processes import identified, identity, living, send
 from local_stack.signals import uninterrupted
 from rl_core.config import Settings
 from rl_core.errors import BanditError
@@ -82,9 +81,7 @@ class AirflowStack:
         with uninterrupted():
             leaders = {name: self._spawn(name) for name in COMPONENTS}
             self._children = list(leaders.values())
-            self._pids.write_text(
-                json.dumps({n: [p.pid, psutil.Process(p.pid).create_time()] for n, p in leaders.items()})
-            )
+            self._pids.write_text(json.dumps({name: identity(leader.pid) for name, leader in leaders.items()}))
         wait_for(lambda: self._healthy(leaders), timeout_s, f"Airflow to be healthy; see {self.home}/logs/components")
         tell(f"Airflow is ready at {self.url}")
 
@@ -119,7 +116,7 @@ class AirflowStack:
         """The process of one component, e.g. "scheduler"."""
         return self._leaders()[name]
 
-    def restart(self, name: str, timeout_s: float = 60) -> None:
+    def restart(self, name: str, timeout_s: float = 180) -> None:
         """End one component, if it has not ended yet, and what it left; return once a new one is healthy."""
         old = self._leaders()[name]
         session = {old.pid}
@@ -128,7 +125,7 @@ class AirflowStack:
         send(signal.SIGKILL, _members(session))
         child = self._spawn(name)
         self._children.append(child)
-        recorded = {**self._recorded(), name: (child.pid, psutil.Process(child.pid).create_time())}
+        recorded = {**self._recorded(), name: identity(child.pid)}
         self._pids.write_text(json.dumps(recorded))
         wait_for(lambda: self._healthy({name: child}), timeout_s, f"a new {name} to be healthy")
 
@@ -212,6 +209,7 @@ class AirflowStack:
                 log = self.home / "logs" / "components" / f"{name}.log"
                 raise BanditError(f"Airflow's {name} ended with {leader.returncode} while starting; see {log}")
         try:
+            self.api.execution_health()
             health = self.api.health()
         except (httpx.HTTPError, ValueError):
             return False
@@ -226,10 +224,8 @@ class AirflowStack:
     def _leaders(self) -> dict[str, psutil.Process]:
         found = {}
         for name, (pid, born) in self._recorded().items():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                if process.create_time() == born:
-                    found[name] = process
+            if process := identified(pid, born):
+                found[name] = process
         return found
 
     def _sessions(self) -> set[int]:

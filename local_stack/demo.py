@@ -176,6 +176,9 @@ class Demo:
         path.write_text(json.dumps(report, indent=2) + "\n")
         plot(report, path.with_suffix(".png"))
         self.console.print(rounds_table(report))
+        for one in report["rejected"]:
+            low, high = one["window"]
+            self.console.print(f"the policy of window {low}–{high} was rejected: {one['reason']}", soft_wrap=True)
         self.console.print(log_line(report), soft_wrap=True)
         walls = report["wall_s"]
         self.console.print(f"startup {walls['startup']} s, retrains {walls['retrain']} s, all {walls['total']} s")

@@ -24,6 +24,20 @@ def living_with(variable: str, prefix: str) -> list[psutil.Process]:
     return living(lambda process: process.environ().get(variable, "").startswith(prefix))
 
 
+def identity(pid: int) -> tuple[int, float]:
+    """The id with the seconds from the machine's start to the process's: the wall clock may be set while it lives."""
+    return pid, _born_s(psutil.Process(pid))
+
+
+def identified(pid: int, born_s: float) -> psutil.Process | None:
+    """The process of this identity; None where it has ended, and a stranger may have its id."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if _born_s(process) == born_s:
+            return process
+    return None
+
+
 def with_descendants(process: psutil.Process) -> list[psutil.Process]:
     """The processes below this one, then itself."""
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -43,3 +57,7 @@ def send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+
+
+def _born_s(process: psutil.Process) -> float:
+    return float(round(process.create_time() - psutil.boot_time(), 2))  # the kernel counts in hundredths

@@ -51,11 +51,14 @@ def build_report(
     acknowledged: Sequence[str],
 ) -> dict[str, Any]:
     """The content of report.json."""
-    rounds = [_round(bandit, store, registry, environment, a) for a in registry.attempts() if a.verdict == "promoted"]
+    attempts = registry.attempts()
+    rounds = [_round(bandit, store, registry, environment, a) for a in attempts if a.verdict == "promoted"]
+    rejected = [{"window": a.windows[-1], "reason": a.reason} for a in attempts if a.verdict == "rejected"]
     return {
         "data": data,
         "wall_s": wall_s,
         "rounds": [asdict(one) for one in rounds],
+        "rejected": rejected,
         "log": asdict(_log(store, environment, acknowledged)),
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from local_stack.airflow_api import wait_for
-from local_stack.processes import send
+from local_stack.processes import identity, send
 from local_stack.signals import uninterrupted
 from rl_core.backends import open_endpoint
 from rl_core.config import Bandit, Settings
@@ -39,8 +39,7 @@ class Services:
         self.logs.mkdir(parents=True, exist_ok=True)
         with uninterrupted():
             started = {name: self._spawn(name, command) for name, command in self._commands.items()}
-            born = {name: [child.pid, psutil.Process(child.pid).create_time()] for name, child in started.items()}
-            self._record.write_text(json.dumps(born))
+            self._record.write_text(json.dumps({name: identity(child.pid) for name, child in started.items()}))
         endpoint = open_endpoint(self.bandit, self.settings)
 
         def answers() -> bool:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+
+_LOWEST, _COUNT = 20_000, 12_000
+"""Below 32768, where the kernel begins to deal out ports to whoever connects or binds to 0."""
+
+_dealt: set[int] = set()
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of loopback that nobody has, and that this process has not been given before."""
+    while True:
+        port = _LOWEST + secrets.randbelow(_COUNT)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            if port not in _dealt:
+                _dealt.add(port)
+                return port
 
 
 def wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:

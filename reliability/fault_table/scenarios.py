@@ -73,8 +73,7 @@ def nothing(run: Run) -> None:
 
 
 def killed_with_the_answer_on_its_way(run: Run) -> None:
-    run.until_job()
-    run.signal_worker(run.system.submit, signal.SIGKILL, with_task=True)
+    run.signal_worker(run.system.submit, signal.SIGKILL, with_task=True, once=run.until_job)
     run.until(lambda: run.tries(run.system.submit) > 1 or run.ended(), "a retry")
 
 
@@ -152,7 +151,7 @@ def marked_failed_while_it_submits(run: Run) -> None:
     run.api.set_task_state(run.system.dag_id, run.run_id, run.system.submit, "failed")
 
 
-_SLOW_ANSWER = Fault("CreatePipelineJob", after=True, delay_s=6)
+_SLOW_ANSWER = Fault("CreatePipelineJob", after=True, delay_s=9)
 _LOST_ANSWER = Fault("CreatePipelineJob", drop=True, after=True)
 
 SCENARIOS = (

@@ -9,6 +9,7 @@ import signal
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -176,7 +177,8 @@ class Run:
         return job_id
 
     def looks(self) -> int:
-        return sum(count for job, count in self.pipelines.looks.items() if job in self.jobs())
+        looks = dict(self.pipelines.looks)  # a copy: others look meanwhile
+        return sum(looks.get(job_id, 0) for job_id in self.jobs())
 
     def state(self, task: str) -> str | None:
         return self.api.task_states(self.system.dag_id, self.run_id)[task]
@@ -188,9 +190,13 @@ class Run:
         state = str(self.api.run(self.system.dag_id, self.run_id)["state"])
         return state if state in ("success", "failed") else None
 
-    def signal_worker(self, task: str, number: signal.Signals, *, with_task: bool) -> None:
-        """Send a signal to the worker that runs the task, and to the task's own process below it."""
-        ti_id = self.api.tasks(self.system.dag_id, self.run_id)[task]["id"]
+    def signal_worker(
+        self, task: str, number: signal.Signals, *, with_task: bool, once: Callable[[], object] = lambda: True
+    ) -> None:
+        """Send a signal to the worker that runs the task, and to the task's own process below it, when `once` is so."""
+        tasks = partial(self.api.tasks, self.system.dag_id, self.run_id)
+        ti_id = self.until(lambda: tasks().get(task), f"{task} to be known")["id"]
+        once()
         worker = wait_for(lambda: running_worker(self.world.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
         send(number, with_descendants(worker) if with_task else [worker])
 

@@ -35,7 +35,9 @@ MEMORY_FROM_S = 300.0
 
 @dataclass(frozen=True)
 class Size:
-    """`quick`: train with the stages in this process; else with real pipelines, one after the other."""
+    """`quick`: train with the stages in this process, however slow the disk is; else with real pipelines, one after the
+    other, and the limits that ship.
+    """
 
     seconds: float
     rate: float = 200.0
@@ -50,7 +52,7 @@ class Soak:
         enough = max(50, int(size.rate * size.every_s * 0.9))
         changed = {
             "join": {"reward_wait_s": min(10.0, size.seconds / 6)},
-            "serving": {"epsilon": 0.2},
+            "serving": {"epsilon": 0.2} | ({"publish_deadline_s": 20.0} if size.quick else {}),
             "retrain": {"min_new_interactions": enough, "poke_interval_s": 2, "run_timeout_s": 600},
         }
         self.world = World(folder, changed)
@@ -135,11 +137,13 @@ class Soak:
     def _in_store(self) -> int:
         """How many of the acknowledged decisions the store holds."""
 
+        quiet = time.time()
+
         def carried() -> bool:
             state = self.world.logger_state()
-            return bool(state and not state["error"] and not any(state["lag"].values()))
+            looked = self.world.logging_since(quiet)
+            return bool(looked and state and not state["error"] and not any(state["lag"].values()))
 
-        time.sleep(1)
         wait_for(carried, 60, "the logger to carry the last events")
         stored = {row["event_id"] for row in read(self.world.state_dir / "store")["decisions"]}
         return sum(event_id in stored for event_id in self.load.acknowledged)

@@ -158,14 +158,18 @@ class TrainerLane(Lane):
         self._begun: dict[str, float] = {}
 
     def strike(self, fault: Fault) -> Strike | None:
-        for job_id in jobs.living(self._runs):
+        living = jobs.living(self._runs)
+        escaped = len(self._begun.keys() - living.keys())  # they ended too early: strike at younger ones
+        age_s = _JOB_S * fault.chance / (1 + escaped)
+        for job_id in living:
             if jobs.state_of(self._runs, job_id) in ("SUCCEEDED", "FAILED", "CANCELLED"):
                 continue
             begun = self._begun.setdefault(job_id, time.monotonic())
-            if time.monotonic() - begun < _JOB_S * fault.chance or self._trainings.spared(job_id):
+            if time.monotonic() - begun < age_s or self._trainings.spared(job_id):
                 continue
             at = time.time()
             if killed := jobs.kill(self._runs, job_id, fault.kind):
+                self._begun.clear()
                 return Strike(self.name, fault.kind, at, f"{job_id}: {len(killed)} processes")
         return None
 

@@ -148,16 +148,11 @@ class Storm:
         self._tell("the last training ends")
         self.trainings.stop()
         self._tell("the log comes to rest")
-        store = open_store(self.world.bandit, self.world.settings)
+        store, quiet = open_store(self.world.bandit, self.world.settings), time.time()
 
         def at_rest() -> bool:
             state = self.world.logger_state()
-            if (
-                not state
-                or state["error"]
-                or not self.world.logging_since(time.time() - 5)
-                or any(state["lag"].values())
-            ):
+            if not state or state["error"] or not self.world.logging_since(quiet) or any(state["lag"].values()):
                 return False
             count = "SELECT count(*) AS n FROM decisions WHERE served"
             return bool(store.query(count)["n"][0].as_py() <= store.head())

@@ -21,6 +21,7 @@ MAX_HEAD_BYTES = 65_536
 MAX_PIPELINED = 64
 MAX_CONNECTIONS = 1024
 _OTHER_FILES = 128  # descriptors left to the bus, the registry and the log
+_ONE_LOOK_S = 0.05
 _SLOW_AT_THE_END_S = 2.0
 _RETRY = ((b"retry-after", b"1"),)
 _Refusal = tuple[HTTPStatus, str]
@@ -199,12 +200,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         if self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(self.timeout_s, self._too_slow)
+            self._deadline = self.loop.call_later(self.timeout_s, self._read_first)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _read_first(self) -> None:
+        """If it was this process that stood still, the rest lies in the socket: one look before the client is slow."""
+        self._deadline = self.loop.call_later(_ONE_LOOK_S, self._too_slow)
 
     def _too_slow(self) -> None:
         self._deadline = None

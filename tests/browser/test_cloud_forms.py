@@ -55,6 +55,8 @@ def stack(cloud: Cloud, settings: Settings, repo: Path, tmp_path: Path) -> Itera
 
 
 def form_of(page: Page, stack: AirflowStack, noun: str) -> Locator:
+    """Of a DAG that is unpaused already: the form would do it in the moment of triggering, see test_trigger_form.py."""
+    stack.api.unpause(f"movielens_{noun}")
     page.goto(f"{stack.url}/dags/movielens_{noun}")
     page.get_by_test_id("trigger-dag-button").click()
     return page.get_by_role("dialog").filter(has_text="Trigger Dag")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rl_core.config import Bandit, Settings
-from tests.e2e.conftest import Site
+from tests.e2e.conftest import Site, however_slow_the_disk
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.browser
 
 
 def test_a_prediction_can_be_tried_on_it(
-    page: Page, repo: Path, movielens: Bandit, settings: Settings, tmp_path: Path
+    page: Page, repo: Path, movielens: Bandit, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     with ExitStack() as stack:
-        site = Site(repo, movielens, settings, stack)
+        site = Site(repo, however_slow_the_disk(movielens, monkeypatch), settings, stack)
         site.promote(1)
         site.serve()
         asked: list[str] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 
 from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Bandit, Settings
+from stand_ins.free_port import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,17 +22,19 @@ pytestmark = [pytest.mark.browser, pytest.mark.airflow, pytest.mark.slow]
 
 @pytest.fixture
 def stack(settings: Settings, repo: Path, tmp_path: Path) -> Iterator[AirflowStack]:
-    """Airflow with the shipped DAGs, whose gate waits 5 s: triggering unpauses the DAG, and its own run goes first."""
+    """Airflow with the shipped DAGs, whose gate waits 5 s: the DAG's own run goes first.
+
+    The DAG is unpaused: the form would do it in the moment of triggering, and on SQLite two changes may hold each
+    other up.
+    """
     shutil.copytree(repo / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     bandit = tmp_path / "dags" / "bandits" / "movielens.yaml"
     bandit.write_text(bandit.read_text().replace("gate_timeout_s: 120", "gate_timeout_s: 5"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = AirflowStack(settings.model_copy(update={"airflow_port": port}), dags=tmp_path / "dags")
+    made = AirflowStack(settings.model_copy(update={"airflow_port": free_port()}), dags=tmp_path / "dags")
     try:
         made.start()
         made.wait_for_dags(["movielens_retrain"])
+        made.api.unpause("movielens_retrain")
         yield made
     finally:
         made.stop(grace_s=3)

@@ -24,7 +24,7 @@ def smoke(repo: Path, *arguments: str, **variables: str) -> subprocess.Completed
         env=kept | {"PYTHONPATH": str(repo)} | variables,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 

@@ -93,6 +93,8 @@ class TestAppend:
         assert logged(store, "policy_info, rollout_stage", "decisions") == [(None, None)] * 2
 
     def test_of_racing_writers_every_row_is_kept_once(self, backend: Backend, rows: Rows) -> None:
+        backend.open_store()  # whole, before the first of them looks
+
         def race() -> None:
             store = backend.open_store()
             for offset in range(0, 20, 2):

@@ -285,7 +285,7 @@ class TestWhatMayPass:
             Fault("CreatePipelineJob", "UNAVAILABLE", after=True),
             Fault("CreatePipelineJob", "DEADLINE_EXCEEDED", after=True),
             Fault("CreatePipelineJob", drop=True, after=True),
-            Fault("CreatePipelineJob", after=True, delay_s=1.5),
+            Fault("CreatePipelineJob", after=True, delay_s=7.0),
         ],
         ids=["503", "504", "reset", "slow"],
     )
@@ -293,7 +293,7 @@ class TestWhatMayPass:
         self, runner: VertexRunner, vertex: VertexStandIn, faults: Faults, parameters: Parameters, lost: Fault
     ) -> None:
         faults.add(lost)
-        runner.call_timeout_s = 1.0
+        runner.call_timeout_s = 5.0
         runner.submit(JOB, "retrain", parameters)
         assert vertex.pipelines.created == [JOB]
         assert faults.calls["CreatePipelineJob"] == 2

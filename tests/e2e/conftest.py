@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -26,12 +25,7 @@ from rl_core.bandit.linucb import accumulate
 from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from stand_ins.free_port import free_port
 
 
 class Site:
@@ -115,6 +109,19 @@ def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+def however_slow_the_disk(bandit: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
+    """The bandit of this process and its children, for whom a disk that stands still is no reason for a 503."""
+    serving = bandit.serving.model_copy(update={"publish_deadline_s": 20.0})
+    patient = bandit.model_copy(update={"serving": serving})
+    monkeypatch.setenv("BANDIT_DEFINITION", patient.model_dump_json())
+    return patient
+
+
+@pytest.fixture
+def movielens(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
+    return however_slow_the_disk(movielens, monkeypatch)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from rl_core.errors import EndpointError
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf, pytest.mark.timeout(1800)]
 
 ROUNDS, DECISIONS = 60, 120
 Post = Callable[[dict[str, Any]], dict[str, Any]]
@@ -187,7 +187,7 @@ def run_dag(stack: AirflowStack, noun: str, conf: dict[str, Any] | None = None) 
     dag_id = f"movielens_{noun}"
     stack.api.unpause(dag_id)
     run_id = stack.api.trigger(dag_id, conf)
-    state = stack.api.wait_for_run(dag_id, run_id, 240)
+    state = stack.api.wait_for_run(dag_id, run_id, 600)
     if state != "success":
         tasks = stack.api.task_states(dag_id, run_id)
         failed = [task for task, state in tasks.items() if state == "failed"]
@@ -233,13 +233,13 @@ def test_the_loop_closes_on_google_cloud_as_it_does_here(
         run_dag(airflow, "join")
         return store.head() >= ROUNDS + DECISIONS
 
-    wait_for(joined, 120, "every decision to be joined", poll_s=1)
+    wait_for(joined, 300, "every decision to be joined", poll_s=1)
     assert store.head() == ROUNDS + DECISIONS
 
     airflow.api.unpause("movielens_retrain")
-    wait_for(lambda: len(registry.attempts()) == 2, 240, "the sensor to open and the retrain to end")
-    wait_for(lambda: registry.alias("champion") == "movielens-v1-0002", 60, "the promotion")
-    wait_for(lambda: airflow.api.runs("movielens_retrain")[0]["state"] == "success", 60, "the run's end")
+    wait_for(lambda: len(registry.attempts()) == 2, 600, "the sensor to open and the retrain to end")
+    wait_for(lambda: registry.alias("champion") == "movielens-v1-0002", 180, "the promotion")
+    wait_for(lambda: airflow.api.runs("movielens_retrain")[0]["state"] == "success", 180, "the run's end")
     airflow.api.pause("movielens_retrain")
     (served,) = rawly({"instances": [{"observation": environment.observations_f32[0].tolist()}]})["predictions"]
     assert served["policy_version"] == "movielens-v1-0002"

@@ -17,7 +17,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_demo_closes_the_loop(
     repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
 ) -> None:
@@ -25,12 +25,16 @@ def test_the_demo_closes_the_loop(
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "home" / "demo" / "report.json").read_text())
 
-    rounds = report["rounds"]
+    rounds, rejected = report["rounds"], report["rejected"]
     assert report["data"] == "synthetic"
-    assert [one["trigger"] for one in rounds] == ["startup", "sensor", "sensor", "sensor"]
-    assert rounds[0]["window"] == [0, 200]
-    assert all(later["window"][0] == earlier["window"][1] for earlier, later in itertools.pairwise(rounds))
-    assert rounds[-1]["trained_interactions"] == rounds[-1]["window"][1], "every interaction is in the last policy once"
+    assert len(rejected) <= 1, "a better policy looks worse in one of 500 demos: the interval has 95 %"
+    assert [one["trigger"] for one in rounds] == ["startup", "sensor", "sensor", "sensor"][: 4 - len(rejected)]
+    windows = sorted(one["window"] for one in [*rounds, *rejected])
+    assert windows[0] == [0, 200]
+    assert all(later[0] == earlier[1] for earlier, later in itertools.pairwise(windows))
+    last = rounds[-1]["window"][1]
+    left_out = sum(high - low for low, high in (one["window"] for one in rejected) if high <= last)
+    assert rounds[-1]["trained_interactions"] == last - left_out, "every interaction is in the last policy once"
     assert all(one["decisions_served"] >= 3000 for one in rounds[:-1])
 
     assert rounds[0]["pct_of_gap_greedy"] < 85
@@ -48,7 +52,7 @@ def test_the_demo_closes_the_loop(
     assert left_running() == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_after_ctrl_c_no_process_is_left(
     repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
 ) -> None:
@@ -62,7 +66,7 @@ def test_after_ctrl_c_no_process_is_left(
             stderr=subprocess.STDOUT,
         )
     runs = tmp_path / "home" / "demo" / "movielens-v1" / "runs"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (runs.exists() and any(runs.iterdir())) and time.monotonic() < deadline and demo.poll() is None:
         time.sleep(0.2)
     assert demo.poll() is None, log.read_text()
@@ -74,7 +78,7 @@ def test_after_ctrl_c_no_process_is_left(
     assert left_running() == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_what_is_up_stays_up_until_down(
     repo: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]], tmp_path: Path
 ) -> None:

@@ -61,8 +61,7 @@ def ask_and_hang_up(site: Site, event_id: str) -> None:
 
 
 def test_is_logged_counted_never_activated_and_never_trained(site: Site, tmp_path: Path) -> None:
-    serving = site.bandit.serving.model_copy(update={"publish_deadline_s": 20.0})
-    site.bandit = site.bandit.model_copy(update={"join": Join(reward_wait_s=60), "serving": serving})
+    site.bandit = site.bandit.model_copy(update={"join": Join(reward_wait_s=60)})
     site.promote(1)
     site.serve(BANDIT_DEFINITION=site.bandit.model_dump_json())
     ask_and_hang_up(site, "lost")

@@ -19,7 +19,7 @@ import pytest
 
 from rl_core.backends import open_endpoint
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.config import Bandit, Settings
+from rl_core.config import Settings
 from rl_core.errors import PolicyError
 from rl_core.online.http_client import over_http
 from rl_core.online.traffic import Traffic, simulate
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
 
 ENOUGH = 300
 """Decisions that go through before something happens to the server."""
-
-
-@pytest.fixture
-def movielens(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
-    """For `site`: however slow the disk of the machine is, that is no reason for a 503 here."""
-    serving = movielens.serving.model_copy(update={"publish_deadline_s": 20.0})
-    bandit = movielens.model_copy(update={"serving": serving})
-    monkeypatch.setenv("BANDIT_DEFINITION", bandit.model_dump_json())
-    return bandit
 
 
 class Course:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from reliability.fault_table.world import (
 from reliability.quick_airflow import QUICK, kill_worker, preload, running_worker
 from rl_core.config import Bandit, Settings
 from stand_ins.faults import Faults
+from stand_ins.free_port import free_port
 from stand_ins.vertex import VertexStandIn
 
 T = TypeVar("T")
@@ -41,6 +41,11 @@ REPOSITORY = Path(__file__).parents[2]
 STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
 DAG_ID = "toy_faults"
 
+PATIENT = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+}
+"""So that what stands still on a slow machine is not taken for dead: longer than `test_locked_database` locks."""
 BANDIT = {**TOY_BANDIT, "name": "toy", "prefix": "toy"}
 
 
@@ -116,13 +121,14 @@ class World:
 
         return self.until(ended, f"{run_id} to end", timeout_s)
 
-    def kill_worker(self, run_id: str, task: str) -> psutil.Process:
-        """SIGKILL to the worker that runs this task, and to the task below it, as when memory runs out.
+    def kill_worker(self, run_id: str, task: str, once: Callable[[], object] = lambda: True) -> psutil.Process:
+        """SIGKILL, when `once` is so, to the worker that runs this task and the task below it, as when memory runs out.
 
         Waits until the worker has reported the task as running: before that the task is only queued, and LocalExecutor,
         unlike Celery's, never takes a queued task back (it has no `revoke_task`).
         """
         ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
+        self.until(once, "the moment for it")
         worker = wait_for(lambda: running_worker(self.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
         kill_worker(worker)
         return worker
@@ -149,12 +155,6 @@ def make_root(folder: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def vertex_faults() -> Faults:
     return Faults()
@@ -176,7 +176,7 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     settings = Settings(home=folder / "home", airflow_port=free_port())
     settings.home.mkdir()
     preload(make_root(folder / "code"), *OUR_MODULES)
-    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | CONNECTION)
+    stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | PATIENT | CONNECTION)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
         stack.start()

@@ -45,7 +45,7 @@ class Learning:
             state = str(self.api.run(dag_id, run_id)["state"])
             return state if state in ("success", "failed") else None
 
-        return self.world.until(ended, f"{run_id} of {dag_id} to end", 120)
+        return self.world.until(ended, f"{run_id} of {dag_id} to end")
 
     def _registry(self) -> RegistryState:
         path = self.world.settings.state_dir(self.world.bandit) / "registry" / "registry.json"
@@ -54,8 +54,10 @@ class Learning:
 
 @pytest.fixture
 def learning(world: World) -> Iterator[Learning]:
-    shutil.copy(Path(__file__).with_name("toy_learning.py"), world.settings.home.parent / "dags")
-    world.stack.wait_for_dags([*TRAININGS, ONLOOKER])
+    there = world.settings.home.parent / "dags" / "toy_learning.py"
+    if not there.exists():
+        shutil.copy(Path(__file__).with_name(there.name), there)
+    world.stack.wait_for_dags([*TRAININGS, ONLOOKER], timeout_s=180)
     for dag_id in (*TRAININGS, ONLOOKER):
         world.stack.api.unpause(dag_id)
     yield Learning(world)

@@ -246,7 +246,7 @@ def test_nobody_else_notices_and_nothing_is_left(victim: Victim) -> None:
     while victim.process.num_fds() > victim.files + 2:
         assert time.monotonic() < deadline, victim.process.open_files()
         time.sleep(0.1)
-    state = httpx.get(f"{victim.site.url()}/state", trust_env=False).json()
+    state = httpx.get(f"{victim.site.url()}/state", timeout=30, trust_env=False).json()
     assert state["defects"] == 0
     assert state["refused_requests"] > 100
     assert {f"healthy-{i + 1}" for i in range(len(victim.taken_s))} <= {

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,8 +39,7 @@ class TestAKilledWorker:
     def test_after_it_submitted_is_replaced_by_one_that_attaches(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
-        world.until(lambda: world.jobs(run_id), "a job")
-        world.kill_worker(run_id, "train.submit")
+        world.kill_worker(run_id, "train.submit", once=lambda: world.jobs(run_id))
         world.until_task(run_id, "train.submit", "success")
         world.behave()
         assert world.end_of(run_id) == "success"
@@ -118,7 +118,13 @@ class TestATaskThatAPersonMarksFailed:
         assert world.jobs(waiting) == {"g0-a0": CANCELLED}
 
     def test_as_a_whole_run_takes_its_job_with_it(self, world: World, waiting: str) -> None:
-        world.stack.api.set_run_state(world.dag_id, waiting, "failed")
+        def marked() -> bool:
+            """A sensor that tells its own state at the same moment overwrites the mark: see `set_task_state`."""
+            world.stack.api.set_run_state(world.dag_id, waiting, "failed")
+            time.sleep(1)
+            return world.stack.api.task_states(world.dag_id, waiting)["train.wait"] in ("failed", "skipped")
+
+        world.until(marked, "the run's tasks to be marked")
         world.until_job(waiting, "g0-a0", CANCELLED)
 
     def test_while_it_submits_leaves_no_job(self, world: World) -> None:

@@ -53,6 +53,7 @@ def test_what_a_run_hands_on_is_small_and_links_to_the_console(
         assert links["Pipeline run"] == f"{page}/{report['job_id']}?project=test-project"
 
 
+@pytest.mark.timeout(1500)
 def test_survives_one_after_the_other_what_hits_everything(vertex_world: FaultWorld) -> None:
     run = vertex_world.begin(OURS)
     run.until_waiting()

@@ -34,6 +34,8 @@ from stand_ins.functions import Functions, push_to
 from stand_ins.pubsub import Unruly
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SILENT = 3600.0
+"""Between the heartbeats of a server that says only its first and its last word."""
 STAMPS = {"received_at", "producer", "offset"}
 
 
@@ -76,9 +78,10 @@ class TestTheBundle:
 class World:
     """The logger function, deployed on the stand-ins as Google would: its topic pushes to it."""
 
-    def __init__(self, folder: Path, bundle: Path, bandits: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, bundle: Path, bandits: Path, ratings: Path, stack: ExitStack) -> None:
         self.cloud = stack.enter_context(Cloud(folder / "cloud"))
-        variables = self.cloud.environment("rest", "pubsub")
+        variables = self.cloud.environment()
+        variables |= {"BANDIT_HOME": str(folder / "home"), "BANDIT_MOVIELENS_DIR": str(ratings)}
         self.bandit = Bandit.from_yaml(bandits / "cloudy.yaml")
         settings = Settings(
             google_endpoint=variables["BANDIT_GOOGLE_ENDPOINT"],
@@ -107,7 +110,7 @@ class World:
         self.subscription = f"projects/test-project/subscriptions/{name}"
         push_to(self.cloud.pubsub.address, self.subscription, topic, url)
         # A function's first event loads its libraries: pushed again meanwhile, it would become two rows.
-        patient = Subscription(name=self.subscription, ack_deadline_seconds=60)
+        patient = Subscription(name=self.subscription, ack_deadline_seconds=600)
         self.clients.subscriber.update_subscription(
             UpdateSubscriptionRequest(subscription=patient, update_mask={"paths": ["ack_deadline_seconds"]})
         )
@@ -121,9 +124,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, bundle: Path, bandits: Path) -> Iterator[World]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Path, bandits: Path, synthetic_ratings_dir: Path
+) -> Iterator[World]:
     with ExitStack() as stack:
-        yield World(tmp_path_factory.mktemp("world"), bundle, bandits, stack)
+        yield World(tmp_path_factory.mktemp("world"), bundle, bandits, synthetic_ratings_dir, stack)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +158,7 @@ def decision(event_id: str) -> bytes:
     return orjson.dumps({**row, "event_id": event_id})
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -169,7 +174,7 @@ def watermark_after_a_run(world: World) -> tuple[datetime, datetime | None]:
 
 class TestTheLogger:
     def test_writes_what_was_published(self, world: World, logger_url: str) -> None:
-        publisher = PubSubPublisher(world.clients, deadline_s=5.0)
+        publisher = PubSubPublisher(world.clients, deadline_s=5.0, heartbeat_s=SILENT)
         reward = orjson.dumps({"event_id": "a", "reward": 4.5, "observed_at": AT.isoformat()})
         activation = orjson.dumps({**orjson.loads(reward), "activation": True})
         messages = [Message("rewards", "a", reward), Message("rewards", "a", activation)]
@@ -190,7 +195,7 @@ class TestTheLogger:
         assert all(row["at"] <= row["published_at"] <= row["stored_at"] for row in heartbeats)
 
     def test_moves_the_watermark_past_a_server_that_said_goodbye(self, world: World, logger_url: str) -> None:
-        publisher = PubSubPublisher(world.clients, deadline_s=5.0)
+        publisher = PubSubPublisher(world.clients, deadline_s=5.0, heartbeat_s=SILENT)
         publisher.publish([Message("decisions", "w", decision("w"))])
         at, watermark = watermark_after_a_run(world)
         assert watermark is not None
@@ -233,6 +238,7 @@ class TestTheSimulator:
     def test_does_not_take_a_request_it_cannot_serve_for_done(self, world: World) -> None:
         url = world.deploy("simulate", world.clients.names.simulate_topic)
         assert post(url, b'{"decisions": 0}', {}) == 200, "delivered again it would be no better"
-        assert post(url, json.dumps({"decisions": 2, "seed": 3}).encode(), {}) == 500, "there is no endpoint"
+        assert post(url, json.dumps({"decisions": 2, "seed": 3}).encode(), {}) == 500
         log = (world.folder / "simulate" / "log.txt").read_text()
         assert "a request for traffic: decisions: Input should be greater than or equal to 1" in log
+        assert "EndpointAbsent: no Vertex endpoint movielens-v1" in log

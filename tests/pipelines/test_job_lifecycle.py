@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -233,10 +233,10 @@ class TestSubmit:
         assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
 
     def test_waiting_behind_a_submitter_that_dies_starts_the_job_itself(self, world: World) -> None:
-        linger = "local.launch = lambda *_: (time.sleep(1), os.kill(os.getpid(), signal.SIGKILL))"
-        first = world.submitter("a0", linger)
+        first = world.submitter("a0", "local.launch = lambda *_: time.sleep(300)")
         assert world.until(lambda: (world.folder("a0") / "job.json").exists())
         assert world.runner.status("a0") == JobStatus(JobState.PENDING)
+        threading.Timer(1, first.kill).start()
         world.submit("a0")
         assert first.wait(10) == -signal.SIGKILL
         assert world.wait("a0").state is JobState.SUCCEEDED
@@ -260,10 +260,3 @@ def test_a_home_with_a_space_and_the_word_python3_in_its_path_works(world: World
 def test_steps_leave_no_temporary_files(world: World) -> None:
     world.run("a0")
     assert not (world.folder("a0") / "tmp").exists()
-
-
-def test_the_overhead_of_a_run_is_small(world: World) -> None:
-    """Everything but the stages: submit, kfp, four interpreters. 1.6 s on an idle machine; ten times that is wrong."""
-    began = time.monotonic()
-    world.run("a0")
-    assert time.monotonic() - began < 16

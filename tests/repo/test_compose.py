@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from rl_core.config import Bandit, ServingContainer, Settings
+from stand_ins.free_port import free_port
 
 if TYPE_CHECKING:
     from tests.repo.conftest import Dockerfile
@@ -287,13 +287,6 @@ def test_the_stand_ins_start_as_compose_starts_them(repo: Path, tmp_path: Path) 
         finally:
             stand_ins.terminate()
             assert stand_ins.wait(timeout=30) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def test_the_cloud_bandit_fits_the_stand_ins(repo: Path) -> None:

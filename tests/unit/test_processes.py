@@ -15,15 +15,15 @@ from local_stack.processes import command_line, living, living_with, send, with_
 
 
 @pytest.fixture
-def sleeper() -> Iterator[psutil.Popen]:
-    process = psutil.Popen(["sleep", "300"], env={"MARKED": "by this test"})
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "300"], env={"MARKED": "by this test"})
     yield process
     process.kill()
     process.wait()
 
 
 @pytest.fixture
-def ended(sleeper: psutil.Popen) -> psutil.Process:
+def ended(sleeper: subprocess.Popen[bytes]) -> psutil.Process:
     """As it was found; gone since."""
     found = psutil.Process(sleeper.pid)
     sleeper.kill()
@@ -31,18 +31,18 @@ def ended(sleeper: psutil.Popen) -> psutil.Process:
     return found
 
 
-def until_it_runs(process: psutil.Popen) -> None:
-    while not command_line(process).startswith("sleep"):  # before exec it is a copy of this process
+def until_it_runs(process: subprocess.Popen[bytes]) -> None:
+    while not command_line(psutil.Process(process.pid)).startswith("sleep"):  # before exec it is a copy of this process
         time.sleep(0.01)
 
 
-def test_is_found_by_its_environment_while_it_lives(sleeper: psutil.Popen) -> None:
+def test_is_found_by_its_environment_while_it_lives(sleeper: subprocess.Popen[bytes]) -> None:
     until_it_runs(sleeper)
     assert [found.pid for found in living_with("MARKED", "by this")] == [sleeper.pid]
     assert living_with("MARKED", "by another") == []
 
 
-def test_that_ends_between_the_look_and_the_question_is_left_out(sleeper: psutil.Popen) -> None:
+def test_that_ends_between_the_look_and_the_question_is_left_out(sleeper: subprocess.Popen[bytes]) -> None:
     asked = []
 
     def ours(process: psutil.Process) -> bool:
@@ -57,7 +57,7 @@ def test_that_ends_between_the_look_and_the_question_is_left_out(sleeper: psutil
     assert asked == [sleeper.pid]
 
 
-def test_that_nobody_has_buried_yet_does_not_live(sleeper: psutil.Popen) -> None:
+def test_that_nobody_has_buried_yet_does_not_live(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.kill()
     while psutil.Process(sleeper.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)

@@ -25,7 +25,7 @@ READER = "roles/bigquery.dataViewer on the dataset and roles/bigquery.jobUser on
 WRITER = "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
 _FOLDER = Path(__file__).resolve().parent / "sql"
 _DEADLINE_S = 120.0  # of one call, its repetitions included; a job may run longer, in calls that wait for it
-_TRIES = 10
+_OVERTAKEN_FOR_S = 60.0  # until a transaction that others abort is given up: time, since their number is not known
 # https://cloud.google.com/bigquery/docs/transactions#transaction_concurrency
 _ABORTED = "due to concurrent update"  # "Transaction is aborted …", outside of one "Could not serialize access …"
 _TYPES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING", datetime: "TIMESTAMP"}
@@ -74,14 +74,15 @@ class Queries:
         from google.api_core.exceptions import GoogleAPICallError
 
         with explained(StoreError, what, self._clients.names, WRITER):
-            for attempt in range(_TRIES):
+            begun, longest_pause_s = time.monotonic(), 0.05
+            while True:
                 try:
                     return self._answer(what, sql, parameters)
                 except GoogleAPICallError as error:
-                    if _ABORTED not in str(error) or attempt == _TRIES - 1:
+                    if _ABORTED not in str(error) or time.monotonic() - begun > _OVERTAKEN_FOR_S:
                         raise
-                    time.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311
-        raise AssertionError("unreachable")
+                time.sleep(random.uniform(0, longest_pause_s))  # noqa: S311
+                longest_pause_s = min(5.0, 2 * longest_pause_s)
 
     def statement_type(self, sql: str) -> str:
         """What BigQuery takes the text for, e.g. "SELECT"; free. Raises what Google raises."""
