@@ -1,4 +1,4 @@
-"""Pipeline runs without Airflow: a startup, a retrain, and the retrain again. `python -m benchmarks.bench_pipeline`
+"""Pipeline runs without Airflow: a startup, a retrain, and the retrain again. `make bench` runs it.
 
 Of the repeated retrain three steps come from the cache, so that it shows what a run costs beside its stages. Each line
 names the seconds from submit to verdict; synthetic data, the shipped bandit.
@@ -11,16 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "plugins"))
-
 from bandit_ops.runners.base import JobState, Parameters, Pipeline
 from bandit_ops.runners.local import LocalRunner
 from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Bandit, Settings
 
-BANDIT = ROOT / "dags" / "bandits" / "movielens.yaml"
+BANDIT = Path(__file__).parents[1] / "dags" / "bandits" / "movielens.yaml"
 AGENT: Parameters = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}
 STARTUP: Parameters = {"rounds": 10_000, "seed": 1, "champion": "", "trigger": "startup", "full_retrain": False}
 RETRAIN: Parameters = {
