@@ -13,7 +13,7 @@ def living(ours: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     """The processes of this machine for which `ours` is true. A zombie does not live."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+        with contextlib.suppress(psutil.Error, OSError):
             if ours(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

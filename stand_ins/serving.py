@@ -31,6 +31,7 @@ def served(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
         access_log=False,
         lifespan="off",
         ws="none",
+        timeout_keep_alive=75,  # a client may be busy for as long between two requests
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="stand-in", daemon=True)

@@ -14,7 +14,9 @@ from rl_core.config import Bandit, Settings
 REPO = Path(__file__).resolve().parent.parent
 
 # A machine that pauses for a moment is no finding.
-hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "ours", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("ours")
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -38,6 +38,7 @@ BANDIT = {
     },
     "startup": {"source": "log"},
     "join": {"reward_wait_s": WAIT_S},
+    "serving": {"publish_deadline_s": 20.0},  # whatever the disk is like
 }
 
 

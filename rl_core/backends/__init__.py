@@ -33,7 +33,8 @@ def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
         )
     from rl_core.backends.local.message_bus import SqliteBus
 
-    return SqliteBus(settings.state_dir(bandit) / "bus" / "bus.sqlite")
+    # Another process may keep it locked for as long as an answer may wait for it.
+    return SqliteBus(settings.state_dir(bandit) / "bus" / "bus.sqlite", max(5.0, bandit.serving.publish_deadline_s))
 
 
 def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> EventStore:

@@ -155,19 +155,19 @@ def make_root(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vertex_faults() -> Faults:
     return Faults()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vertex_stand_in(tmp_path_factory: pytest.TempPathFactory, vertex_faults: Faults) -> Iterator[VertexStandIn]:
     """While it is there, the clients of this process and of its children are led to it."""
     with VertexStandIn(tmp_path_factory.mktemp("vertex"), "europe-west1", vertex_faults) as stand_in:
         yield stand_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: VertexStandIn) -> Iterator[World]:
     folder = Path(os.path.realpath(tmp_path_factory.mktemp("faults")))
     dags = folder / "dags"
@@ -202,7 +202,7 @@ def world(airflow_world: World) -> Iterator[World]:
     send(signal.SIGKILL, airflow_world.job_processes())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed_on_vertex(
     airflow_world: World, vertex_stand_in: VertexStandIn, vertex_faults: Faults
 ) -> Iterator[FaultWorld]:

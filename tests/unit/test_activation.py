@@ -69,7 +69,9 @@ class World:
             "reward_default": -1,
         }
         fields = {"name": "test", "prefix": "test", "pipe_version": "v1", "problem": problem}
-        return Bandit.model_validate({**fields, "startup": {"source": "log"}, "serving": serving})
+        return Bandit.model_validate(
+            {**fields, "startup": {"source": "log"}, "serving": {"publish_deadline_s": 20.0, **serving}}
+        )
 
     def client(self, **serving: Any) -> TestClient:
         bandit = self.bandit(**serving)

@@ -27,6 +27,8 @@ from tests.join_model import History, histories, told
 from tests.join_model import joined as model
 from tests.log_rows import JOB, START, WAIT_S, at, decision, decisions, reward, rewards
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Cloud]:
@@ -35,9 +37,9 @@ def cloud() -> Iterator[Cloud]:
 
 
 @contextmanager
-def opened(cloud: Cloud, bandit: Bandit, prefix: str) -> Iterator[tuple[Bandit, BigQueryEventStore]]:
+def opened(cloud: Cloud, bandit: Bandit) -> Iterator[tuple[Bandit, BigQueryEventStore]]:
     """A dataset of its own."""
-    bandit = bandit.model_copy(update={"prefix": prefix})
+    bandit = bandit.model_copy(update={"prefix": f"t{next(NUMBERS)}"})
     clients = GoogleClients(bandit, Settings(google_endpoint=cloud.rest_url))
     try:
         ensure_tables(clients)
@@ -52,16 +54,14 @@ def bandit(cloud_movielens: Bandit) -> Bandit:
 
 
 @pytest.fixture
-def store(cloud: Cloud, bandit: Bandit, request: pytest.FixtureRequest) -> Iterator[BigQueryEventStore]:
+def store(cloud: Cloud, bandit: Bandit) -> Iterator[BigQueryEventStore]:
     cloud.faults.clear()
-    with opened(cloud, bandit, f"t{abs(hash(request.node.name)) % 10**9}") as (_, store):
+    with opened(cloud, bandit) as (_, store):
         yield store
 
 
 class TestSameAsTheRules:
     """And, where no order of reading may matter, as the model of ten lines."""
-
-    numbers = itertools.count()
 
     @given(histories(in_order=False, steps=3, events=12), st.booleans())
     @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -74,7 +74,7 @@ class TestSameAsTheRules:
         closed: dict[str, Closed] = {}
         expected: list[dict[str, Any]] = []
         apart: set[tuple[str, int, str]] = set()
-        with opened(cloud, bandit, f"same{next(self.numbers)}") as (named, store):
+        with opened(cloud, bandit) as (named, store):
             joiner = SqlJoiner(named.model_copy(update={"join": join}), store)
             for step in history.steps:
                 passed = None if step.watermark is None else at(step.watermark)

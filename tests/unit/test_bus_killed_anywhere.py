@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ def renew(path: Path) -> None:
 def killed(act: Callable[[Path], None], path: Path, step: int) -> bool:
     """In another process; False when it came to its end before that step."""
     if (pid := os.fork()) == 0:
+        gc.disable()  # what other threads had locked at the fork stays locked: nobody's finaliser may run
         left = [step]
 
         def before(call: Callable[..., Any]) -> Callable[..., Any]:

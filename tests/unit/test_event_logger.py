@@ -281,8 +281,8 @@ class TestTheDaemon:
         store: JoinableStore,
         start: Callable[[], subprocess.Popen[str]],
     ) -> None:
-        program = start()
         bus.publish([decision("a"), reward("a")])
+        program = start()
         wait_for(lambda: store.head() == 1)
         program.send_signal(signal.SIGTERM)
         said = program.communicate(timeout=20)[1]
@@ -333,7 +333,7 @@ class TestTheDaemon:
             program.kill()
             program.wait()
         start()
-        wait_for(lambda: store.head() >= acknowledged)
+        wait_for(lambda: store.head() >= acknowledged, seconds=180)
         for table in ("decisions", "rewards", "interactions"):
             ids = store.query(f"SELECT event_id FROM {table}")["event_id"].to_pylist()  # noqa: S608
             assert len(ids) == len(set(ids)) == acknowledged

@@ -48,7 +48,7 @@ def schemathesis(site: Site, folder: Path, *options: str) -> str:
     url = f"{site.url()}/openapi.json"
     program = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     command = [*program, "--config-file=schemathesis.toml", "run", url, "--checks=all", "--no-color", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from local_stack.processes import command_line, living, living_with, send, with_
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["sleep", "300"], env={"MARKED": "by this test"})
+    process = subprocess.Popen(["sleep", "300"], env={"MARKED": f"by this test, {os.getpid()}"})
     yield process
     process.kill()
     process.wait()
@@ -38,7 +39,7 @@ def until_it_runs(process: subprocess.Popen[bytes]) -> None:
 
 def test_is_found_by_its_environment_while_it_lives(sleeper: subprocess.Popen[bytes]) -> None:
     until_it_runs(sleeper)
-    assert [found.pid for found in living_with("MARKED", "by this")] == [sleeper.pid]
+    assert [found.pid for found in living_with("MARKED", f"by this test, {os.getpid()}")] == [sleeper.pid]
     assert living_with("MARKED", "by another") == []
 
 

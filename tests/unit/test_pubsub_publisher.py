@@ -243,9 +243,9 @@ class TestHeartbeats:
 
 class TestTheClock:
     def test_is_read_while_a_request_is_under_way_and_is_never_past_the_next_stamp(self, world: World) -> None:
-        publisher = world.publisher(deadline_s=10.0)
+        publisher = world.publisher(deadline_s=15.0)
         publisher.publish(decisions("a"))
-        world.faults.add(Fault("Publish", delay_s=2.0))
+        world.faults.add(Fault("Publish", delay_s=5.0))
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(publisher.publish, decisions("b"))
             eventually(lambda: world.faults.calls["Publish"] == 3)
@@ -324,8 +324,8 @@ class TestStarting:
         settings = Settings(pubsub_emulator_host="127.0.0.1:1")
         clients = GoogleClients(cloud_movielens, settings)
         begun = time.perf_counter()
-        publisher = PubSubPublisher(clients, deadline_s=2.0)
-        assert time.perf_counter() - begun < 1.0
+        publisher = PubSubPublisher(clients, deadline_s=60.0)
+        assert time.perf_counter() - begun < 30.0, "who waits takes the deadline, 60 s"
         with impatient(publisher, 0.2), pytest.raises(BusError, match="not answered"):
             publisher.publish(decisions("a"))
         publisher.close()

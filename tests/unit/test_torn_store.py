@@ -111,7 +111,7 @@ class TestATornEnd:
 
     def test_that_is_whole_stays(self, table: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert state(table) == ([1, 2, 3, 4, 5], 5)
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.name.startswith("rl_core")]
         assert delta_sync.settled(table)
 
     @pytest.mark.parametrize("marker", [b"", b"\0\0", b"99", None])
