@@ -12,6 +12,7 @@ from rl_core.errors import BanditError
 
 FINISHED = ("success", "failed")
 _ASKED = 5
+_PAUSE_S = 1.0
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ class AirflowApi:
             else:
                 if answer.status_code != 500 or not left:
                     break
-            time.sleep(1)
+            time.sleep(_PAUSE_S)
         if answer.is_error:
             raise BanditError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         return answer.json() if answer.content else None
@@ -127,7 +128,7 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         for _ in range(_ASKED):
             self.request("PATCH", path, json={"new_state": state})
-            time.sleep(1)
+            time.sleep(_PAUSE_S)
             if self.request("GET", path)["state"] == state:
                 return
         raise BanditError(f"asked {_ASKED} times in vain that {task_id} of {run_id} be {state}")

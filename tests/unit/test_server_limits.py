@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -224,6 +225,20 @@ class TestTime:
         assert closed(connection)
         assert started.state()["refused_requests"] == counted + 1
 
+    def test_a_server_that_stood_still_itself_does_not_blame_its_client(self, started: Server) -> None:
+        """As a machine does that is out of memory for a moment, or a container without a share of the processor."""
+        connection, process = started.connect(), psutil.Process(started.process.pid)
+        whole = started.request("while it stood still")
+        connection.sendall(whole[:-1])
+        time.sleep(0.3)  # it reads that, and waits for the rest
+        process.suspend()
+        try:
+            connection.sendall(whole[-1:])
+            time.sleep(1.5)
+        finally:
+            process.resume()
+        assert answer(connection)[0] == 200
+
     @pytest.mark.parametrize("drip", [b"x", b"\r\n"], ids=["letters", "blank lines"])
     def test_dripping_does_not_buy_more_of_it(self, started: Server, drip: bytes) -> None:
         connection = started.connect()
@@ -325,6 +340,15 @@ def answered(connections: list[socket.socket], count: int) -> list[tuple[int, di
             left.remove(connection)
             found.append(answer(connection))
     return found
+
+
+def test_a_log_that_another_program_locks_is_waited_for_as_long_as_an_answer_may(server: Server) -> None:
+    server.start()
+    connection = server.connect()
+    with server.bus_held():
+        connection.sendall(server.request())
+        time.sleep(7)
+    assert answer(connection)[0] == 200
 
 
 class TestTheEnd:
