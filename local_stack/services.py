@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from local_stack.airflow_api import wait_for
-from local_stack.processes import identity, send
+from local_stack.processes import identified, identity, send
 from local_stack.signals import uninterrupted
 from rl_core.backends import open_endpoint
 from rl_core.config import Bandit, Settings
@@ -28,6 +28,7 @@ class Services:
         self.logs = settings.home / "logs"
         self._env = dict(env)
         self._commands = {name: [sys.executable, "-m", "rl_core", name, str(bandit_yaml)] for name in ("serve", "log")}
+        self._children: list[subprocess.Popen[bytes]] = []
         self._record = settings.home / f"services-{bandit.artefact_name}.json"
 
     def start(self, timeout_s: float = 30) -> None:
@@ -39,6 +40,7 @@ class Services:
         self.logs.mkdir(parents=True, exist_ok=True)
         with uninterrupted():
             started = {name: self._spawn(name, command) for name, command in self._commands.items()}
+            self._children = list(started.values())
             self._record.write_text(json.dumps({name: identity(child.pid) for name, child in started.items()}))
         endpoint = open_endpoint(self.bandit, self.settings)
 
@@ -59,6 +61,8 @@ class Services:
             _, alive = psutil.wait_procs([process], timeout=grace_s)
             send(signal.SIGKILL, alive)
             psutil.wait_procs(alive, timeout=5)
+        for child in self._children:
+            child.wait()
         self._record.unlink(missing_ok=True)
 
     def processes(self) -> list[psutil.Process]:
@@ -67,8 +71,8 @@ class Services:
         if self._record.exists():
             for pid, born in json.loads(self._record.read_text()).values():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process = psutil.Process(pid)
-                    if process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE:
+                    process = identified(pid, born)
+                    if process and process.status() != psutil.STATUS_ZOMBIE:
                         found.append(process)
         return found
 

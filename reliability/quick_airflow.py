@@ -28,6 +28,7 @@ QUICK = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
 }
 """Airflow notices a dead worker within seconds instead of minutes."""
+_PATIENCE_S = 60.0
 
 
 def preload(folder: Path, *modules: str) -> None:
@@ -49,18 +50,21 @@ class PatientApi(AirflowApi):
         self._one_change = threading.Lock()
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        change = method != "GET"
+        change, asked = method != "GET", False
+        deadline = time.monotonic() + _PATIENCE_S
         with self._one_change if change else contextlib.nullcontext():
-            for asked in range(20):
+            while True:
                 try:
                     return super().request(method, path, **kwargs)
                 except httpx.TransportError:
-                    time.sleep(0.5)
+                    if time.monotonic() > deadline:
+                        raise
+                    asked = True
                 except BanditError as error:
                     if asked and change and "answered 409" in str(error):
                         return None  # the first time was heard
                     raise
-            return super().request(method, path, **kwargs)
+                time.sleep(0.5)
 
 
 def worker_of(stack: AirflowStack, ti_id: str) -> psutil.Process | None:

@@ -17,13 +17,14 @@ _dealt: set[int] = set()
 
 def free_port() -> int:
     """A port of loopback that nobody has, and that this process has not been given before."""
-    while True:
+    for _ in range(_COUNT):
         port = _LOWEST + secrets.randbelow(_COUNT)
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port))
             if port not in _dealt:
                 _dealt.add(port)
                 return port
+    raise OSError(f"no free port of 127.0.0.1 between {_LOWEST} and {_LOWEST + _COUNT}")
 
 
 def wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:

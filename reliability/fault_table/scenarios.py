@@ -73,7 +73,7 @@ def nothing(run: Run) -> None:
 
 
 def killed_with_the_answer_on_its_way(run: Run) -> None:
-    run.signal_worker(run.system.submit, signal.SIGKILL, with_task=True, once=run.until_job)
+    run.signal_worker(run.system.submit, signal.SIGKILL, with_task=True, once=run.jobs)
     run.until(lambda: run.tries(run.system.submit) > 1 or run.ended(), "a retry")
 
 

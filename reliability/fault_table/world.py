@@ -196,7 +196,7 @@ class Run:
         """Send a signal to the worker that runs the task, and to the task's own process below it, when `once` is so."""
         tasks = partial(self.api.tasks, self.system.dag_id, self.run_id)
         ti_id = self.until(lambda: tasks().get(task), f"{task} to be known")["id"]
-        once()
+        self.until(once, "the moment for it")
         worker = wait_for(lambda: running_worker(self.world.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
         send(number, with_descendants(worker) if with_task else [worker])
 

@@ -140,8 +140,7 @@ class Soak:
         quiet = time.time()
 
         def carried() -> bool:
-            state = self.world.logger_state()
-            looked = self.world.logging_since(quiet)
+            looked, state = self.world.logging_since(quiet), self.world.logger_state()
             return bool(looked and state and not state["error"] and not any(state["lag"].values()))
 
         wait_for(carried, 60, "the logger to carry the last events")

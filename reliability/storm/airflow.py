@@ -117,7 +117,7 @@ class Airflow:
         """SIGKILL, then a new one; as under systemd, workers that the old one left die before it starts."""
         self.stack.leader("scheduler").kill()
         time.sleep(workers_live_s)
-        self.stack.restart("scheduler")
+        self.stack.restart("scheduler", timeout_s=60)
 
     def progress_since(self, at: float) -> bool:
         """Whether a scheduler that is alive has begun or ended a task since then."""

@@ -165,7 +165,10 @@ class TrainerLane(Lane):
             if jobs.state_of(self._runs, job_id) in ("SUCCEEDED", "FAILED", "CANCELLED"):
                 continue
             begun = self._begun.setdefault(job_id, time.monotonic())
-            if time.monotonic() - begun < age_s or self._trainings.spared(job_id):
+            if time.monotonic() - begun < age_s:
+                continue
+            if self._trainings.spared(job_id):
+                del self._begun[job_id]
                 continue
             at = time.time()
             if killed := jobs.kill(self._runs, job_id, fault.kind):

@@ -27,7 +27,7 @@ def test_the_demo_closes_the_loop(
 
     rounds, rejected = report["rounds"], report["rejected"]
     assert report["data"] == "synthetic"
-    assert len(rejected) <= 1, "a better policy looks worse in one of 500 demos: the interval has 95 %"
+    assert len(rejected) <= 1, "two better policies look worse, by an interval of 95 %, in one of 500 demos"
     assert [one["trigger"] for one in rounds] == ["startup", "sensor", "sensor", "sensor"][: 4 - len(rejected)]
     windows = sorted(one["window"] for one in [*rounds, *rejected])
     assert windows[0] == [0, 200]

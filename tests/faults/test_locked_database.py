@@ -6,10 +6,12 @@ import contextlib
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.conftest import World
+if TYPE_CHECKING:
+    from tests.faults.conftest import World
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 LOCKED_S = 9.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from local_stack.processes import command_line, living, living_with, send, with_descendants
+from local_stack.processes import command_line, identified, identity, living, living_with, send, with_descendants
 
 
 @pytest.fixture
@@ -68,6 +69,33 @@ def test_that_nobody_has_buried_yet_does_not_live(sleeper: subprocess.Popen[byte
 def test_that_has_ended_has_no_command_line_and_nobody_below_it(ended: psutil.Process) -> None:
     assert command_line(ended) == ""
     assert with_descendants(ended) == [ended]
+
+
+class TestItsIdentity:
+    def test_finds_it_again_from_a_file(self, sleeper: subprocess.Popen[bytes]) -> None:
+        pid, born_s = json.loads(json.dumps(identity(sleeper.pid)))
+        found = identified(pid, born_s)
+        assert found is not None
+        assert found.pid == sleeper.pid
+
+    def test_is_not_that_of_a_stranger_with_the_same_id(self, sleeper: subprocess.Popen[bytes]) -> None:
+        pid, born_s = identity(sleeper.pid)
+        assert identified(pid, born_s + 0.01) is None
+
+    def test_finds_nobody_once_it_has_ended(self, sleeper: subprocess.Popen[bytes]) -> None:
+        recorded = identity(sleeper.pid)
+        sleeper.kill()
+        sleeper.wait()
+        assert identified(*recorded) is None
+
+    def test_stays_the_same_when_the_clock_is_set(
+        self, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded, later = identity(sleeper.pid), psutil.boot_time() + 3600
+        for module in (psutil, psutil._pslinux):
+            monkeypatch.setattr(module, "boot_time", lambda: later)
+        assert psutil.Process(sleeper.pid).create_time() > time.time() + 3000, "the clock was set"
+        assert identified(*recorded) is not None
 
 
 def test_that_has_ended_does_not_keep_a_signal_from_the_next(ended: psutil.Process) -> None:
