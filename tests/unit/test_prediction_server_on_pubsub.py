@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,7 @@ class TestBestEffort:
             walls.append(time.perf_counter() - began)
             assert (response.status_code, response.json()["durability"]) == (200, "best_effort")
         assert sorted(walls)[45] < 0.3, "who waits takes the deadline, 0.3 s, or more; the first may load modules"
+        assert statistics.median(walls) < 0.05
         eventually(lambda: client.get("/state").json()["lost"] == 50)
         world.faults.clear()
 
