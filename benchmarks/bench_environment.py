@@ -12,9 +12,9 @@ from timing import Row, print_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rl_core.bandit.environment import MovieLensEnvironment, normals
-from rl_core.bandit.movielens_data import load_ratings
-from rl_core.bandit.movielens_synthetic import write_synthetic
+from rl_core.movielens.data import load_ratings
+from rl_core.movielens.environment import MovieLensEnvironment, normals
+from rl_core.movielens.synthetic import write_synthetic
 
 
 def main() -> None:

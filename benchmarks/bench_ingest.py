@@ -14,9 +14,9 @@ from timing import Row, print_table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rl_core.backends import open_store
-from rl_core.bandit import trajectories
-from rl_core.bandit.trajectories import Dataset, Part, Rows
 from rl_core.config import Bandit, Settings
+from rl_core.dataset import trajectories
+from rl_core.dataset.trajectories import Dataset, Part, Rows
 from rl_core.schema import INTERACTION_SCHEMA
 from rl_core.stages import ingester
 

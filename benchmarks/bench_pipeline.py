@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bandit_ops.runners.base import JobState, Parameters, Pipeline
 from bandit_ops.runners.local import LocalRunner
-from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Bandit, Settings
+from rl_core.movielens.synthetic import write_synthetic
 
 BANDIT = Path(__file__).parents[1] / "dags" / "bandits" / "movielens.yaml"
 AGENT: Parameters = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}

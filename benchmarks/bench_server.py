@@ -31,8 +31,8 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 from rl_core.bandit.linucb import accumulate  # noqa: E402
-from rl_core.bandit.policy import write_artefact  # noqa: E402
 from rl_core.config import Bandit  # noqa: E402
+from rl_core.policy.artefact import write_artefact  # noqa: E402
 
 BASELINES = {  # requests/s by (instances, connections): FastAPI without a log; a raw ASGI app with SQLite behind it
     "best_effort": {(1, 1): 1967, (1, 16): 2864, (256, 1): 405},

@@ -18,12 +18,13 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from rl_core.backends.base import EventStore, Message
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.contracts.bus import Message
+from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit
-from rl_core.online.event_logger import EventLogger
-from rl_core.online.joiner import join_pending
+from rl_core.joining.event_logger import EventLogger
+from rl_core.joining.joiner import join_pending
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
 
 SECONDS = 2.0

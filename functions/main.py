@@ -1,4 +1,4 @@
-"""The Cloud Functions (2nd generation) of one bandit. Entry points only: what they do is in rl_core/online.
+"""The Cloud Functions (2nd generation) of one bandit. Entry points only: rl_core.joining and .simulation do the work.
 
     log_event   a message of the topic `…-events` becomes a row in BigQuery
     simulate    a message of the topic `…-simulate` becomes simulated users
@@ -24,8 +24,8 @@ os.environ.setdefault("BANDIT_HOME", f"{tempfile.gettempdir()}/banditloop")  # n
 
 from rl_core.config import Bandit, Settings
 from rl_core.errors import SchemaError
-from rl_core.online.event_sink import EventSink
-from rl_core.online.traffic_request import TrafficRequest, serve
+from rl_core.joining.event_sink import EventSink
+from rl_core.simulation.request import TrafficRequest, serve
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 _log = logging.getLogger("banditloop")
@@ -67,6 +67,6 @@ def _bandit() -> Bandit:
 @cache
 def _sink() -> EventSink:
     from rl_core.backends.gcp.clients import GoogleClients
-    from rl_core.backends.gcp.event_store import BigQueryEventStore
+    from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 
     return EventSink(BigQueryEventStore(GoogleClients(_bandit(), Settings.from_environment())))

@@ -18,11 +18,11 @@ from local_stack.report import build_report, plot
 from local_stack.stack import Stack
 from rl_core.backends import open_endpoint, open_registry, open_store
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.bandit.environment import load_environment
 from rl_core.config import Settings
 from rl_core.errors import BanditError
-from rl_core.online.http_client import over_http
-from rl_core.online.traffic import simulate
+from rl_core.movielens.environment import load_environment
+from rl_core.simulation.http_client import over_http
+from rl_core.simulation.traffic import simulate
 
 RETRAIN_TIMEOUT_S = 180
 LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rl_core.backends.base import Attempt, EventStore, PolicyRegistry
-from rl_core.bandit.environment import MovieLensEnvironment
+from rl_core.backends.contracts.registry import Attempt, PolicyRegistry
+from rl_core.backends.contracts.store import EventStore
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.metrics import pct_of_gap
-from rl_core.bandit.policy import Policy
 from rl_core.config import Bandit
+from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.policy.artefact import Policy
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from kfp import components, local
 
 from pipeline_defs.step_log import StepLog, StepOutput
 from rl_core.backends.local import experiments
-from rl_core.backends.local.files import write_atomically
+from rl_core.files import write_atomically
 
 
 def detach(lock: int) -> None:

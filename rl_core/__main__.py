@@ -48,22 +48,20 @@ def run(argv: list[str] | None = None) -> int:
     settings = Settings.from_environment()
     bandit = settings.bandit(args.bandit)
     if args.command == "serve":
-        from rl_core.online import prediction_server
+        from rl_core.serving import server
 
-        return prediction_server.main(
-            bandit, settings, settings.server_port_of(bandit) if args.port is None else args.port
-        )
+        return server.main(bandit, settings, settings.server_port_of(bandit) if args.port is None else args.port)
     if args.command == "log":
         # Arrow's own allocator keeps what each of some 70 threads once needed, so the logger grew by 10 MiB a minute.
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when Arrow is first imported
-        from rl_core.online import event_logger
+        from rl_core.joining import event_logger
 
         return event_logger.main(bandit, settings)
     if args.command == "forget":
-        from rl_core.online import retention
+        from rl_core.joining.forget import forget
 
-        return retention.forget(bandit, settings, args.subject, args.event_id, args.dry_run, args.datasets)
-    from rl_core.online import simulator
+        return forget(bandit, settings, args.subject, args.event_id, args.dry_run, args.datasets)
+    from rl_core.simulation import simulator
 
     return simulator.main(
         bandit,

@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 @pytest.fixture(scope="session")
 def synthetic_ratings_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a synthetic u.data: tests have data without a network."""
-    from rl_core.bandit.movielens_synthetic import write_synthetic
+    from rl_core.movielens.synthetic import write_synthetic
 
     folder = tmp_path_factory.mktemp("ratings")
     write_synthetic(folder / "u.data")

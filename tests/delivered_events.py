@@ -5,9 +5,9 @@ from __future__ import annotations
 from google.api_core.exceptions import AlreadyExists
 from google.pubsub_v1.types import Subscription, Topic
 
-from rl_core.backends.base import Topic as Table
+from rl_core.backends.contracts.bus import Topic as Table
+from rl_core.backends.gcp.bus.messages import KINDS, Event, Heartbeat
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.event_messages import KINDS, Event, Heartbeat
 from stand_ins.pubsub import PubSubStandIn
 
 

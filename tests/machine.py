@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rl_core.backends.steady_clock import SteadyClock
+from rl_core.clock import SteadyClock
 
 SECOND = 10**9
 START = 1_800_000_000 * SECOND

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from starlette.testclient import TestClient
 
-from rl_core.backends.base import Lineage
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.local.message_bus import SqliteBus
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.local.registry import FolderRegistry
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, ServingContainer
-from rl_core.online.event_logger import Cycle, EventLogger
-from rl_core.online.policies import RegistryWatcher
-from rl_core.online.prediction_server import application
-from rl_core.online.serving_parts import Parts
+from rl_core.joining.event_logger import Cycle, EventLogger
+from rl_core.policy.artefact import write_artefact
+from rl_core.serving.parts import Parts
+from rl_core.serving.policies import RegistryWatcher
+from rl_core.serving.server import application
 from tests.machine import Machine
 
 WAIT_S = 10

@@ -23,9 +23,9 @@ class JoinLog(BanditTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         from dataclasses import asdict
 
-        from rl_core.backends.gcp.event_store import BigQueryEventStore
-        from rl_core.backends.gcp.joiner import SqlJoiner
-        from rl_core.backends.gcp.message_bus import publish_joiner_heartbeat
+        from rl_core.backends.gcp.bus.message_bus import publish_joiner_heartbeat
+        from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+        from rl_core.backends.gcp.store.joiner import SqlJoiner
         from rl_core.errors import ConfigError
 
         clients = self.clients

@@ -12,7 +12,8 @@ from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
-    from rl_core.backends.base import EventStore, PolicyRegistry
+    from rl_core.backends.contracts.registry import PolicyRegistry
+    from rl_core.backends.contracts.store import EventStore
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ Planner = Callable[[Circumstances], Plan]
 
 def startup_plan(at: Circumstances) -> Plan:
     """Raises Refused where a champion exists and may stay, or where the log holds nothing that may be trained on."""
-    from rl_core.bandit.windows import acceptable_windows
+    from rl_core.policy.windows import acceptable_windows
 
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
     champion = registry.alias("champion")
@@ -81,7 +82,7 @@ def startup_plan(at: Circumstances) -> Plan:
 
 def retrain_plan(at: Circumstances) -> Plan:
     """Raises NothingToDo without a champion, or without a window to train on; Refused for another half-life."""
-    from rl_core.bandit.windows import counted, new_windows
+    from rl_core.policy.windows import counted, new_windows
 
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
     champion = registry.alias("champion")
@@ -108,7 +109,7 @@ def retrain_plan(at: Circumstances) -> Plan:
 
 def _half_life(at: Circumstances, champion: str) -> float:
     """The champion's: its blocks can't be added to any other's. A form left at the YAML's value asks for no change."""
-    from rl_core.bandit.manifest import read_manifest
+    from rl_core.policy.manifest import read_manifest
 
     kept = read_manifest(at.registry.path(champion)).hyperparameters.half_life
     asked = float(at.form["half_life"])

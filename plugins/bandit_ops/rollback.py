@@ -14,7 +14,7 @@ from rl_core.config import Bandit
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from rl_core.backends.base import PolicyRegistry
+    from rl_core.backends.contracts.registry import PolicyRegistry
 
 
 class PromoteVersion(BanditTask, BaseOperator):

@@ -45,7 +45,7 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
             raise AirflowSkipException(f"{self.seen} after {self.timeout:.0f} s") from None
 
     def poke(self, context: Context) -> PokeReturnValue:
-        from rl_core.bandit.windows import any_served, new_windows, total
+        from rl_core.policy.windows import any_served, new_windows, total
 
         registry, store = self.open_registry(), self.open_store()
         say_vital_signs(self, context, registry, store)

@@ -11,7 +11,9 @@ from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
     from bandit_ops.runners.base import PipelineRunner
-    from rl_core.backends.base import Endpoint, EventStore, PolicyRegistry
+    from rl_core.backends.contracts.endpoint import Endpoint
+    from rl_core.backends.contracts.registry import PolicyRegistry
+    from rl_core.backends.contracts.store import EventStore
     from rl_core.backends.gcp.clients import GoogleClients
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.deadline import DeadlineAlert
 
     from bandit_ops.task import BanditTask
-    from rl_core.backends.base import EventStore, PolicyRegistry
-    from rl_core.online.delivery import Delivery
+    from rl_core.backends.contracts.registry import PolicyRegistry
+    from rl_core.backends.contracts.store import EventStore
+    from rl_core.monitoring.delivery import Delivery
 
 FAILURE, LATE = "banditloop_failure", "banditloop_late"
 WATCHED = frozenset({"startup", "retrain"})
@@ -121,7 +122,7 @@ def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry
     """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does."""
     from bandit_ops.running import waited_s
     from rl_core.config import Settings
-    from rl_core.online.delivery import local_delivery
+    from rl_core.monitoring.delivery import local_delivery
 
     if task.bandit.backend == "local" and not waited_s(context):
         settings = Settings.from_environment()
@@ -129,7 +130,7 @@ def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry
 
 
 def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
-    from rl_core.online.delivery import bigquery_delivery
+    from rl_core.monitoring.delivery import bigquery_delivery
 
     now = datetime.now(UTC)
     _say(task.bandit, task.open_registry, store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
@@ -140,7 +141,7 @@ def _say(
 ) -> None:
     """What can't be measured is told and fails nothing."""
     from rl_core.errors import BanditError
-    from rl_core.online.vital_signs import log_vital_signs
+    from rl_core.monitoring.vital_signs import log_vital_signs
 
     try:
         log_vital_signs(bandit, registry(), store, measure(), datetime.now(UTC))

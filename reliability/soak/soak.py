@@ -22,8 +22,8 @@ from reliability.storm.quick_training import train, train_first
 from reliability.storm.training import Trainings
 from reliability.storm.world import World
 from rl_core.backends import open_registry, open_store
-from rl_core.bandit.windows import new_windows
 from rl_core.errors import BanditError
+from rl_core.policy.windows import new_windows
 
 AROUND_SWAP_S = 1.0
 WARM_UP_SHARE = 0.2

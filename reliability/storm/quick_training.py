@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import Window
+from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
-from rl_core.bandit.lineage import load_blocks, make_blocks
-from rl_core.bandit.policy import write_artefact
-from rl_core.bandit.trajectories import Dataset
-from rl_core.bandit.verdict import Verdict
 from rl_core.config import Bandit, Settings
+from rl_core.dataset.trajectories import Dataset
+from rl_core.policy.artefact import write_artefact
+from rl_core.policy.lineage import load_blocks, make_blocks
+from rl_core.policy.verdict import Verdict
 from rl_core.stages import deployer, generator, ingester
 
 

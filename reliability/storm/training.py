@@ -14,8 +14,8 @@ from bandit_ops.runners.local import LocalRunner
 from reliability.storm.quick_training import train_first
 from reliability.storm.world import World
 from rl_core.backends import open_registry, open_store
-from rl_core.bandit.windows import new_windows, total
 from rl_core.errors import BanditError, RunnerUnavailable
+from rl_core.policy.windows import new_windows, total
 
 TRIES = 3
 _POLL_S = 0.1

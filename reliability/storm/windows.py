@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from rl_core.backends.base import PolicyRegistry, Window
-from rl_core.bandit.windows import new_windows
+from rl_core.backends.contracts.registry import PolicyRegistry
+from rl_core.backends.contracts.store import Window
+from rl_core.policy.windows import new_windows
 
 
 def overlaps(windows: Iterable[Window]) -> int:

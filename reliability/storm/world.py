@@ -18,10 +18,10 @@ import yaml
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import REPO
 from reliability.storm.supervised import Supervised
-from rl_core.bandit.environment import MovieLensEnvironment, load_environment
-from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Bandit, Settings
-from rl_core.online.event_logger import STATE_FILE
+from rl_core.joining.event_logger import STATE_FILE
+from rl_core.movielens.environment import MovieLensEnvironment, load_environment
+from rl_core.movielens.synthetic import write_synthetic
 from stand_ins.free_port import free_port
 
 ACTIONS = 8

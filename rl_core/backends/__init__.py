@@ -11,14 +11,17 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rl_core.backends.base import Endpoint, EventStore, MessageBus, PolicyRegistry, Publisher
+    from rl_core.backends.contracts.bus import MessageBus, Publisher
+    from rl_core.backends.contracts.endpoint import Endpoint
+    from rl_core.backends.contracts.registry import PolicyRegistry
+    from rl_core.backends.contracts.store import EventStore
     from rl_core.backends.gcp.clients import GoogleClients
 
 
 def open_publisher(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Publisher:
     """What the server writes to."""
     if bandit.backend == "gcp":
-        from rl_core.backends.gcp.message_bus import PubSubPublisher
+        from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
 
         return PubSubPublisher(clients or _clients(bandit, settings))
     return open_bus(bandit, settings)
@@ -39,27 +42,27 @@ def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
 
 def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> EventStore:
     if bandit.backend == "gcp":
-        from rl_core.backends.gcp.event_store import BigQueryEventStore
+        from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 
         return BigQueryEventStore(clients or _clients(bandit, settings))
-    from rl_core.backends.local.event_store import DeltaEventStore
+    from rl_core.backends.local.store.event_store import DeltaEventStore
 
     return DeltaEventStore(settings.state_dir(bandit) / "store")
 
 
 def open_registry(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> PolicyRegistry:
     if bandit.backend == "gcp":
-        from rl_core.backends.gcp.policy_registry import VertexRegistry
+        from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 
         return VertexRegistry(clients or _clients(bandit, settings))
-    from rl_core.backends.local.policy_registry import FolderRegistry
+    from rl_core.backends.local.registry import FolderRegistry
 
     return FolderRegistry(settings.state_dir(bandit) / "registry", bandit.artefact_name)
 
 
 def open_endpoint(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Endpoint:
     if bandit.backend == "gcp":
-        from rl_core.backends.gcp.endpoint import open_vertex_endpoint
+        from rl_core.backends.gcp.endpoint.endpoint import open_vertex_endpoint
 
         return open_vertex_endpoint(clients or _clients(bandit, settings))
     from rl_core.backends.local.endpoint import LocalEndpoint

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.base import Window
+from rl_core.backends.contracts.store import Window
 from rl_core.errors import SchemaError, StoreError
 from rl_core.schema import INTERACTION_SCHEMA
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from rl_core.backends.base import Attempt, Endpoint, PolicyRegistry
+from rl_core.backends.contracts.endpoint import Endpoint
+from rl_core.backends.contracts.registry import Attempt, PolicyRegistry
 from rl_core.errors import BanditError, EndpointAbsent, PromotionConflict
 
 NO_SERVER = "; no prediction server runs: probed by the deployer only"

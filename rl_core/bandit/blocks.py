@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rl_core.backends.base import Window
+from rl_core.backends.contracts.store import Window
 from rl_core.bandit.linucb import Statistics, accumulate, check_range
 from rl_core.bandit.npz import read_npz, write_npz
 from rl_core.errors import PolicyError

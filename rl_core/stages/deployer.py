@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from rl_core.backends import open_endpoint, open_registry
-from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.local import experiments
 from rl_core.backends.promotion import make_champion
-from rl_core.bandit.policy import Manifest, Policy, block_name, read_manifest
-from rl_core.bandit.verdict import Verdict
-from rl_core.bandit.windows import exclusions
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.errors import ConfigError
+from rl_core.policy.artefact import Manifest, Policy, block_name, read_manifest
+from rl_core.policy.verdict import Verdict
+from rl_core.policy.windows import exclusions
 
 Trigger = Literal["startup", "sensor", "manual"]
 

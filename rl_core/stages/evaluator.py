@@ -15,16 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import PolicyRegistry, Window
+from rl_core.backends.contracts.registry import PolicyRegistry
+from rl_core.backends.contracts.store import Window
 from rl_core.bandit import ope
 from rl_core.bandit.blocks import NUM_FOLDS, Block
 from rl_core.bandit.exploration import probabilities
-from rl_core.bandit.lineage import load_block, load_blocks, statistics_without
 from rl_core.bandit.linucb import Array, LinUCB
-from rl_core.bandit.policy import Manifest, block_name, misfit, read_manifest
-from rl_core.bandit.trajectories import Dataset, Rows
-from rl_core.bandit.verdict import Verdict
 from rl_core.config import Bandit, Settings
+from rl_core.dataset.trajectories import Dataset, Rows
+from rl_core.policy.artefact import Manifest, block_name, misfit, read_manifest
+from rl_core.policy.lineage import load_block, load_blocks, statistics_without
+from rl_core.policy.verdict import Verdict
 
 MIN_ROWS = 2  # below that there is no standard error
 

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from rl_core.backends import open_store
-from rl_core.backends.base import EventStore, Window
 from rl_core.backends.conform import conform
-from rl_core.bandit.environment import MovieLensEnvironment, load_environment
+from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
-from rl_core.online.joiner import join_pending
+from rl_core.joining.joiner import join_pending
+from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
 
 PART_ROWS = 100_000

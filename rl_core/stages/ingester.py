@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from rl_core.backends import open_registry, open_store
-from rl_core.backends.base import EventStore, Window
-from rl_core.bandit import trajectories
-from rl_core.bandit.quarantine import Quarantine
-from rl_core.bandit.row_rules import COLUMNS
-from rl_core.bandit.trajectories import Part
-from rl_core.bandit.validation import Validation
+from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
+from rl_core.dataset import trajectories
+from rl_core.dataset.quarantine import Quarantine
+from rl_core.dataset.row_rules import COLUMNS
+from rl_core.dataset.trajectories import Part
+from rl_core.dataset.validation import Validation
 from rl_core.errors import DataError
 
 PART_ROWS = 250_000

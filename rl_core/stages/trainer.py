@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from rl_core.backends import open_registry
-from rl_core.bandit import saved_model
 from rl_core.bandit.blocks import combine
-from rl_core.bandit.lineage import load_blocks, make_blocks
 from rl_core.bandit.linucb import LinUCB
-from rl_core.bandit.manifest import code_digest
-from rl_core.bandit.policy import SAVED_MODEL, Manifest, write_artefact
-from rl_core.bandit.trajectories import Dataset
 from rl_core.config import Agent, Bandit, Settings
+from rl_core.dataset.trajectories import Dataset
+from rl_core.policy import saved_model
+from rl_core.policy.artefact import SAVED_MODEL, Manifest, write_artefact
+from rl_core.policy.lineage import load_blocks, make_blocks
+from rl_core.policy.manifest import code_digest
 
 
 def run(

@@ -10,11 +10,11 @@ import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 from google.cloud import bigquery
 
-from rl_core.backends.gcp.event_store import BigQueryEventStore, Log
-from rl_core.backends.gcp.joiner import SqlJoiner
-from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore, Log
+from rl_core.backends.gcp.store.joiner import SqlJoiner
+from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.errors import StoreError
-from rl_core.online.delivery import bigquery_delivery
+from rl_core.monitoring.delivery import bigquery_delivery
 from rl_core.schema import TABLES, arrow_schema
 from stand_ins.beliefs.scratch import Belief, Scratch, until
 

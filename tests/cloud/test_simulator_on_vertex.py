@@ -10,14 +10,14 @@ import orjson
 import pytest
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import Lineage
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.endpoint import ensure_endpoint, ensure_server_deployed
+from rl_core.backends.gcp.endpoint.endpoint import ensure_endpoint, ensure_server_deployed
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointAbsent, EndpointError
-from rl_core.online import simulator
+from rl_core.policy.artefact import write_artefact
+from rl_core.simulation import simulator
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from tests.delivered_events import DeliveredEvents

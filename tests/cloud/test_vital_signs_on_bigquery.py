@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.event_store import BigQueryEventStore
-from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit, Settings
-from rl_core.online.delivery import Delivery, bigquery_delivery
-from rl_core.online.log_figures import LogFigures
+from rl_core.monitoring.delivery import Delivery, bigquery_delivery
+from rl_core.monitoring.log_figures import LogFigures
 from stand_ins.cloud import Cloud
 
 NOW = datetime.now(UTC)

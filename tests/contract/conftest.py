@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.base import Delivery, EventStore, Joiner, MessageBus, PolicyRegistry, Publisher, Topic
+from rl_core.backends.contracts.bus import Delivery, MessageBus, Publisher, Topic
+from rl_core.backends.contracts.registry import PolicyRegistry
+from rl_core.backends.contracts.store import EventStore, Joiner
 from rl_core.config import Bandit, Settings
-from rl_core.online.joiner import open_joiner
+from rl_core.joining.joiner import open_joiner
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
 if TYPE_CHECKING:
     from rl_core.backends.gcp.clients import GoogleClients
-    from rl_core.backends.gcp.event_store import BigQueryEventStore
+    from rl_core.backends.gcp.store.event_store import BigQueryEventStore
     from tests.delivered_events import DeliveredEvents
 
 
@@ -59,7 +61,7 @@ class LocalBackend:
         return bus
 
     def open_store(self) -> EventStore:
-        from rl_core.backends.local.event_store import DeltaEventStore
+        from rl_core.backends.local.store.event_store import DeltaEventStore
 
         return DeltaEventStore(self._path / "store")
 
@@ -67,7 +69,7 @@ class LocalBackend:
         return open_joiner(bandit, self.open_store())
 
     def open_registry(self) -> PolicyRegistry:
-        from rl_core.backends.local.policy_registry import FolderRegistry
+        from rl_core.backends.local.registry import FolderRegistry
 
         return FolderRegistry(self._path / "registry", "movielens-v1")
 
@@ -98,7 +100,7 @@ class GcpBackend:
         return clients
 
     def open_publisher(self) -> Publisher:
-        from rl_core.backends.gcp.message_bus import PubSubPublisher
+        from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
 
         publisher = PubSubPublisher(self.events.clients)
         self._handles.callback(publisher.close)
@@ -115,8 +117,8 @@ class GcpBackend:
         return DeliveredEvents(self.clients("pubsub"), self.cloud.pubsub)
 
     def open_store(self) -> BigQueryEventStore:
-        from rl_core.backends.gcp.event_store import BigQueryEventStore
-        from rl_core.backends.gcp.tables import ensure_tables, missing_tables
+        from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+        from rl_core.backends.gcp.store.tables import ensure_tables, missing_tables
 
         clients = self.clients("rest")
         if missing_tables(clients):
@@ -129,7 +131,7 @@ class GcpBackend:
         return open_joiner(bandit.model_copy(update=google), self.open_store())
 
     def open_registry(self) -> PolicyRegistry:
-        from rl_core.backends.gcp.policy_registry import VertexRegistry
+        from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 
         clients = self.clients("rest", "vertex")
         if not clients.bucket.exists():

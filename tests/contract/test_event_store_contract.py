@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from rl_core.backends.base import EventStore
+from rl_core.backends.contracts.store import EventStore
 from rl_core.errors import SchemaError, StoreError
 from rl_core.schema import INTERACTION_SCHEMA
 

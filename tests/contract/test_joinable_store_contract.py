@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.base import JoinableStore
+from rl_core.backends.contracts.store import JoinableStore
 from rl_core.schema import DECISION_SCHEMA
 
 if TYPE_CHECKING:

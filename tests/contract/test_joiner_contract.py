@@ -1,4 +1,4 @@
-"""What the joiner of every backend does: the rules of rl_core/online/join_rules.py, over what is stored."""
+"""What the joiner of every backend does: the rules of rl_core/joining/rules.py, over what is stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rl_core.backends.base import EventStore
+from rl_core.backends.contracts.store import EventStore
 from rl_core.config import Bandit, Join
 from tests.log_rows import BUS, JOB, WAIT_S, activation, at, decision, decisions, reward, rewards
 

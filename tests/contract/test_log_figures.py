@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rl_core.backends.base import EventStore
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.contracts.store import EventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
-from rl_core.online.delivery import bigquery_delivery
-from rl_core.online.log_figures import LogFigures, local_figures
+from rl_core.monitoring.delivery import bigquery_delivery
+from rl_core.monitoring.log_figures import LogFigures, local_figures
 from tests.log_rows import JOB, WAIT_S, activation, at, decision, decisions, reward, rewards
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rl_core.backends.base import Message, MessageBus
+from rl_core.backends.contracts.bus import Message, MessageBus
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend

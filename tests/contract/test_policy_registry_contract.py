@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from rl_core.backends.base import Attempt, Exclusion, Lineage, PolicyRegistry, Window, WindowRef
+from rl_core.backends.contracts.registry import Attempt, Exclusion, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.contracts.store import Window
 from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
 
 if TYPE_CHECKING:

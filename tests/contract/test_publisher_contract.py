@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rl_core.backends.base import BUS_PREFIX, Message, Publisher
+from rl_core.backends.contracts.bus import BUS_PREFIX, Message, Publisher
 from rl_core.errors import BusError
 
 if TYPE_CHECKING:

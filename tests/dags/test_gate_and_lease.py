@@ -15,8 +15,9 @@ import pytest
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.job_folder import JobFolder
 from rl_core.backends import open_bus, open_registry, open_store
-from rl_core.backends.base import Attempt, Lineage, Message, PolicyRegistry, WindowRef
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.contracts.bus import Message
+from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.local.registry import FolderRegistry
 from rl_core.config import Bandit, Settings
 from rl_core.errors import LeaseHeld
 from rl_core.stages import generator

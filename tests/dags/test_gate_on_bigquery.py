@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rl_core.backends.gcp.event_store import BigQueryEventStore
-from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit
 from rl_core.stages import generator
 from tests.dags.test_gate_and_lease import add_version, context

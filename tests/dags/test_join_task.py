@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rl_core.backends.gcp.event_store import BigQueryEventStore
-from rl_core.backends.gcp.tables import ensure_tables
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit, Join
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault

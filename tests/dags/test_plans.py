@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from bandit_ops.plans import Circumstances, NothingToDo, Refused, retrain_plan, startup_plan
-from rl_core.backends.base import Attempt, EventStore, Lineage, PolicyRegistry, Window, WindowRef
+from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Agent, Bandit
+from rl_core.policy.artefact import write_artefact
 
 AGENT = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}
 STARTUP = {"source": "simulation", "rounds": 200, "seed": 1, "replace_champion": False, "enable_caching": True, **AGENT}

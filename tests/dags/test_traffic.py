@@ -128,7 +128,7 @@ class TestOnGoogleCloud:
 
     def test_the_function_is_asked_for_the_runs_own_users(self, asked: Callable[[], list[Any]]) -> None:
         from bandit_ops.traffic import seed_of
-        from rl_core.online.traffic_request import TrafficRequest
+        from rl_core.simulation.request import TrafficRequest
 
         [request] = asked()
         seed = seed_of("movielens_simulate", "manual__1")

@@ -18,13 +18,13 @@ import pytest
 
 from local_stack.processes import command_line, living_with
 from rl_core.backends import open_bus, open_registry
-from rl_core.backends.base import Lineage
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.bandit.environment import MovieLensEnvironment
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
+from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.policy.artefact import write_artefact
 from stand_ins.free_port import free_port
 
 
@@ -133,8 +133,8 @@ def site(repo: Path, movielens: Bandit, settings: Settings) -> Iterator[Site]:
 @pytest.fixture
 def stack_env(tmp_path: Path) -> dict[str, str]:
     """The environment of a program that starts the stack under `tmp_path/home`."""
-    from rl_core.bandit.movielens_data import synthetic_path
-    from rl_core.bandit.movielens_synthetic import write_synthetic
+    from rl_core.movielens.data import synthetic_path
+    from rl_core.movielens.synthetic import write_synthetic
 
     home = tmp_path / "home"
     write_synthetic(synthetic_path(home / "demo"))

@@ -26,15 +26,15 @@ from google.api import httpbody_pb2
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.backends import open_registry, open_store
-from rl_core.backends.base import EventStore
+from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.endpoint import endpoint_name
+from rl_core.backends.gcp.endpoint.endpoint import endpoint_name
 from rl_core.backends.local.endpoint import Announcement
-from rl_core.bandit.environment import MovieLensEnvironment, load_environment
-from rl_core.bandit.policy import Policy
-from rl_core.bandit.windows import new_windows
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
+from rl_core.movielens.environment import MovieLensEnvironment, load_environment
+from rl_core.policy.artefact import Policy
+from rl_core.policy.windows import new_windows
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
 
@@ -114,7 +114,7 @@ class LocalMode:
             server.wait(timeout=20)
 
     def join(self) -> None:
-        from rl_core.online.event_logger import drain
+        from rl_core.joining.event_logger import drain
 
         drain(self.bandit, self.settings)
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 
 from rl_core.backends import open_bus, open_store
-from rl_core.backends.base import JoinableStore
-from rl_core.bandit.tfrecord import Rows
-from rl_core.bandit.trajectories import Dataset
+from rl_core.backends.contracts.store import JoinableStore
 from rl_core.config import Join
-from rl_core.online.delivery import local_delivery
-from rl_core.online.event_logger import EventLogger
-from rl_core.online.joiner import join_pending
-from rl_core.online.vital_signs import vital_signs
+from rl_core.dataset.tfrecord import Rows
+from rl_core.dataset.trajectories import Dataset
+from rl_core.joining.event_logger import EventLogger
+from rl_core.joining.joiner import join_pending
+from rl_core.monitoring.delivery import local_delivery
+from rl_core.monitoring.vital_signs import vital_signs
 from rl_core.stages import ingester
 
 if TYPE_CHECKING:

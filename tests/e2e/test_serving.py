@@ -21,8 +21,8 @@ from rl_core.backends import open_endpoint
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.config import Settings
 from rl_core.errors import PolicyError
-from rl_core.online.http_client import over_http
-from rl_core.online.traffic import Traffic, simulate
+from rl_core.simulation.http_client import over_http
+from rl_core.simulation.traffic import Traffic, simulate
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Site
@@ -301,8 +301,8 @@ class TestWire:
 @pytest.fixture
 def ratings(settings: Settings) -> str:
     """A folder with a ratings file, so that no program looks for one on the network."""
-    from rl_core.bandit.movielens_data import synthetic_path
-    from rl_core.bandit.movielens_synthetic import write_synthetic
+    from rl_core.movielens.data import synthetic_path
+    from rl_core.movielens.synthetic import write_synthetic
 
     write_synthetic(synthetic_path(settings.home))
     return str(synthetic_path(settings.home).parent)

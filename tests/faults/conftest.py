@@ -144,7 +144,7 @@ class World:
 
 def make_root(folder: Path) -> Path:
     """The real rl_core and pipeline_defs over stages that do nothing."""
-    ignored = shutil.ignore_patterns("__pycache__", "stages", "online")
+    ignored = shutil.ignore_patterns("__pycache__", "stages", "serving")
     shutil.copytree(REPOSITORY / "rl_core", folder / "rl_core", ignore=ignored)
     shutil.copytree(
         REPOSITORY / "pipeline_defs", folder / "pipeline_defs", ignore=shutil.ignore_patterns("__pycache__")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rl_core.backends.registry_state import RegistryState
+from rl_core.backends.registry.state import RegistryState
 
 if TYPE_CHECKING:
     from tests.faults.conftest import World

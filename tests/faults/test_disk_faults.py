@@ -20,7 +20,7 @@ from typing import IO
 
 import pytest
 
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.errors import BusError
 
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 PUBLISH = """
 import sys
 from pathlib import Path
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.errors import BusError
 
@@ -57,7 +57,7 @@ SqliteBus(Path(sys.argv[1])).read("decisions", 0)
 FULL = """
 import json, os, resource, sys
 from pathlib import Path
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.errors import BusError
 
@@ -239,7 +239,7 @@ class TestKilled:
         script = """
             import os, signal, sys
             from pathlib import Path
-            from rl_core.backends.base import Message
+            from rl_core.backends.contracts.bus import Message
             from rl_core.backends.local import message_bus
             from rl_core.backends.local.checkpoints import Checkpoints
             from rl_core.backends.local.journal import Journal

@@ -19,7 +19,7 @@ from local_stack.airflow_stack import AirflowStack
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import EndpointError
-from rl_core.online import serving_parts
+from rl_core.serving import parts
 from tests.e2e.conftest import Site
 
 TOKEN = "a-token-of-the-test-0123456789"
@@ -101,8 +101,8 @@ def assert_no_file_holds(secrets: Mapping[str, bytes], files: Iterable[Path]) ->
 def test_neither_is_left_behind_by_a_pipeline_job(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
     settings = Settings.from_environment()
-    with serving_parts.opened(movielens, settings, ServingContainer()) as parts:
-        salt = parts.salt
+    with parts.opened(movielens, settings, ServingContainer()) as opened:
+        salt = opened.salt
     runner = LocalRunner(movielens, settings)
     who: Parameters = {"bandit": movielens.job_json(), "job_id": "born", "champion": "", "full_retrain": False}
     given: Parameters = {"rounds": 200, "seed": 1, "trigger": "startup", **movielens.agent.model_dump()}

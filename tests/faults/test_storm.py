@@ -19,7 +19,7 @@ from reliability.storm.plan import COPIES, CORRUPTIONS, draw
 from reliability.storm.report import PROMISES
 from reliability.storm.traffic import Record, Sent
 from reliability.storm.windows import gaps, overlaps
-from rl_core.backends.base import Message, Topic
+from rl_core.backends.contracts.bus import Message, Topic
 from rl_core.backends.local.message_bus import SqliteBus
 
 TOPICS: tuple[Topic, ...] = ("decisions", "rewards")

@@ -121,7 +121,7 @@ def sleeps(process: psutil.Process) -> bool:
 def make_world(folder: Path) -> World:
     root, home = folder / "code", folder / "home"
     home.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__", "stages", "online")
+    ignored = shutil.ignore_patterns("__pycache__", "stages", "serving")
     shutil.copytree(REPOSITORY / "rl_core", root / "rl_core", ignore=ignored)
     shutil.copytree(REPOSITORY / "pipeline_defs", root / "pipeline_defs", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "requirements").mkdir()

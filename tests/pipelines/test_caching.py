@@ -68,7 +68,7 @@ class TestRunsAgain:
         assert other.steps("name") == ALL_RAN
 
     @pytest.mark.parametrize(
-        "file", ["rl_core/stages/trainer.py", "rl_core/backends/base.py", "pipeline_defs/learning.py"]
+        "file", ["rl_core/stages/trainer.py", "rl_core/backends/promotion.py", "pipeline_defs/learning.py"]
     )
     def test_after_a_change_of_code(self, warm: World, tmp_path: Path, file: str) -> None:
         root = tmp_path / "changed"

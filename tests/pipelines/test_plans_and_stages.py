@@ -12,10 +12,10 @@ import pytest
 
 from bandit_ops.plans import Circumstances, Plan, Planner, Refused, retrain_plan, startup_plan
 from rl_core.backends import open_registry, open_store
-from rl_core.backends.base import PolicyRegistry
-from rl_core.bandit.policy import Policy
-from rl_core.bandit.windows import counted
+from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Agent, Bandit, Settings
+from rl_core.policy.artefact import Policy
+from rl_core.policy.windows import counted
 from rl_core.stages import deployer, evaluator, generator, ingester, trainer
 from rl_core.stages.deployer import Deployment
 

@@ -13,9 +13,9 @@ import pytest
 from bandit_ops.runners.base import JobState, Parameters
 from bandit_ops.runners.local import LocalRunner
 from rl_core.backends import open_registry, open_store
-from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Bandit, Settings
-from rl_core.online.joiner import join_pending
+from rl_core.joining.joiner import join_pending
+from rl_core.movielens.synthetic import write_synthetic
 from rl_core.stages import generator
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import pytest
 from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
 from bandit_ops.runners.local import LocalRunner
 from rl_core.backends import open_registry, open_store
-from rl_core.bandit.movielens_synthetic import write_synthetic
 from rl_core.config import Bandit, Settings
+from rl_core.movielens.synthetic import write_synthetic
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 

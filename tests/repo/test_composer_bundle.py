@@ -48,7 +48,7 @@ def test_airflow_executes_no_file_of_a_package(files: composer_bundle.Files) -> 
     assert {f"{package}/" for package in packages} <= ignored
 
 
-@pytest.mark.parametrize("heavy", ["bandit/saved_model.py", "online/prediction_server.py", "stages/trainer.py"])
+@pytest.mark.parametrize("heavy", ["policy/saved_model.py", "serving/server.py", "stages/trainer.py"])
 def test_what_only_a_job_or_a_server_needs_stays_away(files: composer_bundle.Files, heavy: str) -> None:
     assert f"rl_core/{heavy}" not in names(files, "plugins")
 
@@ -126,7 +126,7 @@ def test_the_compiled_pipelines_are_found_beside_rl_core(tmp_path: Path, files: 
 
 
 def test_the_queries_come_with_the_modules_that_send_them(repo: Path, files: composer_bundle.Files) -> None:
-    queries = {path.name for path in (repo / "rl_core" / "backends" / "gcp" / "sql").glob("*.sql")}
-    found = {path.name for path in files if path.parent == Path("plugins/rl_core/backends/gcp/sql")}
+    queries = {path.name for path in (repo / "rl_core" / "backends" / "gcp" / "store" / "sql").glob("*.sql")}
+    found = {path.name for path in files if path.parent == Path("plugins/rl_core/backends/gcp/store/sql")}
     assert found == queries
     assert len(queries) > 2

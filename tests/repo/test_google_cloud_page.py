@@ -18,7 +18,7 @@ import yaml
 
 from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit
-from rl_core.online.vital_signs import ALARMS, VitalSigns
+from rl_core.monitoring.vital_signs import ALARMS, VitalSigns
 
 FRACTION = "float"
 KINDS = {one.name: str(one.type) for one in fields(VitalSigns) if "str" not in str(one.type)}

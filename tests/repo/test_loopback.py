@@ -16,7 +16,7 @@ from tests.e2e.conftest import Site
 
 ROOMS = ("rl_core", "plugins", "pipeline_defs", "dags", "local_stack", "stand_ins", "functions", "scripts")
 MEANT = {
-    "rl_core/online/prediction_server.py": "in a container, which Vertex AI or compose asks from outside",
+    "rl_core/serving/server.py": "in a container, which Vertex AI or compose asks from outside",
     "stand_ins/serving.py": "how to reach oneself where --host said so",
 }
 

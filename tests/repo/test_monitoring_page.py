@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.bandit.row_rules import RULES, TWICE
 from rl_core.bandit.sample_ratio import MIN_EXPECTED, THRESHOLD
 from rl_core.config import Validation
-from rl_core.online.log_figures import SPLIT_ROWS
-from rl_core.online.vital_signs import ALARMS, FIGURES
+from rl_core.dataset.row_rules import RULES, TWICE
+from rl_core.monitoring.log_figures import SPLIT_ROWS
+from rl_core.monitoring.vital_signs import ALARMS, FIGURES
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from rl_core.__main__ import build_parser
-from rl_core.backends.gcp.tables import KINDS
+from rl_core.backends.gcp.store.tables import KINDS
 from rl_core.config import Retention
 
 PAGE = (Path(__file__).parents[2] / "docs" / "retention.md").read_text()

@@ -16,7 +16,24 @@ RULES = {
     "pipeline_defs": {"airflow", "bandit_ops"},
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
-TENSORFLOW_ROOM = {"rl_core/bandit/saved_model.py"}
+GROUND = {"config", "errors", "files", "clock", "frozen", "google_config", "schema"}
+ARROWS = {
+    "backends/contracts": set(),
+    "backends/registry": {"backends/contracts"},
+    "backends/local": {"backends/contracts", "backends/registry", "backends/conform", "dataset"},
+    "backends/gcp": {"backends/contracts", "backends/registry", "backends/conform"},
+    "bandit": {"backends/contracts"},
+    "movielens": set(),
+    "dataset": {"bandit", "backends/contracts"},
+    "policy": {"bandit", "dataset", "backends/contracts"},
+    "monitoring": {"policy", "bandit", "backends"},
+    "serving": {"policy", "bandit", "backends"},
+    "joining": {"monitoring", "backends"},
+    "simulation": {"serving", "movielens", "backends"},
+    "stages": {"joining", "policy", "dataset", "movielens", "bandit", "backends"},
+}
+"""Which rooms of rl_core a room may import besides itself and the ground floor; a room stands for those in it."""
+TENSORFLOW_ROOM = {"rl_core/policy/saved_model.py"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -38,6 +55,25 @@ def test_no_file_imports_what_its_room_forbids(repo: Path, room: str) -> None:
     assert not wrong, f"{room}/ never imports {sorted(RULES[room])}: {wrong}"
 
 
+def imported_modules(path: Path) -> Iterator[str]:
+    """What a file imports of rl_core, as paths: `from rl_core.a import b` gives "a/b"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "rl_core":
+            yield from (f"{node.module}.{alias.name}".partition(".")[2].replace(".", "/") for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_arrows_between_the_rooms_of_rl_core_go_one_way(repo: Path, room: str) -> None:
+    allowed = (room, *ARROWS[room], *GROUND)
+    wrong = [
+        f"{path.relative_to(repo)} imports {module}"
+        for path in sorted((repo / "rl_core" / room).rglob("*.py"))
+        for module in imported_modules(path)
+        if not any(module == name or module.startswith(f"{name}/") for name in allowed)
+    ]
+    assert not wrong, f"{room} may import {sorted(ARROWS[room])}: {wrong}"
+
+
 def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
     users = {
         str(path.relative_to(repo))
@@ -50,10 +86,10 @@ def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "rl_core.online.prediction_server",
-        "rl_core.online.event_logger",
-        "rl_core.online.joiner",
-        "rl_core.online.simulator",
+        "rl_core.serving.server",
+        "rl_core.joining.event_logger",
+        "rl_core.joining.joiner",
+        "rl_core.simulation.simulator",
         "rl_core.stages.generator",
         "rl_core.stages.ingester",
         "rl_core.stages.trainer",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_core.bandit.environment import MovieLensEnvironment
-from rl_core.bandit.movielens_synthetic import synthetic_ratings
+from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.movielens.synthetic import synthetic_ratings
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.bandit.environment import MovieLensEnvironment
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.metrics import expected_reward
 from rl_core.bandit.ope import Estimate, LoggedRows, dm, dr, ips, paired_difference, snips
+from rl_core.movielens.environment import MovieLensEnvironment
 
 LOGS, ROWS = 300, 1500
 Estimates = dict[str, list[Estimate]]

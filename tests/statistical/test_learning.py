@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.bandit.environment import MovieLensEnvironment
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
 from rl_core.bandit.metrics import pct_of_gap
+from rl_core.movielens.environment import MovieLensEnvironment
 
 WORLDS = 12
 EPSILON = 0.05

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_core.bandit.environment import MovieLensEnvironment
+from rl_core.movielens.environment import MovieLensEnvironment
 
 ROWS = 5_000
 

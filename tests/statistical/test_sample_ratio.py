@@ -14,7 +14,7 @@ from rl_core.backends import open_store
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.sample_ratio import MIN_EXPECTED, THRESHOLD, Split
 from rl_core.config import Bandit, Settings
-from rl_core.online.log_figures import SPLIT_ROWS, local_figures
+from rl_core.monitoring.log_figures import SPLIT_ROWS, local_figures
 from rl_core.schema import INTERACTION_SCHEMA
 
 LOGS = 200_000

@@ -15,24 +15,24 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
-from rl_core.backends.base import Lineage
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.local.message_bus import SqliteBus
-from rl_core.backends.local.policy_registry import FolderRegistry
-from rl_core.bandit.environment import MovieLensEnvironment
+from rl_core.backends.local.registry import FolderRegistry
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Problem, ServingContainer
 from rl_core.errors import SchemaError
-from rl_core.online import api
-from rl_core.online.event_logger import EventLogger
-from rl_core.online.joiner import join_pending
-from rl_core.online.policies import RegistryWatcher
-from rl_core.online.prediction_server import application
-from rl_core.online.requests import parse_activations, parse_predict
-from rl_core.online.serving_parts import Parts
-from rl_core.online.traffic import simulate
+from rl_core.joining.event_logger import EventLogger
+from rl_core.joining.joiner import join_pending
+from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.policy.artefact import write_artefact
 from rl_core.schema import REWARD
+from rl_core.serving import api
+from rl_core.serving.parts import Parts
+from rl_core.serving.policies import RegistryWatcher
+from rl_core.serving.requests import parse_activations, parse_predict
+from rl_core.serving.server import application
+from rl_core.simulation.traffic import simulate
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 OBSERVATION = [0.5, -1.0, 2.0]

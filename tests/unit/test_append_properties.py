@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.errors import StoreError
 from rl_core.schema import REJECTED_EVENT_SCHEMA
 from tests.log_rows import at, reward, rewards

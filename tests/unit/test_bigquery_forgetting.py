@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.gcp import tables
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.event_store import BigQueryEventStore
-from rl_core.backends.gcp.joiner import SqlJoiner
+from rl_core.backends.gcp.store import tables
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.config import Bandit, Join, Retention, Settings
 from rl_core.errors import StoreError
 from stand_ins.cloud import Cloud

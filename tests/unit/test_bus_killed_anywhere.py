@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local import bus_file, message_bus
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.errors import BusError

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.backends.base import Lineage, WindowRef
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.contracts.registry import Lineage, WindowRef
+from rl_core.backends.local.registry import FolderRegistry
 from rl_core.bandit.blocks import make_block
-from rl_core.bandit.lineage import load_blocks
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.manifest import sha256
-from rl_core.bandit.policy import Policy, write_artefact
 from rl_core.config import Bandit
 from rl_core.errors import PolicyError, RegistryError
+from rl_core.policy.artefact import Policy, write_artefact
+from rl_core.policy.lineage import load_blocks
+from rl_core.policy.manifest import sha256
 
 ROWS, WINDOW = 300, (0, 300)
 

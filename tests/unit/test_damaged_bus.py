@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.base import Delivery, Message, Topic
+from rl_core.backends.contracts.bus import Delivery, Message, Topic
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import State
 from rl_core.backends.local.message_bus import SqliteBus
-from rl_core.backends.steady_clock import SteadyClock
+from rl_core.clock import SteadyClock
 from rl_core.errors import BusError
 
 TOPICS: tuple[Topic, ...] = ("decisions", "rewards")

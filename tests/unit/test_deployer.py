@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from rl_core.backends import open_endpoint, open_registry
-from rl_core.backends.base import Exclusion, PolicyRegistry, Window
+from rl_core.backends.contracts.registry import Exclusion, PolicyRegistry
+from rl_core.backends.contracts.store import Window
 from rl_core.backends.local.endpoint import LocalEndpoint
 from rl_core.bandit.blocks import combine, make_block
-from rl_core.bandit.policy import STATISTICS, write_artefact
-from rl_core.bandit.verdict import Verdict
-from rl_core.bandit.windows import new_windows
 from rl_core.config import Agent, Bandit, Problem, Settings
 from rl_core.errors import ConfigError, DataError, EndpointError, PolicyError, PromotionConflict
+from rl_core.policy.artefact import STATISTICS, write_artefact
+from rl_core.policy.verdict import Verdict
+from rl_core.policy.windows import new_windows
 from rl_core.stages import deployer
 from rl_core.stages.deployer import Deployment
 
@@ -255,7 +256,7 @@ class TestWhatIsDamaged:
 SERVE = """
 import sys
 from rl_core.config import Bandit, Settings
-from rl_core.online.prediction_server import main
+from rl_core.serving.server import main
 main(Bandit.from_json(sys.argv[1]), Settings.from_environment(), 0)
 """
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rl_core.backends.local.endpoint import Announcement, LocalEndpoint
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.local.registry import FolderRegistry
 from rl_core.errors import EndpointError, PolicyError
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.bandit.environment import MovieLensEnvironment, load_environment, normals
-from rl_core.bandit.movielens_data import synthetic_path
-from rl_core.bandit.movielens_synthetic import synthetic_ratings, write_synthetic
-from rl_core.bandit.saved_model import import_tf_agents
 from rl_core.config import Bandit, Environment, Settings
 from rl_core.errors import ConfigError, DataError
+from rl_core.movielens.data import synthetic_path
+from rl_core.movielens.environment import MovieLensEnvironment, load_environment, normals
+from rl_core.movielens.synthetic import synthetic_ratings, write_synthetic
+from rl_core.policy.saved_model import import_tf_agents
 
 
 @pytest.fixture(scope="module")

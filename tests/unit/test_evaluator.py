@@ -9,17 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import Lineage, Window, WindowRef
-from rl_core.bandit import trajectories
+from rl_core.backends.contracts.registry import Lineage, WindowRef
+from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.exploration import probabilities
-from rl_core.bandit.lineage import load_blocks, make_blocks, statistics_without
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.bandit.policy import block_name, write_artefact
-from rl_core.bandit.trajectories import Dataset, Part, Rows
-from rl_core.bandit.verdict import Verdict
 from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.dataset import trajectories
+from rl_core.dataset.trajectories import Dataset, Part, Rows
 from rl_core.errors import DataError
+from rl_core.policy.artefact import block_name, write_artefact
+from rl_core.policy.lineage import load_blocks, make_blocks, statistics_without
+from rl_core.policy.verdict import Verdict
 from rl_core.stages import evaluator
 
 K, DIM = 4, 3

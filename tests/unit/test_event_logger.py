@@ -20,18 +20,19 @@ import pyarrow as pa
 import pytest
 
 from rl_core.backends import open_bus, open_store
-from rl_core.backends.base import JoinableStore, Message, MessageBus
-from rl_core.backends.local.delta_table import DeltaTable
+from rl_core.backends.contracts.bus import Message, MessageBus
+from rl_core.backends.contracts.store import JoinableStore
+from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.config import Bandit, Join, Settings
 from rl_core.errors import StoreError
-from rl_core.online.event_logger import EventLogger, drain
+from rl_core.joining.event_logger import EventLogger, drain
 from rl_core.schema import DECISION
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = """
 import logging, sys
 from rl_core.config import Bandit, Settings
-from rl_core.online import event_logger
+from rl_core.joining import event_logger
 logging.basicConfig(level=logging.INFO)
 sys.exit(event_logger.main(Bandit.from_json(sys.argv[1]), Settings.from_environment()))
 """

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.local.delta_table import DeltaTable
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.local.store.delta.table import DeltaTable
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.errors import StoreError
 from rl_core.schema import REWARD_SCHEMA
 
@@ -30,7 +30,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 import pyarrow as pa
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.schema import REWARD_SCHEMA
 
 store = DeltaEventStore(Path(sys.argv[1]))

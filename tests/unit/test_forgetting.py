@@ -17,14 +17,15 @@ import pytest
 
 from rl_core.__main__ import run
 from rl_core.backends import open_bus, open_store
-from rl_core.backends.base import JoinableStore, Message, MessageBus
-from rl_core.backends.local.delta_table import DeltaTable
-from rl_core.backends.local.event_store import DeltaEventStore
-from rl_core.bandit.quarantine import Quarantine
+from rl_core.backends.contracts.bus import Message, MessageBus
+from rl_core.backends.contracts.store import JoinableStore
+from rl_core.backends.local.store.delta.table import DeltaTable
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join, Retention, Settings
+from rl_core.dataset.quarantine import Quarantine
 from rl_core.errors import ConfigError, StoreError
-from rl_core.online.event_logger import EventLogger
-from rl_core.online.joiner import StoreJoiner
+from rl_core.joining.event_logger import EventLogger
+from rl_core.joining.joiner import StoreJoiner
 from tests.log_rows import BUS, WAIT_S, at, decision, decisions, reward, rewards
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from rl_core.backends import open_store
-from rl_core.backends.base import EventStore
-from rl_core.backends.local.event_store import DeltaEventStore
-from rl_core.bandit.environment import MovieLensEnvironment, load_environment
+from rl_core.backends.contracts.store import EventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
-from rl_core.online.joiner import join_pending
+from rl_core.joining.joiner import join_pending
+from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
 from rl_core.stages import generator
 

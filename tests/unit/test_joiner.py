@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
-from rl_core.online.join_rules import Closed, Joined, JoinRules
-from rl_core.online.joiner import StoreJoiner, join_pending
+from rl_core.joining.joiner import StoreJoiner, join_pending
+from rl_core.joining.rules import Closed, Joined, JoinRules
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 from tests.join_model import History, histories, joined, told
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_core.backends.local.event_store import DeltaEventStore
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
-from rl_core.online.join_rules import Closed, JoinRules
-from rl_core.online.joiner import join_pending
+from rl_core.joining.joiner import join_pending
+from rl_core.joining.rules import Closed, JoinRules
 from rl_core.schema import TABLES, arrow_schema
 from tests.log_rows import START, WAIT_S, activation, at, decision, decisions, reward, rewards
 

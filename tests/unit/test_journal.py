@@ -19,7 +19,7 @@ from rl_core.backends.local.journal_group import (
     groups_in,
 )
 from rl_core.backends.local.sqlite_errors import JournalDamage
-from rl_core.backends.steady_clock import Reading
+from rl_core.clock import Reading
 
 NEW = State("bus-1", (0, 0), (0, 0), Reading(5, 6, "boot"), 1, Place(1, 0))
 

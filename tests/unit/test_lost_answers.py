@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.base import Message, Receipt
-from rl_core.backends.local.event_store import DeltaEventStore, Log
+from rl_core.backends.contracts.bus import Message, Receipt
 from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.store.event_store import DeltaEventStore, Log
 from rl_core.errors import BusError, StoreError
-from rl_core.online.event_logger import EventLogger
+from rl_core.joining.event_logger import EventLogger
 from tests.small_world import WAIT_S, World
 
 

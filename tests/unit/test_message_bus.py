@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.message_bus import SqliteBus
-from rl_core.backends.steady_clock import SteadyClock
+from rl_core.clock import SteadyClock
 from rl_core.errors import BusError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ DAY_US = 86_400_000_000
 PUBLISH = """
 import sys
 from pathlib import Path
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.message_bus import SqliteBus
 
 bus = SqliteBus(Path(sys.argv[1]), busy_timeout_s=60)

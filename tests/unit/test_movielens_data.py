@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.bandit import movielens_download
-from rl_core.bandit.movielens_data import find_ratings, load_ratings, synthetic_path
-from rl_core.bandit.movielens_download import download
-from rl_core.bandit.movielens_synthetic import synthetic_ratings, write_synthetic
 from rl_core.config import Settings
 from rl_core.errors import DataError
+from rl_core.movielens import download as movielens_download
+from rl_core.movielens.data import find_ratings, load_ratings, synthetic_path
+from rl_core.movielens.download import download
+from rl_core.movielens.synthetic import synthetic_ratings, write_synthetic
 
 U_DATA = b"1\t2\t5\t881250949\n3\t1\t1\t891717742\n"
 NOWHERE = "http://127.0.0.1:9/ml-100k.zip"  # the discard port: refused at once

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.backends.base import WindowRef
+from rl_core.backends.contracts.registry import WindowRef
 from rl_core.bandit.blocks import Block, combine, make_block
 from rl_core.bandit.linucb import LinUCB, Statistics
-from rl_core.bandit.policy import MANIFEST, STATISTICS, Manifest, Policy, write_artefact
 from rl_core.config import Agent, Problem
 from rl_core.errors import PolicyError
+from rl_core.policy.artefact import MANIFEST, STATISTICS, Manifest, Policy, write_artefact
 
 PROBLEM = Problem(
     observation_dim=4,

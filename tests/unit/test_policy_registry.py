@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.base import Lineage
-from rl_core.backends.local.policy_registry import FolderRegistry
-from rl_core.backends.registry_state import RegistryState
+from rl_core.backends.contracts.registry import Lineage
+from rl_core.backends.local.registry import FolderRegistry
+from rl_core.backends.registry.state import RegistryState
 from rl_core.errors import RegistryError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).parents[2]
 PROMOTE = """
 import sys, time
 from pathlib import Path
-from rl_core.backends.base import Lineage
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.contracts.registry import Lineage
+from rl_core.backends.local.registry import FolderRegistry
 from rl_core.errors import PromotionConflict
 
 registry = FolderRegistry(Path(sys.argv[1]), "b-v1")

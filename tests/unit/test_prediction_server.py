@@ -15,18 +15,19 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
-from rl_core.backends.base import Lineage, Message, Receipt, Topic
+from rl_core.backends.contracts.bus import Message, Receipt, Topic
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.local.message_bus import SqliteBus
-from rl_core.backends.local.policy_registry import FolderRegistry
+from rl_core.backends.local.registry import FolderRegistry
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import Policy, write_artefact
 from rl_core.config import Bandit, ServingContainer
 from rl_core.errors import BusError
-from rl_core.online.policies import RegistryWatcher
-from rl_core.online.prediction_server import application
-from rl_core.online.serving_parts import Parts
+from rl_core.policy.artefact import Policy, write_artefact
 from rl_core.schema import DECISION, REWARD, Column
+from rl_core.serving.parts import Parts
+from rl_core.serving.policies import RegistryWatcher
+from rl_core.serving.server import application
 
 SALT = b"salt of the test"
 OBSERVATION = [0.5, -1.0, 2.0]

@@ -15,14 +15,14 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
+from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.message_bus import PubSubPublisher
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, ServingContainer, Settings
-from rl_core.online.policies import OneArtefact
-from rl_core.online.prediction_server import application
-from rl_core.online.serving_parts import Parts
+from rl_core.policy.artefact import write_artefact
+from rl_core.serving.parts import Parts
+from rl_core.serving.policies import OneArtefact
+from rl_core.serving.server import application
 from stand_ins.faults import Fault, Faults
 from stand_ins.pubsub import PubSubStandIn
 from tests.delivered_events import DeliveredEvents

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from rl_core.config import Bandit, Problem
 from rl_core.errors import SchemaError
-from rl_core.online import api
-from rl_core.online.decisions import uuid7
-from rl_core.online.requests import PredictRequest, parse_predict, parse_rewards
+from rl_core.serving import api
+from rl_core.serving.decisions import uuid7
+from rl_core.serving.requests import PredictRequest, parse_predict, parse_rewards
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 PROBLEM = Problem(

@@ -8,7 +8,7 @@ import pytest
 from google.cloud.bigquery import SchemaField, Table  # noqa: TID253
 
 from rl_core.backends.gcp.provisioning import build
-from rl_core.backends.gcp.tables import JOINER
+from rl_core.backends.gcp.store.tables import JOINER
 from rl_core.errors import ProvisioningError
 from rl_core.schema import bigquery_schema
 from stand_ins.faults import Fault

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.gcp import joiner
 from rl_core.backends.gcp.provisioning.grants import APIS, BY_HAND, GRANTS, KMS, PRINCIPALS, markdown
-from rl_core.backends.gcp.tables import KINDS
+from rl_core.backends.gcp.store import joiner
+from rl_core.backends.gcp.store.tables import KINDS
 
 CREATING = re.compile(r"admin|owner|creator$|editor$", re.IGNORECASE)
 NARROW = {

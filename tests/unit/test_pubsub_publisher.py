@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.base import Message
+from rl_core.backends.contracts.bus import Message
+from rl_core.backends.gcp.bus.first_payloads import FirstPayloads, Standing
+from rl_core.backends.gcp.bus.message_bus import JOINER, PubSubPublisher, publish_joiner_heartbeat
+from rl_core.backends.gcp.bus.messages import Event
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.event_messages import Event
-from rl_core.backends.gcp.first_payloads import FirstPayloads, Standing
-from rl_core.backends.gcp.message_bus import JOINER, PubSubPublisher, publish_joiner_heartbeat
-from rl_core.backends.steady_clock import SteadyClock
+from rl_core.clock import SteadyClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BusError
 from stand_ins.faults import Fault, Faults

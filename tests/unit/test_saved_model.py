@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.bandit.saved_model import export
+from rl_core.policy.saved_model import export
 
 pytestmark = pytest.mark.tf
 
@@ -37,7 +37,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 from rl_core.bandit.linucb import LinUCB, Statistics
-from rl_core.bandit.saved_model import export
+from rl_core.policy.saved_model import export
 export(LinUCB(Statistics.load(Path(sys.argv[1])), 0.2, 0.01), Path(sys.argv[2]))
 """
 

@@ -26,10 +26,10 @@ from pydantic import SecretStr
 from rl_core.backends import open_endpoint
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, EndpointError
-from rl_core.online import prediction_server
-from rl_core.online.http_client import over_http
-from rl_core.online.http_protocol import MAX_HEAD_BYTES, max_connections
-from rl_core.online.traffic import simulate
+from rl_core.serving import server as prediction_server
+from rl_core.serving.http_protocol import MAX_HEAD_BYTES, max_connections
+from rl_core.simulation.http_client import over_http
+from rl_core.simulation.traffic import simulate
 from tests.conftest import REPO
 from tests.e2e.conftest import Site
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_core.backends.steady_clock import Reading
+from rl_core.clock import Reading
 from tests.machine import SECOND, START, Machine
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.local import delta_sync
-from rl_core.backends.local.delta_table import DeltaTable
-from rl_core.backends.local.event_store import DeltaEventStore
 from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.store.delta import sync as delta_sync
+from rl_core.backends.local.store.delta.table import DeltaTable
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
-from rl_core.online.event_logger import EventLogger
+from rl_core.joining.event_logger import EventLogger
 from rl_core.schema import TABLES
 
 REPOSITORY = Path(__file__).parents[2]

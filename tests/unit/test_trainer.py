@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from rl_core.backends import open_registry
-from rl_core.backends.base import Lineage, Window, WindowRef
-from rl_core.bandit import trajectories
+from rl_core.backends.contracts.registry import Lineage, WindowRef
+from rl_core.backends.contracts.store import Window
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.bandit.manifest import Manifest
-from rl_core.bandit.policy import Policy, block_name
-from rl_core.bandit.trajectories import Part, Rows
 from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.dataset import trajectories
+from rl_core.dataset.trajectories import Part, Rows
 from rl_core.errors import DataError, PolicyError, RegistryError
+from rl_core.policy.artefact import Policy, block_name
+from rl_core.policy.manifest import Manifest
 from rl_core.stages import trainer
 
 pytestmark = pytest.mark.tf

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_core.bandit import trajectories
 from rl_core.bandit.blocks import combine
-from rl_core.bandit.lineage import make_blocks
 from rl_core.bandit.linucb import LinUCB
-from rl_core.bandit.saved_model import import_tf_agents
-from rl_core.bandit.tfrecord import Layout
-from rl_core.bandit.trajectories import DATASET, Dataset, Part, Rows
 from rl_core.config import Problem
+from rl_core.dataset import trajectories
+from rl_core.dataset.tfrecord import Layout
+from rl_core.dataset.trajectories import DATASET, Dataset, Part, Rows
 from rl_core.errors import DataError
+from rl_core.policy.lineage import make_blocks
+from rl_core.policy.saved_model import import_tf_agents
 
 K, DIM = 11, 4
 PROBLEM = Problem(

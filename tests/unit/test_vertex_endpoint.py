@@ -15,16 +15,22 @@ from google.api_core.exceptions import ServiceUnavailable
 from pydantic import ValidationError
 
 from rl_core.backends import open_endpoint, open_registry
-from rl_core.backends.base import Endpoint, Lineage, PolicyRegistry
+from rl_core.backends.contracts.endpoint import Endpoint
+from rl_core.backends.contracts.registry import Lineage, PolicyRegistry
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.endpoint import delete_endpoint, delete_models, endpoint_name, ensure_endpoint
-from rl_core.backends.gcp.endpoint import ensure_server_deployed as ensure_server
-from rl_core.backends.gcp.replicas import ReplicaReporter, live
+from rl_core.backends.gcp.endpoint.endpoint import (
+    delete_endpoint,
+    delete_models,
+    endpoint_name,
+    ensure_endpoint,
+)
+from rl_core.backends.gcp.endpoint.endpoint import ensure_server_deployed as ensure_server
+from rl_core.backends.gcp.endpoint.replicas import ReplicaReporter, live
 from rl_core.backends.promotion import make_champion
 from rl_core.bandit.linucb import accumulate
-from rl_core.bandit.policy import write_artefact
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, EndpointAbsent, EndpointError, PolicyError
+from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 

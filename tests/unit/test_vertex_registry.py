@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from rl_core.backends.base import Attempt, Lineage
+from rl_core.backends.contracts.registry import Attempt, Lineage
 from rl_core.backends.gcp.artefacts import download
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.policy_registry import VertexRegistry
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, LeaseHeld, PromotionConflict, RegistryError
@@ -29,9 +29,9 @@ FIRST = Lineage(None, ())
 PROMOTE = """
 import sys
 from pathlib import Path
-from rl_core.backends.base import Lineage
+from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.policy_registry import VertexRegistry
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import LeaseHeld, PromotionConflict

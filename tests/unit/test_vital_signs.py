@@ -16,15 +16,17 @@ import pytest
 import yaml
 
 from rl_core.backends import open_bus, open_registry, open_store
-from rl_core.backends.base import Attempt, JoinableStore, Lineage, Message, MessageBus, PolicyRegistry
+from rl_core.backends.contracts.bus import Message, MessageBus
+from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry
+from rl_core.backends.contracts.store import JoinableStore
 from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.bandit.sample_ratio import Split
 from rl_core.config import Bandit, Settings
-from rl_core.online.delivery import Delivery, delivery_of, local_delivery
-from rl_core.online.event_logger import EventLogger
-from rl_core.online.log_figures import LogFigures
-from rl_core.online.metrics_file import METRICS_FILE, write_metrics
-from rl_core.online.vital_signs import ALARMS, FIGURES, LAG_S, VitalSigns, log_vital_signs, vital_signs
+from rl_core.joining.event_logger import EventLogger
+from rl_core.monitoring.delivery import Delivery, delivery_of, local_delivery
+from rl_core.monitoring.log_figures import LogFigures
+from rl_core.monitoring.metrics_file import METRICS_FILE, write_metrics
+from rl_core.monitoring.vital_signs import ALARMS, FIGURES, LAG_S, VitalSigns, log_vital_signs, vital_signs
 from tests.machine import Machine
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_core.backends.base import Attempt, Lineage, PolicyRegistry, Window, WindowRef
-from rl_core.bandit.windows import acceptable_windows, counted, exclusions, new_windows, subtract, total
+from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
+from rl_core.backends.contracts.store import Window
+from rl_core.policy.windows import acceptable_windows, counted, exclusions, new_windows, subtract, total
 
 SEQ = st.integers(0, 40)
 WINDOW = st.tuples(SEQ, st.integers(1, 20)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))

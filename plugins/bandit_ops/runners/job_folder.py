@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from bandit_ops.runners.base import JobState, JobStatus
-from rl_core.backends.local.files import write_atomically
 from rl_core.errors import RunnerError, RunnerUnavailable
+from rl_core.files import write_atomically
 
 MARK = "BANDITLOOP_JOB_FOLDER"
 """Environment variable that every process of a job inherits: it tells the job's processes from all others."""

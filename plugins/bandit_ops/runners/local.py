@@ -19,10 +19,10 @@ from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
 from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
-from rl_core.backends.local.files import write_atomically
-from rl_core.bandit.movielens_data import ratings_digest
 from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError, RunnerUnavailable
+from rl_core.files import write_atomically
+from rl_core.movielens.data import ratings_digest
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _CANCEL_GRACE_S = 5.0

@@ -19,9 +19,9 @@ from bandit_ops.runners.vertex_job import parameters_of, spec_of, state_of, stat
 from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.failures import explained, transient
 from rl_core.backends.gcp.names import LABEL, Names
-from rl_core.bandit.movielens_data import ratings_digest
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
+from rl_core.movielens.data import ratings_digest
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import PipelineJob

@@ -16,7 +16,7 @@ _DEADLINE_S = 30.0
 
 
 def ask_for_traffic(clients: GoogleClients, request: Mapping[str, int | None]) -> str:
-    """Publish what `rl_core.online.traffic_request` reads; returns the id of the message.
+    """Publish what `rl_core.simulation.request` reads; returns the id of the message.
 
     Raises:
         BusError: Pub/Sub did not take it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
-from rl_core.backends.steady_clock import Reading, SteadyClock
+from rl_core.clock import Reading, SteadyClock
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rl_core.backends.base import Topic
+from rl_core.backends.contracts.bus import Topic
 from rl_core.backends.local.checkpoints import Checkpoints
 from rl_core.backends.local.journal_group import TOPICS, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage
-from rl_core.backends.steady_clock import boot_id
+from rl_core.clock import boot_id
 
 APPLICATION_ID = 0x42554C50  # marks the file as a bus, in SQLite's header
 VERSION = 2  # of the tables; 1 had no checksums and no journal

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rl_core.backends.local import bus_file, bus_repair
 from rl_core.backends.local.bus_file import BusFile
-from rl_core.backends.local.files import sync_file
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Place, Record, encode_group, encode_record
 from rl_core.errors import BusError
+from rl_core.files import sync_file
 
 _WAIT_FOR_READERS_S = 5.0
 _KEYS_PER_QUERY = 500

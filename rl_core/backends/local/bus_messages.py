@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from rl_core.backends.base import Message, Receipt, Topic
+from rl_core.backends.contracts.bus import Message, Receipt, Topic
 from rl_core.backends.local.bus_clock import time_of
 from rl_core.backends.local.bus_file import COLUMNS, BusFile, record_of
 from rl_core.backends.local.journal_group import TOPICS, Record, State

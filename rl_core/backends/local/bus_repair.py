@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from rl_core.backends.base import Topic
+from rl_core.backends.contracts.bus import Topic
 from rl_core.backends.local import bus_file, bus_salvage
 from rl_core.backends.local.bus_clock import BusClock
 from rl_core.backends.local.bus_file import BusFile
-from rl_core.backends.local.files import drop_oldest, sync_file, sync_folder
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Group, Place, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage, JournalDamage, Restarted, is_damage
 from rl_core.errors import BusError
+from rl_core.files import drop_oldest, sync_file, sync_folder
 
 AUDITED_AT_OPEN = 64 << 20  # bytes of the journal, the newest: 0.3 s, and seconds where the processor is busy
 _SET_ASIDE = 5

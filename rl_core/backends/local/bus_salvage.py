@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rl_core.backends.base import Topic
+from rl_core.backends.contracts.bus import Topic
 from rl_core.backends.local import bus_file
 from rl_core.backends.local.bus_file import COLUMNS, record_of
 from rl_core.backends.local.journal_group import TOPICS, Place, Record, State, encode_record
 from rl_core.backends.local.sqlite_errors import Damage
-from rl_core.backends.steady_clock import Reading
+from rl_core.clock import Reading
 
 _ONE_BY_ONE = 100_000  # offsets between the readable ends that are looked up singly
 _UNREADABLE = (sqlite3.Error, Damage, ValueError, TypeError, OverflowError)

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
-from rl_core.backends.base import PolicyRegistry
-from rl_core.backends.local.files import write_atomically
+from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
+from rl_core.files import write_atomically
 
 _POLL_S = 0.05
 

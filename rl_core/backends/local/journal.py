@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rl_core.backends.local.files import sync_folder
 from rl_core.backends.local.journal_files import LARGEST_SEGMENT, SegmentWriter, temporary, write_at, write_synced
 from rl_core.backends.local.journal_group import (
     HEAD_BYTES,
@@ -30,6 +29,7 @@ from rl_core.backends.local.journal_group import (
 )
 from rl_core.backends.local.sqlite_errors import JournalDamage
 from rl_core.errors import BusError
+from rl_core.files import sync_folder
 
 _NAME = re.compile(r"journal-(\d{8})\.log")
 _SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rl_core.backends.local.files import sync_folder
 from rl_core.backends.local.journal_group import Place
+from rl_core.files import sync_folder
 
 LARGEST_SEGMENT = 1 << 24  # bytes
 

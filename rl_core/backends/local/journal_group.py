@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from rl_core.backends.base import Topic
-from rl_core.backends.steady_clock import Reading
+from rl_core.backends.contracts.bus import Topic
+from rl_core.clock import Reading
 
 MARK = b"\xff\xfebus\xfe\xff\x01"
 TOPICS: tuple[Topic, ...] = ("decisions", "rewards")

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from rl_core.backends.base import BUS_PREFIX, Delivery, Message, Receipt, Topic
+from rl_core.backends.contracts.bus import BUS_PREFIX, Delivery, Message, Receipt, Topic
 from rl_core.backends.local import bus_file, bus_forget, bus_repair
 from rl_core.backends.local.bus_clock import BusClock, stamp_of, time_of
 from rl_core.backends.local.bus_file import COLUMNS, BusFile, record_of
@@ -27,7 +27,7 @@ from rl_core.backends.local.bus_messages import accept, consecutive
 from rl_core.backends.local.journal import Journal
 from rl_core.backends.local.journal_group import TOPICS, Place, Record, State, encode_group, encode_record
 from rl_core.backends.local.sqlite_errors import Damage, explain, is_damage
-from rl_core.backends.steady_clock import Reading, SteadyClock
+from rl_core.clock import Reading, SteadyClock
 from rl_core.errors import BusError
 
 _PRUNED_AT_ONCE = 10_000  # messages: who publishes meanwhile waits for so many, about 0.2 s

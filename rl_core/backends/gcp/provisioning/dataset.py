@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_core.backends.gcp import tables
 from rl_core.backends.gcp.provisioning.resource import Found, Part, Site
+from rl_core.backends.gcp.store import tables
 
 
 class Dataset:

@@ -1,0 +1,18 @@
+"""The endpoint: what serves predictions, on this machine or on Vertex AI."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Endpoint(Protocol):
+    """What serves predictions."""
+
+    def stage(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the endpoint has loaded the version and its probes matched. Raises EndpointError, PolicyError."""
+
+    def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the version answers as champion. Raises EndpointError."""
+
+    def state(self) -> dict[str, Any]:
+        """`{"champion": …, "challenger": …, "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""

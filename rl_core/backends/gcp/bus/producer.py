@@ -1,0 +1,47 @@
+"""The name under which a process accepts events, how far it got, and when the name ends."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from rl_core.backends.contracts.bus import BUS_PREFIX, Topic
+from rl_core.backends.gcp.bus.messages import Heartbeat
+from rl_core.clock import SteadyClock
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Producer:
+    """Offsets that Pub/Sub acknowledged. Not thread-safe.
+
+    Attributes:
+        announced: a heartbeat without offsets was acknowledged; before that nothing may be published under the name.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"{BUS_PREFIX}{uuid.uuid4()}"
+        self.offsets: dict[Topic, int] = {"decisions": 0, "rewards": 0}
+        self.announced = False
+
+    def heartbeat(self, at: datetime, ended: bool = False) -> Heartbeat:
+        return Heartbeat(self.name, self.offsets["decisions"], self.offsets["rewards"], at, ended)
+
+
+class Stamps:
+    """Times that never decrease and pass as time passes, whatever the wall clock does. Thread-safe; waits for nobody.
+
+    Each process begins at its wall clock, so those of a bandit's servers must agree: a decision of one whose reward
+    another accepts is waited for longer or shorter by what they differ. Google keeps its machines within milliseconds.
+    One that is ahead closes its decisions that much later, one that is behind holds the watermark back; the watermark
+    itself is bounded by Pub/Sub's clock, so a wrong one loses nothing.
+    """
+
+    def __init__(self, clock: SteadyClock | None = None) -> None:
+        self._clock = clock or SteadyClock()
+        self._lock = threading.Lock()
+
+    def take(self) -> datetime:
+        with self._lock:
+            return _EPOCH + timedelta(microseconds=self._clock.read().stamp_ns // 1000)

@@ -1,0 +1,1 @@
+"""The policy registry in Cloud Storage, with Vertex Model Registry as its mirror."""

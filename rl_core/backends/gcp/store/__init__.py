@@ -1,0 +1,1 @@
+"""The event store on BigQuery: tables, queries, the joiner's transaction, forgetting."""

@@ -1,0 +1,51 @@
+"""How far the joiner has dealt with decisions and rewards, by producer: a restarted one begins there.
+
+A note beside the tables. It counts as long as interactions and rewards_apart hold what they held when it was written;
+without it, or where a torn end of theirs was cut off, `pending` looks at the whole log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rl_core.files import sync_folder, write_atomically
+
+NOTE = "dealt.json"
+Offsets = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Of each producer, the offset up to which nothing is open, waits or is to be joined.
+
+    Args:
+        head: the last seq of interactions at that time.
+        apart: how many rewards had been set apart.
+        read: of each producer, the last reward that was known then: later ones closed none of the interactions.
+    """
+
+    decisions: Offsets
+    rewards: Offsets
+    head: int
+    apart: int
+    read: Offsets
+
+
+def read(store: Path) -> Dealt | None:
+    try:
+        return Dealt(**json.loads((store / NOTE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remove(store: Path) -> None:
+    """A note that counts no more: the log may grow beyond its numbers again, with other rows."""
+    (store / NOTE).unlink(missing_ok=True)
+    sync_folder(store)
+
+
+def write(store: Path, dealt: Dealt) -> None:
+    write_atomically(store / NOTE, json.dumps(asdict(dealt)).encode())

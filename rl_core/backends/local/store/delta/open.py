@@ -1,0 +1,65 @@
+"""A Delta table as this process finds it, makes it, or gives it the columns that it lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from rl_core.backends.local.store.delta import sync as delta_sync
+from rl_core.errors import StoreError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable as Handle
+
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 10 minutes",  # every append lists the commits that are kept
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+}
+_TRIES = 3
+
+
+def opened(path: Path, schema: pa.Schema) -> Handle | None:
+    """None where there is none. Raises StoreError for a table of other columns."""
+    from deltalake import DeltaTable as Open
+    from deltalake.exceptions import DeltaError
+
+    for attempt in range(_TRIES):
+        try:
+            return _ours(Open(path), path, schema) if Open.is_deltatable(str(path)) else None
+        except (DeltaError, OSError):  # a writer takes old commits away just now
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def created(path: Path, schema: pa.Schema) -> Handle:
+    """On disk when this returns."""
+    from deltalake import DeltaTable as Open
+
+    path.mkdir(parents=True, exist_ok=True)
+    table = Open.create(path, schema, configuration=_CONFIGURATION)
+    delta_sync.flush(path, -1, 0)
+    delta_sync.note(path, 0)
+    return table
+
+
+def widen(table: Handle, schema: pa.Schema) -> None:
+    """Add the schema's columns that the table lacks; they are null in its rows."""
+    from deltalake import Schema
+
+    known = set(pa.schema(table.schema().to_arrow()).names)
+    if lacking := [field for field in schema if field.name not in known]:
+        table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
+
+
+def _ours(table: Handle, path: Path, schema: pa.Schema) -> Handle:
+    found = pa.schema(table.schema().to_arrow())
+    for field in schema:
+        at = found.get_field_index(field.name)
+        if at < 0 and not field.nullable:
+            raise StoreError(f"{path} is a Delta table without column {field.name!r}; it is not an event store")
+        if at >= 0 and not found.field(at).type.equals(field.type):
+            raise StoreError(f"{path}: column {field.name!r} is {found.field(at).type}, expected {field.type}")
+    return table

@@ -1,0 +1,249 @@
+"""The local event store: Delta Lake tables in a folder, queried with DuckDB."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
+from rl_core.backends.contracts.store import Forgotten, Pending, Window
+from rl_core.backends.local.store import dealt, forgetting, pending_sql, sql_answers
+from rl_core.backends.local.store.by_event import ByEvent
+from rl_core.backends.local.store.dealt import Dealt
+from rl_core.backends.local.store.delta.table import DeltaTable
+from rl_core.errors import StoreError
+from rl_core.files import locked
+from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, REJECTED_EVENT_SCHEMA, TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
+
+Log = Literal["decisions", "rewards"]
+_REJECTED = "rejected_events"
+_JOINER = "joiner"  # the application whose transaction version is the head; of rewards_apart, how many there have been
+FORGOTTEN = "forgotten"  # how often rows were taken away that a joiner may hold in memory
+
+
+class DeltaEventStore:
+    """`EventStore` in the folder `path`, which need not exist before the first append."""
+
+    bytes_scanned = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._locks = path / ".locks"
+        self._tables = {
+            name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in ("decisions", "rewards"))
+            for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()
+        }
+        if path.exists():
+            names = {file.name for file in path.iterdir()} if path.is_dir() else {path.name}
+            foreign = {name for name in names - {*self._tables, dealt.NOTE} if not name.startswith(".")}
+            if foreign:
+                raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
+
+    def append(self, table: Log, rows: pa.Table, rejected: pa.Table | None = None) -> int:
+        rows = conform(rows, arrow_schema(TABLES[table]))
+        apart = REJECTED_EVENT_SCHEMA.empty_table() if rejected is None else conform(rejected, REJECTED_EVENT_SCHEMA)
+        if not rows.num_rows + apart.num_rows:
+            return 0
+        producer, first, last = span(table, _stamps(rows, apart))
+        with self._writing(table) as delta:
+            known = delta.version_of(producer)
+            if first > known + 1:
+                raise gap(table, producer, known, first)
+            if last <= known:
+                return 0
+            self._reject(apart)
+            fresh = rows.filter(pc.field("offset") > known)
+            delta.append(fresh, producer, last)
+        return int(fresh.num_rows)
+
+    def _reject(self, rows: pa.Table) -> None:
+        """Before their offsets are passed: whoever is killed in between finds them there and adds none twice."""
+        if not rows.num_rows:
+            return
+        with self._writing(_REJECTED) as delta:
+            ends = pc.min_max(rows["offset"]).as_py()
+            near = delta.dataset(lambda file: file.may_hold("offset", ends["min"], ends["max"]))
+            columns = ["producer", "kind", "offset"]
+            known = _tuples(near.to_table(columns=columns))
+            fresh = rows.filter(pa.array([one not in known for one in _tuples(rows.select(columns))], pa.bool_()))
+            if fresh.num_rows:
+                delta.append(fresh)
+
+    def last_offset(self, table: Log, producer: str) -> int:
+        return self._tables[table].version_of(producer)
+
+    def append_interactions(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        rows = conform(rows, INTERACTION_SCHEMA)
+        seqs = rows["seq"].to_numpy()
+        with self._writing("interactions") as delta:
+            head = delta.version_of(_JOINER)
+            if seqs[0] != head + 1 or (seqs[1:] - seqs[:-1] != 1).any():
+                raise not_the_next(head, seqs[0], seqs[-1])
+            delta.append(rows, _JOINER, int(seqs[-1]))
+
+    def append_apart(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        with self._writing("rewards_apart") as delta:
+            offsets = rows["offset"]
+            low, high = pc.min(offsets).as_py(), pc.max(offsets).as_py()
+            near = delta.dataset(lambda file: file.may_hold("offset", low, high))
+            there = near.to_table(columns=["producer", "offset"])
+            known = set(zip(there["producer"].to_pylist(), there["offset"].to_pylist(), strict=True))
+            pairs = zip(rows["producer"].to_pylist(), offsets.to_pylist(), strict=True)
+            fresh = rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
+            if fresh.num_rows:
+                delta.append(fresh, _JOINER, delta.version_of(_JOINER) + fresh.num_rows)
+
+    def head(self) -> int:
+        return self._tables["interactions"].version_of(_JOINER)
+
+    def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
+        low, high = window
+        table = self._tables["interactions"]
+        head, files = table.look(_JOINER)
+        wanted = window_of(window, head, columns)
+        near = table.open([file for file in files if file.may_hold("seq", low + 1, high)])
+        rows = _between(near, low, high, list(dict.fromkeys(["seq", *wanted])))
+        if rows.num_rows != high - low:
+            raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
+        return rows.select(wanted)
+
+    def since(self, table: Log, offsets: Mapping[str, int]) -> pa.Table:
+        producer, offset = pc.field("producer"), pc.field("offset")
+        beyond = ~producer.isin(pa.array(offsets, pa.string()))
+        for name, last in offsets.items():
+            beyond |= (producer == name) & (offset > last)
+        files = self._tables[table].dataset(
+            lambda file: file.may_hold("offset", offsets.get(file.only("producer"), 0) + 1)
+        )
+        return _read(files, beyond).sort_by([("producer", "ascending"), ("offset", "ascending")])
+
+    def closed(self, event_ids: Sequence[str]) -> pa.Table:
+        asked = ByEvent(self._tables["interactions"], event_ids)
+        return asked.rows(["event_id", "decided_at", "received_at", "closed_by"])
+
+    def pending(self) -> Pending:
+        done = self.dealt()
+        some = {} if done is None else self._beyond(done)
+        queries = (pending_sql.DECISIONS, pending_sql.rewards(done), *pending_sql.OFFSETS)
+        decisions, rewards, *offsets = self._answers(*queries, instead=some)
+        decision_offsets, reward_offsets = (dict(zip(*rows.to_pydict().values(), strict=True)) for rows in offsets)
+        return Pending(
+            conform(decisions.cast(arrow_schema(TABLES["decisions"])), arrow_schema(TABLES["decisions"])),
+            conform(rewards.cast(arrow_schema(TABLES["rewards"])), arrow_schema(TABLES["rewards"])),
+            decision_offsets if done is None else {**done.decisions, **decision_offsets},
+            reward_offsets if done is None else {**done.rewards, **reward_offsets},
+        )
+
+    def dealt(self) -> Dealt | None:
+        """The joiner's last note, if the tables still hold what it rests on."""
+        done = dealt.read(self._path)
+        if done and (self.head() < done.head or self._tables["rewards_apart"].version_of(_JOINER) < done.apart):
+            dealt.remove(self._path)
+            return None
+        return done
+
+    def _beyond(self, done: Dealt) -> dict[str, Any]:
+        """Of each table what matters to rows beyond the offsets that are dealt with."""
+        decisions, rewards = self.since("decisions", done.decisions), self.since("rewards", done.rewards)
+        ids = {*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()}
+        asked = ByEvent(self._tables["interactions"], ids)
+        closed = asked.rows(["seq", "event_id", "reward", "reward_observed_at", "reward_received_at", "closed_by"])
+        first = pc.min(rewards["offset"]).as_py()
+        apart = self._tables["rewards_apart"].dataset(
+            lambda file: rewards.num_rows > 0 and file.may_hold("offset", first)
+        )
+        return {"decisions": decisions, "rewards": rewards, "interactions": closed, "rewards_apart": apart}
+
+    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int], read: Mapping[str, int]) -> None:
+        apart = self._tables["rewards_apart"].version_of(_JOINER)
+        dealt.write(self._path, Dealt(dict(decisions), dict(rewards), self.head(), apart, dict(read)))
+
+    def revision(self) -> int:
+        return self._tables["interactions"].version_of(FORGOTTEN)
+
+    def forget(self, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool = False) -> Forgotten:
+        with self.joiner_lock():
+            found = forgetting.find(self._tables, subjects, event_ids)
+            if not dry_run:
+                with self._writing("interactions") as delta:  # first: no joiner closes from memory what goes now
+                    delta.replace(lambda rows: None, lambda file: False, FORGOTTEN, self.revision() + 1)
+                forgetting.forget(self._tables, found, subjects)
+                sql_answers.sweep(self._path)
+        return found
+
+    def retire(self, before: datetime) -> Mapping[str, int]:
+        """Delete raw rows that were received before and are dealt with; returns how many of each table."""
+        with self.joiner_lock():
+            done = self.dealt()
+            return {} if done is None else forgetting.retire(self._tables, done, before)
+
+    def query(self, sql: str) -> pa.Table:
+        return self._answers(sql)[0]
+
+    def _answers(self, *queries: str, instead: Mapping[str, Any] | None = None) -> list[pa.Table]:
+        """All from the same version of each table, or from what is given instead of it."""
+        used = {name for name in self._tables if any(re.search(rf"\b{name}\b", sql) for sql in queries)}
+        return sql_answers.answer(
+            queries, {name: instead[name] if instead else self._tables[name].dataset() for name in used}, self._path
+        )
+
+    @contextmanager
+    def joiner_lock(self) -> Iterator[None]:
+        with locked(self._locks / "joiner.lock", "the joiner's turn"):
+            yield
+
+    @contextmanager
+    def _writing(self, table: str) -> Iterator[DeltaTable]:
+        delta = self._tables[table]
+        with delta.writing():
+            yield delta
+
+
+def _read(files: Dataset, condition: pc.Expression | None, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return files.to_table(filter=condition, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+
+
+def _stamps(rows: pa.Table, apart: pa.Table) -> pa.Table:
+    """Producer and offset of both, by offset."""
+    stamps = ["producer", "offset"]
+    if not apart.num_rows:
+        return rows.select(stamps)
+    return pa.concat_tables([rows.select(stamps), apart.select(stamps)]).sort_by("offset")
+
+
+def _tuples(rows: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+
+
+def _between(files: Dataset, low: int, high: int, columns: list[str]) -> pa.Table:
+    """Rows of seq in (low, high], ascending. Files come in that order: filtering and sorting cost more than reading."""
+    inside = (pc.field("seq") > low) & (pc.field("seq") <= high)
+    try:
+        near = [part.subset(filter=inside) for part in files.get_fragments(filter=inside)]  # row groups, by statistics
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+    from pyarrow.dataset import FileSystemDataset
+
+    rows = _read(FileSystemDataset(near, files.schema, files.format), None, columns)
+    seqs = rows["seq"].to_numpy()
+    if not (seqs[1:] > seqs[:-1]).all():
+        return rows.filter(inside).sort_by("seq")
+    first, last = seqs.searchsorted([low, high], side="right")
+    return rows.slice(first, last - first)

@@ -1,0 +1,48 @@
+"""The queries behind `EventStore.pending`, in DuckDB's dialect."""
+
+from __future__ import annotations
+
+from rl_core.backends.local.store.dealt import Dealt
+
+DECISIONS = """
+SELECT d.* FROM decisions d
+WHERE d.served AND NOT EXISTS (SELECT 1 FROM interactions i WHERE i.event_id = d.event_id)
+ORDER BY d.producer, d."offset"
+"""
+
+# An interaction doesn't name the reward it was closed by: it is the first of those that look like it and are not set
+# apart. Two that look alike in every value are interchangeable. No interaction is closed by an activation, nor by a
+# reward that came after it was noted as closed: it would pass for the one that did, which is not looked at any more.
+_REWARDS = """
+WITH here AS (
+    SELECT r.* FROM rewards r
+    WHERE NOT EXISTS (SELECT 1 FROM rewards_apart a WHERE a.producer = r.producer AND a."offset" = r."offset")
+), used AS (
+    SELECT h.producer, h."offset" FROM here h JOIN interactions i
+    ON i.event_id = h.event_id AND i.reward_received_at = h.received_at
+        AND i.reward_observed_at = h.observed_at AND i.reward = h.reward AND NOT coalesce(h.activation, false)
+        AND {was_known}
+    QUALIFY row_number() OVER (PARTITION BY h.event_id ORDER BY h.producer, h."offset") = 1
+)
+SELECT h.* FROM here h
+WHERE NOT EXISTS (SELECT 1 FROM used u WHERE u.producer = h.producer AND u."offset" = h."offset")
+ORDER BY h.producer, h."offset"
+"""
+
+
+def rewards(done: Dealt | None) -> str:
+    if done is None:
+        return _REWARDS.format(was_known="true")
+    read = " ".join(f"WHEN {quoted(producer)} THEN {offset}" for producer, offset in done.read.items())
+    known = f"CASE h.producer {read} ELSE 0 END" if read else "0"
+    return _REWARDS.format(was_known=f'(i.seq > {done.head} OR h."offset" <= {known})')
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+OFFSETS = (
+    'SELECT producer, max("offset") AS last FROM decisions GROUP BY producer',
+    'SELECT producer, max("offset") AS last FROM rewards GROUP BY producer',
+)

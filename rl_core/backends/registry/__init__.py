@@ -1,0 +1,1 @@
+"""What every policy registry shares: its one document, and how that changes."""

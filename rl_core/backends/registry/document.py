@@ -1,0 +1,142 @@
+"""What every policy registry does with its one document; a backend says how it is read, changed and kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from rl_core.backends.contracts.registry import Attempt, Lineage
+from rl_core.backends.registry.state import AliasName, Lease, Registered, RegistryState, check_lineage
+from rl_core.errors import LeaseHeld, PromotionConflict, RegistryError
+
+T = TypeVar("T")
+
+
+def manifest_digest(artefact: Path) -> str:
+    """The name of an artefact's content: its manifest names every file by sha256. Raises RegistryError."""
+    try:
+        return sha256((artefact / "manifest.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise RegistryError(f"{artefact} is not a policy artefact: manifest.json: {error.strerror}") from error
+
+
+def require_untouched(artefact: Path, digest: str) -> Path:
+    """The artefact, whose manifest is the one that was registered. Raises RegistryError."""
+    if manifest_digest(artefact) != digest:
+        raise RegistryError(
+            f"{artefact}/manifest.json is not the one that was registered; restore it from a copy, or train again"
+        )
+    return artefact
+
+
+class DocumentRegistry(ABC):
+    """`PolicyRegistry`, but for the places of blocks and artefacts."""
+
+    def __init__(self, artefact_name: str) -> None:
+        self._artefact_name = artefact_name
+
+    @abstractmethod
+    def _state(self) -> RegistryState:
+        """The document as it is now; not to be changed. Raises RegistryError."""
+
+    @abstractmethod
+    def _change(self, change: Callable[[RegistryState, datetime], T]) -> T:
+        """Change the document in one step: nobody else's change comes between what `change` sees and what it leaves.
+
+        Args:
+            change: changes the state it is given, at the time it is given; may be called again with a newer state.
+
+        Returns what `change` did. Raises what it raised, and then nothing is changed; RegistryError.
+        """
+
+    @abstractmethod
+    def _block_stored(self, digest: str) -> bool: ...
+
+    @abstractmethod
+    def _take_in(self, artefact: Path, version: str, digest: str) -> None:
+        """Keep the artefact's files. Called before the document names the version; repeatable."""
+
+    def register(self, artefact: Path, lineage: Lineage) -> str:
+        digest = manifest_digest(artefact)
+
+        def change(state: RegistryState, now: datetime) -> str:
+            for version, known in state.versions.items():
+                if (known.digest, known.lineage) == (digest, lineage):
+                    return version
+            check_lineage(lineage, state, self._block_stored)
+            version = f"{self._artefact_name}-{len(state.versions) + 1:04d}"
+            self._take_in(artefact, version, digest)
+            state.versions[version] = Registered(digest=digest, lineage=lineage, registered_at=now)
+            return version
+
+        return self._change(change)
+
+    def versions(self) -> list[str]:
+        return list(self._state().versions)
+
+    def lineage(self, version: str) -> Lineage:
+        return self._state().of(version).lineage
+
+    def alias(self, name: AliasName) -> str | None:
+        return self._state().aliases.get(name)
+
+    def stage(self, version: str) -> None:
+        def change(state: RegistryState, now: datetime) -> None:
+            state.of(version)
+            state.aliases["challenger"] = version
+
+        self._change(change)
+
+    def promote(self, version: str, expected_champion: str | None, attempt: Attempt | None = None) -> None:
+        def change(state: RegistryState, now: datetime) -> None:
+            state.of(version)
+            champion = state.aliases.get("champion")
+            if champion not in (version, expected_champion):
+                raise PromotionConflict(
+                    f"champion is {champion or 'none'}, expected {expected_champion or 'none'}: "
+                    f"something else promoted first; {version} was not promoted, train again from the champion"
+                )
+            state.crown(version)
+            if attempt is not None:
+                state.record(attempt)
+
+        self._change(change)
+
+    def restore(self, champion: str | None, expected_champion: str, attempt: Attempt | None = None) -> None:
+        def change(state: RegistryState, now: datetime) -> None:
+            if (found := state.aliases.get("champion")) != expected_champion:
+                raise PromotionConflict(
+                    f"champion is {found or 'none'}, expected {expected_champion}: something else promoted since; "
+                    f"{champion or 'no champion'} was not restored"
+                )
+            state.crown(champion)
+            if attempt is not None:
+                state.attempts = [known for known in state.attempts if known.key != attempt.key]
+
+        self._change(change)
+
+    def record(self, attempt: Attempt) -> None:
+        self._change(lambda state, now: state.record(attempt))
+
+    def attempts(self) -> list[Attempt]:
+        return list(self._state().attempts)
+
+    def lease(self, holder: str, ttl_s: float) -> None:
+        def change(state: RegistryState, now: datetime) -> None:
+            if other := state.leased_to_another(holder, now):
+                until = other.until.isoformat(timespec="seconds")
+                raise LeaseHeld(f"{other.holder!r} holds the training lease until {until}; wait for it to end")
+            state.lease = Lease(holder=holder, until=now + timedelta(seconds=ttl_s))
+
+        self._change(change)
+
+    def release(self, holder: str) -> None:
+        def change(state: RegistryState, now: datetime) -> None:
+            if state.lease and state.lease.holder == holder:
+                state.lease = None
+
+        self._change(change)

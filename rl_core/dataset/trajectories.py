@@ -1,0 +1,168 @@
+"""A dataset: windows of interactions as TFRecord shards of TF-Agents trajectories, grouped for the trainer.
+
+    dataset.json                                     windows, versions, rows and crc32c of each shard
+    quarantine.parquet                               where there are any: rows that break a rule, and which
+    window-<low>-<high>.part-<i>.fold-<f>.tfrecord   rows of one fold, by action, then by seq
+
+`rl_core.dataset.tfrecord` holds the bytes of a row; any code that knows the trajectory spec of a `LinearUCBAgent` reads
+the shards with `tf_agents.utils.example_encoding_dataset.load_tfrecord_dataset`. Equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rl_core.backends.contracts.store import Window
+from rl_core.bandit.blocks import NUM_FOLDS
+from rl_core.config import Problem
+from rl_core.dataset.tfrecord import Layout, Rows
+from rl_core.errors import DataError
+
+__all__ = ["DATASET", "Dataset", "Index", "Part", "Rows", "Shard", "write"]
+
+DATASET = "dataset.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive rows of a window with the fold [n] of each."""
+
+    window: Window
+    rows: Rows
+    folds: NDArray[np.int8]
+
+
+class Shard(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str
+    window: Window
+    fold: int
+    rows: int
+    crc32c: int
+
+
+class Index(BaseModel):
+    """`dataset.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    observation_dim: int
+    observation_version: str
+    num_actions: int
+    action_set_version: str
+    windows: tuple[Window, ...]
+    shards: tuple[Shard, ...]
+    quarantined: dict[str, int] = {}
+    """How many rows of the windows lie in quarantine.parquet, by the rule that they break."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    path: Path
+    index: Index
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises DataError where the folder holds no dataset."""
+        file = path / DATASET
+        try:
+            return cls(path, Index.model_validate_json(file.read_bytes()))
+        except OSError as error:
+            raise DataError(f"{file}: can't be read ({error.strerror}); run the ingester again") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise DataError(f"{file}: {place}: {first['msg']}; run the ingester again") from error
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return self.index.windows
+
+    def count(self, window: Window | None = None) -> int:
+        return sum(shard.rows for shard in self.index.shards if window in (None, shard.window))
+
+    def read(self, window: Window | None = None, fold: int | None = None) -> Iterator[Rows]:
+        """The rows of a window and a fold (None: of all), one shard at a time.
+
+        Raises:
+            DataError: a shard is missing, damaged, or of another layout.
+        """
+        layout = Layout(self.index.observation_dim, self.index.num_actions)
+        for shard in self.index.shards:
+            if window in (None, shard.window) and fold in (None, shard.fold):
+                yield _read(self.path / shard.file, shard, layout)
+
+
+def write(
+    out: Path,
+    problem: Problem,
+    windows: Sequence[Window],
+    parts: Iterable[Part],
+    quarantined: Mapping[str, int] | None = None,
+) -> Index:
+    """Write shards and, last of all, `dataset.json` into the folder `out`; memory holds one part at a time.
+
+    Args:
+        quarantined: looked at when all parts were taken.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    layout = Layout(problem.observation_dim, problem.num_actions)
+    shards = []
+    for number, part in enumerate(parts):
+        for fold in range(NUM_FOLDS):
+            own = np.flatnonzero(part.folds == fold)
+            if len(own):
+                low, high = part.window
+                name = f"window-{low}-{high}.part-{number}.fold-{fold}.tfrecord"
+                by_action = own[np.argsort(part.rows.action[own], kind="stable")]
+                crc = _write(out / name, layout.encode(part.rows.take(by_action)))
+                shards.append(Shard(file=name, window=part.window, fold=fold, rows=len(own), crc32c=crc))
+    index = Index(
+        observation_dim=problem.observation_dim,
+        observation_version=problem.observation_version,
+        num_actions=problem.num_actions,
+        action_set_version=problem.action_set_version,
+        windows=tuple(windows),
+        shards=tuple(shards),
+        quarantined=dict(sorted((quarantined or {}).items())),
+    )
+    _write(out / DATASET, [index.model_dump_json(indent=1).encode()])
+    return index
+
+
+def _write(file: Path, pieces: Iterable[bytes]) -> int:
+    """Write the pieces and move the file into place when it is complete; returns the crc32c of all."""
+    partial, crc = file.with_name(f".{file.name}.partial"), 0
+    with partial.open("wb") as stream:
+        for piece in pieces:
+            crc = google_crc32c.extend(crc, piece)
+            stream.write(piece)
+    partial.replace(file)
+    return crc
+
+
+def _read(file: Path, shard: Shard, layout: Layout) -> Rows:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: can't be read ({error.strerror}); run the ingester again") from error
+    if (crc := google_crc32c.value(content)) != shard.crc32c:
+        raise DataError(
+            f"{file}: crc32c is {crc:08x}, {DATASET} says {shard.crc32c:08x} ({len(content)} bytes); "
+            "the file was damaged: run the ingester again"
+        )
+    try:
+        rows = layout.decode(content)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; run the ingester again") from error
+    if len(rows) != shard.rows:
+        raise DataError(f"{file}: holds {len(rows)} rows, {DATASET} says {shard.rows}; run the ingester again")
+    return rows

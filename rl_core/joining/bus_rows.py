@@ -1,0 +1,88 @@
+"""Payloads of the message bus as rows of the log. The bus's stamps are added here; a payload can't set them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from rl_core.backends.contracts.bus import Delivery, Topic
+from rl_core.errors import SchemaError
+from rl_core.schema import REJECTED_EVENT_SCHEMA, TABLES, Column, arrow_schema
+
+_STAMPS = ("received_at", "producer", "offset")
+_MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
+
+
+def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> tuple[pa.Table, pa.Table]:
+    """The rows of the table called like the topic; and of `rejected_events`, those that don't fit it."""
+    try:
+        return _rows(topic, deliveries, producer), REJECTED_EVENT_SCHEMA.empty_table()
+    except _MISFITS as error:
+        if len(deliveries) == 1:
+            (delivery,) = deliveries
+            return arrow_schema(TABLES[topic]).empty_table(), _rejected(topic, delivery, producer, error)
+    half = len(deliveries) // 2
+    parts = [rows_of(topic, part, producer) for part in (deliveries[:half], deliveries[half:])]
+    rows, rejected = zip(*parts, strict=True)
+    return pa.concat_tables(rows), pa.concat_tables(rejected)
+
+
+def row_of(topic: Topic, delivery: Delivery, producer: str) -> pa.Table:
+    """One row of the table called like the topic. Raises SchemaError naming the offset."""
+    try:
+        return _rows(topic, [delivery], producer)
+    except _MISFITS as error:
+        raise SchemaError(_misfit(topic, delivery, error)) from error
+
+
+def _misfit(topic: Topic, delivery: Delivery, error: Exception) -> str:
+    return f"{topic} offset {delivery.offset} on the bus (event_id {delivery.key!r}) doesn't fit the log: {error}"
+
+
+def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception) -> pa.Table:
+    row = {
+        "kind": topic.removesuffix("s"),
+        # What is gone has no stamp any more, and is news: monitors look at what was set apart of late.
+        "received_at": delivery.received_at if delivery.payload else datetime.now(UTC),
+        "producer": producer,
+        "offset": delivery.offset,
+        "payload": delivery.payload.decode(errors="replace"),
+        "reason": _misfit(topic, delivery, error),
+    }
+    return pa.Table.from_pylist([row], schema=REJECTED_EVENT_SCHEMA)
+
+
+def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:
+    if not all(delivery.payload for delivery in deliveries):
+        raise ValueError("its message is gone: it was forgotten, or both copies of the bus have lost it")
+    payloads = [orjson.loads(delivery.payload) for delivery in deliveries]
+    columns: list[pa.Array] = []
+    for column, field in zip(TABLES[topic], arrow_schema(TABLES[topic]), strict=True):
+        if column.name == "producer":
+            values: list[Any] = [producer] * len(deliveries)
+        elif column.name in _STAMPS:
+            values = [getattr(delivery, column.name) for delivery in deliveries]
+        else:
+            values = [_value(payload.get(column.name), column) for payload in payloads]
+        try:
+            columns.append(pa.array(values, field.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ValueError(f"{column.name}: {error}") from error
+    return pa.table(columns, schema=arrow_schema(TABLES[topic]))
+
+
+def _value(value: Any, column: Column) -> Any:
+    if value is None:
+        if not column.nullable:
+            raise ValueError(f"{column.name} is missing")
+    elif column.type == "timestamp":
+        value = datetime.fromisoformat(value)
+        if value.tzinfo is None:
+            raise ValueError(f"{column.name} has no offset from UTC")
+    elif column.type == "map":
+        value = list(value.items())
+    return value

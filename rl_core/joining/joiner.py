@@ -1,0 +1,89 @@
+"""The joiner over an event store: the only writer of `interactions` and `rewards_apart`.
+
+All state is in the store. A process killed anywhere leaves what is closed closed; the next one reads what is pending.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from rl_core.backends.contracts.store import EventStore, JoinableStore, Joiner, JoinRun, Pending
+from rl_core.config import Bandit
+from rl_core.joining.rules import Closed, JoinRules
+
+if TYPE_CHECKING:
+    from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+
+_NOTE_EVERY_S = 30.0  # a restarted joiner looks again at what came since
+
+
+class StoreJoiner:
+    """The rules over an event store; keeps what is open in memory between runs, as long as nobody else joins."""
+
+    def __init__(self, bandit: Bandit, store: JoinableStore) -> None:
+        self._bandit = bandit
+        self._store = store
+        self._rules: JoinRules | None = None
+        self._head = self._revision = 0
+        self._noted = float("-inf")
+        self._offsets: dict[str, dict[str, int]] = {}
+
+    def run(self, watermark: datetime | None) -> JoinRun:
+        with self._store.joiner_lock():
+            rules, self._rules = self._rules, None
+            here = (self._store.head(), self._store.revision())
+            if rules is None or here != (self._head, self._revision):
+                rules, new = self._recover()
+            else:
+                new = self._arrived()
+            found = self._store.closed(rules.to_look_up(new.decisions, new.rewards))
+            joined = rules.step(new.decisions, new.rewards, _closed(found), watermark, datetime.now(UTC))
+            count = joined.interactions.num_rows
+            seqs = pa.array(range(self._head + 1, self._head + count + 1), pa.int64())
+            self._store.append_interactions(joined.interactions.add_column(0, "seq", seqs))
+            self._store.append_apart(joined.apart)
+            self._head += count
+            self._rules = rules
+            if time.monotonic() - self._noted > _NOTE_EVERY_S:
+                decisions, rewards = self._offsets["decisions"], self._offsets["rewards"]
+                self._store.note_dealt(*rules.dealt(decisions, rewards), rewards)
+                self._noted = time.monotonic()
+        return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
+
+    def _recover(self) -> tuple[JoinRules, Pending]:
+        pending = self._store.pending()
+        self._head, self._revision = self._store.head(), self._store.revision()
+        self._offsets = {"decisions": dict(pending.decision_offsets), "rewards": dict(pending.reward_offsets)}
+        return JoinRules(self._bandit.join, self._bandit.problem.reward_default), pending
+
+    def _arrived(self) -> Pending:
+        decisions = self._store.since("decisions", self._offsets["decisions"])
+        rewards = self._store.since("rewards", self._offsets["rewards"])
+        for table, rows in (("decisions", decisions), ("rewards", rewards)):
+            last = dict(zip(rows["producer"].to_pylist(), rows["offset"].to_pylist(), strict=True))
+            self._offsets[table].update(last)  # rows ascend within a producer: the last one stands
+        return Pending(decisions, rewards, {}, {})
+
+
+def open_joiner(bandit: Bandit, store: EventStore) -> Joiner:
+    """The joiner of the store's backend."""
+    if bandit.backend == "gcp":
+        from rl_core.backends.gcp.store.joiner import SqlJoiner
+
+        return SqlJoiner(bandit, cast("BigQueryEventStore", store))
+    return StoreJoiner(bandit, cast(JoinableStore, store))
+
+
+def join_pending(bandit: Bandit, store: EventStore, watermark: datetime | None = None) -> JoinRun:
+    """Join once, from what is stored: for a job that has appended rows of its own. Waits for its turn."""
+    return open_joiner(bandit, store).run(watermark)
+
+
+def _closed(rows: pa.Table) -> dict[str, Closed]:
+    times = (rows[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
+    known = zip(*(column.to_pylist() for column in (rows["event_id"], *times, rows["closed_by"])), strict=True)
+    return {event_id: Closed(*values) for event_id, *values in known}

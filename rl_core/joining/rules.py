@@ -1,0 +1,258 @@
+"""The joiner's rules, without input or output.
+
+of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
+a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
+a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
+the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
+after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
+close_early closes at the first reward on time
+a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
+closes `unactivated`, which is as good as unserved, and keeps its seq
+an activation is no reward: it wins nothing and closes nothing. It is set apart once its decision is closed, on time as
+`activation`
+a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+speaks for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from rl_core.backends.contracts.bus import BUS_PREFIX
+from rl_core.config import Join
+from rl_core.joining.deadlines import Deadlines
+from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+
+_TIME = pa.timestamp("us", tz="UTC")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = -(2**63)
+
+
+class _Reward(NamedTuple):
+    """Times in microseconds since 1970."""
+
+    event_id: str
+    reward: float
+    observed_at: int
+    received_at: int
+    producer: str
+    offset: int
+    activation: bool | None
+
+
+class Span(NamedTuple):
+    """When a reward is on time, in microseconds since 1970."""
+
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class _Open:
+    """`rewards` are activations, too."""
+
+    rows: pa.Table
+    row: int
+    stamp: tuple[int, str, int]
+    span: Span
+    by_job: bool
+    deferred: bool
+    rewards: list[_Reward] = field(default_factory=list)
+
+    def in_time(self, reward: _Reward) -> bool:
+        return self.span.first <= reward.received_at <= self.span.last
+
+    @property
+    def used(self) -> bool:
+        return not self.deferred or any(map(self.in_time, self.rewards))
+
+    @property
+    def winner(self) -> _Reward | None:
+        on_time = (reward for reward in self.rewards if not reward.activation and self.in_time(reward))
+        return min(on_time, key=lambda reward: (reward.producer, reward.offset), default=None)
+
+    def closes(self, passed: int, early: bool) -> bool:
+        if self.by_job:
+            return any(not reward.activation for reward in self.rewards)
+        return self.deadline < passed or (early and self.winner is not None)
+
+    @property
+    def deadline(self) -> int:
+        return max(self.span.last, self.stamp[0])
+
+
+class Closed(NamedTuple):
+    """What the lookup knows of a closed decision; times in microseconds since 1970."""
+
+    decided_at: int
+    received_at: int
+    closed_by: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """`interactions` lack their seq; both have their table's schema otherwise."""
+
+    interactions: pa.Table
+    apart: pa.Table
+
+
+class JoinRules:
+    """Memory is bounded by the open decisions and the rewards that wait for one."""
+
+    def __init__(self, join: Join, reward_default: float) -> None:
+        self._wait = int(join.reward_wait_s * 1_000_000)
+        self._early = join.close_early
+        self._default = reward_default
+        self._open: dict[str, _Open] = {}
+        self._waiting: dict[str, list[_Reward]] = {}
+        self._deadlines = Deadlines()
+
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
+    def dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """Of the offsets read so far by producer, those up to which nothing is open or waits."""
+        held = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
+        parts = [*(one.rewards for one in self._open.values()), *self._waiting.values()]
+        return _below(decisions, held), _below(rewards, ((r.producer, r.offset) for part in parts for r in part))
+
+    def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
+        """The event ids among these rows that may belong to a closed decision."""
+        return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
+
+    def step(
+        self,
+        decisions: pa.Table,
+        rewards: pa.Table,
+        closed: Mapping[str, Closed],
+        watermark: datetime | None,
+        now: datetime,
+    ) -> Joined:
+        """Take new rows in and give out what they and the watermark close. `closed`: what `to_look_up` found."""
+        passed = _micros(watermark) if watermark is not None else _NEVER
+        self._open_new(decisions, closed)
+        apart = self._hand_out(rewards, closed)
+        won: list[tuple[_Open, _Reward | None]] = []
+        news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
+        near = dict.fromkeys([*self._deadlines.before(passed), *news])  # of no other can it be said that it closes now
+        for event_id in [key for key in near if key in self._open and self._open[key].closes(passed, self._early)]:
+            one = self._open.pop(event_id)
+            winner = one.winner
+            won.append((one, winner))
+            others = (reward for reward in one.rewards if reward is not winner)
+            apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
+        self._deadlines.keep(self._open, len(self._open))
+        apart += [(reward, "unknown") for reward in self._given_up(passed)]
+        return Joined(self._interactions(won, now), _apart(apart))
+
+    def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
+        times = (decisions[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
+        others = (decisions[name] for name in ("producer", "offset", "served", "deferred"))
+        known = zip(*(column.to_pylist() for column in (decisions["event_id"], *times, *others)), strict=True)
+        for row, (event_id, decided_at, received_at, producer, offset, served, deferred) in enumerate(known):
+            if not served or event_id in closed:
+                continue
+            stamp, there = (received_at, producer, offset), self._open.get(event_id)
+            if there is None or stamp < there.stamp:
+                by_job = not producer.startswith(BUS_PREFIX)
+                rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
+                defers = bool(deferred) and not by_job
+                span = self._span(decided_at, received_at)
+                one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards)
+                if not by_job:
+                    self._deadlines.add(one.deadline, event_id)
+
+    def _span(self, decided_at: int, received_at: int) -> Span:
+        return Span(received_at - self._wait, decided_at + self._wait)
+
+    def _hand_out(self, rewards: pa.Table, closed: Mapping[str, Closed]) -> list[tuple[_Reward, str]]:
+        """Each reward to its decision, or to those that wait for one; returns those that come after the close."""
+        apart = []
+        for reward in _rewards_of(rewards):
+            if reward.event_id in self._open:
+                self._open[reward.event_id].rewards.append(reward)
+            elif reward.event_id in closed:
+                known = closed[reward.event_id]
+                span = self._span(known.decided_at, known.received_at)
+                apart.append((reward, _lost(reward, span, known.closed_by)))
+            else:
+                self._waiting.setdefault(reward.event_id, []).append(reward)
+        return apart
+
+    def _given_up(self, passed: int) -> list[_Reward]:
+        over = [
+            key
+            for key, rewards in self._waiting.items()
+            if all(r.producer.startswith(BUS_PREFIX) and r.received_at + self._wait < passed for r in rewards)
+        ]
+        return [reward for key in over for reward in self._waiting.pop(key)]
+
+    def _interactions(self, won: list[tuple[_Open, _Reward | None]], now: datetime) -> pa.Table:
+        parts = []
+        groups: dict[int, list[tuple[_Open, _Reward | None]]] = {}
+        for pair in won:
+            groups.setdefault(id(pair[0].rows), []).append(pair)
+        for group in groups.values():
+            rewards = [reward for _, reward in group]
+            closed_by = ["reward" if reward else "timeout" if one.used else "unactivated" for one, reward in group]
+            decided = group[0][0].rows.take([one.row for one, _ in group])
+            served = pa.array([why != "unactivated" for why in closed_by], pa.bool_())
+            parts.append(
+                decided.set_column(decided.schema.get_field_index("served"), "served", served)
+                .append_column("reward", pa.array([r.reward if r else self._default for r in rewards], pa.float64()))
+                .append_column("reward_observed_at", pa.array([r and r.observed_at for r in rewards], _TIME))
+                .append_column("reward_received_at", pa.array([r and r.received_at for r in rewards], _TIME))
+                .append_column("closed_by", pa.array(closed_by, pa.string()))
+                .append_column("closed_at", pa.array([now] * len(rewards), _TIME))
+            )
+        if not parts:
+            return INTERACTION_SCHEMA.remove(0).empty_table()
+        order = [("received_at", "ascending"), ("producer", "ascending"), ("offset", "ascending")]
+        return pa.concat_tables(parts).sort_by(order).cast(INTERACTION_SCHEMA.remove(0))
+
+
+def _lost(reward: _Reward, span: Span, closed_by: str) -> str:
+    """Why a reward that its decision was not closed with is set apart."""
+    if reward.received_at < span.first:
+        return "unknown"
+    on_time = reward.received_at <= span.last
+    if on_time and reward.activation:
+        return "activation"
+    return "duplicate" if on_time and closed_by == "reward" else "late"
+
+
+def _below(read: Mapping[str, int], held: Iterable[tuple[str, int]]) -> dict[str, int]:
+    done = dict(read)
+    for producer, offset in held:
+        done[producer] = min(done.get(producer, 0), offset - 1)
+    return done
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _rewards_of(rows: pa.Table) -> list[_Reward]:
+    times = pa.int64()
+    columns = (
+        rows["event_id"],
+        rows["reward"],
+        rows["observed_at"].cast(times),
+        rows["received_at"].cast(times),
+        rows["producer"],
+        rows["offset"],
+        rows["activation"],
+    )
+    return [_Reward(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def _apart(rewards: Sequence[tuple[_Reward, str]]) -> pa.Table:
+    rows = [reward._asdict() | {"reason": reason} for reward, reason in rewards]
+    return pa.Table.from_pylist(rows, schema=REWARD_APART_SCHEMA)

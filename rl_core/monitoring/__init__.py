@@ -1,0 +1,1 @@
+"""The figures that say whether a bandit's loop lives: counted, written for people and for Prometheus."""

@@ -1,0 +1,69 @@
+"""Where a policy's blocks come from: made of a dataset now, or kept by the registry since an earlier training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+
+from rl_core.backends.contracts.registry import PolicyRegistry, WindowRef
+from rl_core.backends.contracts.store import Window
+from rl_core.bandit.blocks import Block, combine, make_block
+from rl_core.bandit.linucb import Statistics
+from rl_core.dataset.trajectories import Dataset, Rows
+from rl_core.policy.manifest import verify
+
+
+def make_blocks(dataset: Dataset, half_life: float) -> list[Block]:
+    """One block per window of the dataset, with one shard in memory at a time. Raises DataError."""
+    return [_window_block(dataset, window, half_life) for window in dataset.windows]
+
+
+def load_blocks(registry: PolicyRegistry, windows: Iterable[WindowRef]) -> list[Block]:
+    """The kept blocks of a lineage's windows. Raises RegistryError, PolicyError."""
+    return [load_block(registry.block_path(ref.block), ref) for ref in windows]
+
+
+def load_block(path: Path, ref: WindowRef) -> Block:
+    """The block of a lineage's window. Raises PolicyError where the file is not the one that was kept."""
+    verify(path, ref.block)
+    return Block.load(path)
+
+
+def statistics_without(blocks: Sequence[Block], windows: Sequence[Window], fold: int) -> Statistics:
+    """The sum of blocks without the rows of one fold of the given windows: what a policy knew without them."""
+    head = max(block.seq_high for block in blocks)
+    shared = [block for block in blocks if any(block.seq_low < high and low < block.seq_high for low, high in windows)]
+    others = [block for block in blocks if block not in shared]
+    parts = [combine(shared, head, leave_out_fold=fold)] if shared else []
+    return reduce(add, [*parts, combine(others, head)] if others else parts)
+
+
+def _window_block(dataset: Dataset, window: Window, half_life: float) -> Block:
+    index = dataset.index
+
+    def block_of(rows: Rows, fold: int) -> Block:
+        return make_block(
+            rows.observation,
+            rows.action,
+            rows.reward,
+            rows.seq,
+            np.full(len(rows), fold, np.int8),
+            window,
+            half_life,
+            num_actions=index.num_actions,
+            observation_version=index.observation_version,
+            action_set_version=index.action_set_version,
+        )
+
+    empty = block_of(Rows.empty(index.observation_dim, index.num_actions), 0)
+    parts = (block_of(rows, fold) for fold in range(len(empty.folds)) for rows in dataset.read(window, fold))
+    return reduce(_merged, parts, empty)
+
+
+def _merged(one: Block, other: Block) -> Block:
+    return replace(one, folds=tuple(a + b for a, b in zip(one.folds, other.folds, strict=True)))

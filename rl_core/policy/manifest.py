@@ -1,0 +1,75 @@
+"""The manifest of a policy artefact: what the policy is, what it was trained on, and the checksums of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rl_core.backends.contracts.registry import WindowRef
+from rl_core.config import Agent
+from rl_core.errors import PolicyError
+from rl_core.policy.probes import Probes
+
+MANIFEST = "manifest.json"
+
+
+class Manifest(BaseModel):
+    """What the artefact is. `windows` are all that count in it, `trained` those whose blocks lie beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    agent: Literal["linucb"] = "linucb"
+    hyperparameters: Agent
+    observation_dim: int
+    observation_version: str
+    action_set_version: str
+    actions: tuple[str, ...]
+    parent: str | None
+    windows: tuple[WindowRef, ...]
+    trained: tuple[tuple[int, int], ...]
+    score_dtype: Literal["float64"] = "float64"
+    tie_rule: Literal["lowest"] = "lowest"
+    code_digest: str
+    probes: Probes
+    files: dict[str, str]  # path within the folder -> sha256
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the artefact folder `path`, without verifying the files it lists. Raises PolicyError."""
+    try:
+        return Manifest.model_validate_json(read_bytes(path / MANIFEST))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the text"
+        raise PolicyError(f"{path / MANIFEST}: {place}: {first['msg']}; train the policy again") from error
+
+
+def read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise PolicyError(f"{file}: can't be read ({reason}); the policy artefact is incomplete") from error
+
+
+def verify(file: Path, expected: str) -> None:
+    """Raise PolicyError unless the file's sha256 is the expected one."""
+    content = read_bytes(file)
+    if (got := sha256(content)) != expected:
+        raise PolicyError(
+            f"{file}: sha256 is {got[:12]}…, it was {expected[:12]}… when it was written; "
+            f"the file ({len(content)} bytes) was damaged or replaced after training"
+        )
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def code_digest() -> str:
+    """sha256 of the source of `rl_core`: which code trained a policy."""
+    root = Path(__file__).resolve().parents[1]
+    return sha256(b"".join(f"{f.relative_to(root)}\0".encode() + f.read_bytes() for f in sorted(root.rglob("*.py"))))

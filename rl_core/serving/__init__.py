@@ -1,0 +1,1 @@
+"""The prediction server: one process, one event loop, no TensorFlow."""

@@ -1,0 +1,214 @@
+"""What the prediction server takes and gives, for OpenAPI. Fields that the log has too are derived from its columns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from rl_core.config import Bandit
+from rl_core.schema import DECISION, REWARD, Column, Type
+from rl_core.serving.requests import EVENT_ID, SUBJECT
+
+_PYTHON: dict[Type, Any] = {
+    "string": str,
+    "int32": int,
+    "float64": float,
+    "timestamp": datetime,
+    "float32[]": list[float],
+    "int32[]": list[int],
+}
+_FLOAT32_MAX = 3.4028234e38
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, Any]:
+    """A pydantic field for each column named, with the column's type and words and the rules that go beyond it.
+
+    The rule `null` says that null is taken, too, as if the field were left out.
+    """
+    by_name = {column.name: column for column in columns}
+    fields: dict[str, Any] = {}
+    for name, rule in rules.items():
+        column = by_name[name]
+        told = {"description": column.doc, **rule}
+        python = _PYTHON[column.type] | None if told.pop("null", False) else _PYTHON[column.type]
+        fields[name] = (python, Field(**told))
+    return fields
+
+
+def bodies(bandit: Bandit) -> tuple[Any, Any, Any]:
+    """What the routes take: predict instances, rewards or activations, reward rewards or one, activate activations."""
+    one, many = _reward(bandit)
+    activations = _activations(bandit)
+    return predict_body(bandit) | many | activations, many | one, activations
+
+
+def predict_body(bandit: Bandit) -> type[BaseModel]:
+    """Instances, with this bandit's dimension and actions."""
+    dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
+    numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
+    indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
+    instance = create_model(
+        "Instance",
+        __config__=_STRICT,
+        **_fields(
+            DECISION,
+            observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
+            event_id={"default": None, "pattern": EVENT_ID},
+            eligible_actions={"null": True, "default": None, "min_length": 1, "json_schema_extra": indices},
+            subject={"default": None, "pattern": SUBJECT},
+        ),
+    )
+    parameters: Any = _parameters(bandit) | None
+    example = {"instances": [{"observation": [0.0] * dim, "event_id": "order-4711"}]}
+    return create_model(
+        "PredictBody",
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),  # type: ignore[dict-item]
+        instances=(list[instance], Field(min_length=1, max_length=bandit.serving.max_instances)),
+        parameters=(parameters, None),
+    )
+
+
+def _reward(bandit: Bandit) -> tuple[type[BaseModel], type[BaseModel]]:
+    """One reward, and a list of them."""
+    problem = bandit.problem
+    reward = create_model(
+        "Reward",
+        __config__=_STRICT,
+        **_fields(
+            REWARD,
+            event_id={"pattern": EVENT_ID},
+            reward={"ge": problem.reward_min, "le": problem.reward_max},
+            observed_at={"null": True, "default": None, "description": "when the world produced it; now, if left out"},
+        ),
+    )
+    rewards = create_model(
+        "Rewards",
+        __config__=_STRICT,
+        rewards=(list[reward], Field(min_length=1, max_length=bandit.serving.max_instances)),
+    )
+    return reward, rewards
+
+
+def _activations(bandit: Bandit) -> type[BaseModel]:
+    event_id = Annotated[str, Field(pattern=EVENT_ID)]
+    rules = Field(min_length=1, max_length=bandit.serving.max_instances, description="event_ids of decisions")
+    return create_model("Activations", __config__=_STRICT, activations=(list[event_id], rules))
+
+
+class Parameters(BaseModel):
+    model_config = _STRICT
+    source: Literal["client", "simulator"] = "client"
+
+
+def _parameters(bandit: Bandit) -> type[Parameters]:
+    """With this bandit's default for `defer_activation`."""
+    deferred = Field(
+        default=bandit.serving.defer_activation,
+        description="the decisions train only once their use was confirmed, by an activation or a reward",
+    )
+    return create_model("Parameters", __base__=Parameters, defer_activation=(bool, deferred))
+
+
+Prediction: type[BaseModel] = create_model(
+    "Prediction",
+    **_fields(DECISION, event_id={}, action={}, action_id={}, propensity={}, policy_version={}),
+    deferred=(
+        Literal[True],
+        Field(default=None, description="there only where the decision trains once it is activated, else never"),
+    ),
+)
+
+
+class PredictAnswer(BaseModel):
+    predictions: list[Prediction]
+    durability: Literal["best_effort"] | None = Field(
+        default=None, description="there only where the answer did not wait for the log (serving.durability)"
+    )
+
+
+class RewardAnswer(BaseModel):
+    accepted: int
+    durability: Literal["best_effort"] | None = None
+
+
+class Health(BaseModel):
+    status: Literal["ok", "no policy"]
+
+
+class HealthInFull(Health):
+    """Where no token is asked for."""
+
+    champion: str | None
+    durability: Literal["durable", "best_effort"]
+
+
+class About(HealthInFull):
+    banditloop: Literal["prediction server"]
+    bandit: str
+    routes: dict[str, str]
+
+
+class Latency(BaseModel):
+    p50_ms: float
+    p99_ms: float
+
+
+class State(BaseModel):
+    champion: str | None
+    challenger: str | None
+    loaded: list[str]
+    refused: dict[str, str] = Field(description="versions that were not taken, with the reason")
+    requests: int = Field(description="to the predict, reward and activate routes")
+    decisions: int
+    deferred: int = Field(description="decisions made that train only once they are activated")
+    rewards: int
+    activations: int
+    repeated: int = Field(description="instances answered again under an event_id seen before")
+    refused_requests: int = Field(description="requests answered 4xx")
+    unavailable: int = Field(description="requests answered 503")
+    defects: int = Field(description="requests answered 500")
+    lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
+    undelivered: int = Field(
+        description="requests whose decisions are logged, though the client had hung up, or was answered 503 too early"
+    )
+    durability: Literal["durable", "best_effort"]
+    producer: str = Field(description="the name under which the message bus numbers what this server accepts")
+    bus_error: str | None = Field(description="why the last write to the message bus failed, if it did")
+    latency: Latency | None = Field(description="of the last predictions, in the server")
+    pid: int
+    started_at: datetime
+
+
+class Error(BaseModel):
+    error: str = Field(description="what was got, the rule, the next step")
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"model": Error, "description": description}
+
+
+LIMITED: Responses = {
+    408: _error("the request was not here whole within serving.request_timeout_s; the connection is closed"),
+    431: _error("request line and headers are too long; the connection is closed"),
+}
+UNAUTHORIZED: Responses = {
+    401: {
+        **_error("the token is missing or another one; only where the server has one (BANDIT_SERVER_TOKEN)"),
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
+    }
+}
+REFUSED: Responses = {
+    400: _error("the request breaks a rule; nothing of it was logged"),
+    413: _error("the body is longer than serving.max_body_bytes"),
+    "4XX": _error("as 400"),
+    503: {
+        **_error("no policy yet, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+    },
+}

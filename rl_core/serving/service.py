@@ -1,0 +1,199 @@
+"""What the server does with a parsed request: decide, log, answer. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from rl_core.backends.contracts.bus import Message, Publisher, Receipt
+from rl_core.config import Bandit
+from rl_core.errors import BusError, EndpointError
+from rl_core.serving.decisions import Answer, Decider, answer_of
+from rl_core.serving.group_commit import GroupCommit
+from rl_core.serving.policies import Policies
+from rl_core.serving.requests import PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
+
+COUNTERS = (
+    *("requests", "decisions", "deferred", "repeated", "rewards", "activations"),
+    *("refused_requests", "unavailable", "defects", "lost", "undelivered"),
+)
+ANSWERS_REMEMBERED = 10_000
+LATENCIES_REMEMBERED = 4096
+
+
+class Unavailable(EndpointError):
+    """Nothing is wrong with the request: sent again later, with the same event ids, it will be answered."""
+
+
+class Service:
+    """One bandit's answers. Lives on one event loop; only `bus` and the policies' loading are on other threads."""
+
+    def __init__(self, bandit: Bandit, policies: Policies, bus: Publisher, salt: bytes) -> None:
+        self._bandit = bandit
+        self._serving = bandit.serving
+        self._policies = policies
+        self._bus = bus
+        self._commit = GroupCommit(bus, self._count_too_late)
+        self._decider = Decider(bandit, salt)
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._durable = self._serving.durability == "durable"
+        self.counts = dict.fromkeys(COUNTERS, 0)
+        self.latencies: deque[float] = deque(maxlen=LATENCIES_REMEMBERED)
+        self.started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+
+    def close(self) -> None:
+        """Commit what was taken. Blocks."""
+        self._commit.close()
+
+    async def predict(self, body: bytes) -> bytes:
+        """The answer to a request to the predict route. Raises SchemaError, Unavailable."""
+        started = time.perf_counter()
+        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        if not isinstance(request, PredictRequest):
+            return await self._take(request)
+        answer = await self._decide(request)
+        self.latencies.append(time.perf_counter() - started)
+        return answer
+
+    async def reward(self, body: bytes) -> bytes:
+        """The answer to a reward request. Raises SchemaError, Unavailable."""
+        rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        return await self._take(rewards)
+
+    async def activate(self, body: bytes) -> bytes:
+        """The answer to an activation request. Raises SchemaError, Unavailable."""
+        activations = parse_activations(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        return await self._take(activations)
+
+    async def _decide(self, request: PredictRequest) -> bytes:
+        served = self._policies.snapshot.champion
+        if served is None:
+            raise Unavailable(f"{self._bandit.name} has no policy yet: run its startup pipeline, then send this again")
+        given = [event_id for event_id in request.event_ids if event_id is not None]
+        if not self._durable:
+            await self._recall(given)
+        event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
+        answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
+        fresh = deferred = 0
+        if new:
+            receipts = await self._publish(
+                [Message("decisions", key, decision.payload) for key, decision in new.items()]
+            )
+            for (key, decision), receipt in zip(new.items(), receipts, strict=True):
+                if receipt is not None and receipt.repeated:  # another request was first: its answer stands
+                    answers[key] = answer_of(receipt.payload)
+                else:
+                    answers[key] = decision.answer
+                    fresh += 1
+                    deferred += "deferred" in decision.answer
+        self._remember({event_id: answers[event_id] for event_id in given})
+        self.counts["decisions"] += fresh
+        self.counts["deferred"] += deferred
+        self.counts["repeated"] += len(event_ids) - fresh
+        return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
+
+    async def _take(self, rewards: list[Reward]) -> bytes:
+        await self._publish([Message("rewards", reward.event_id, _reward_payload(reward)) for reward in rewards])
+        self.counts["activations" if rewards[0].activation else "rewards"] += len(rewards)
+        return self._answer({"accepted": len(rewards)})
+
+    async def _publish(self, messages: list[Message]) -> Sequence[Receipt | None]:
+        """The receipts; all None in best-effort mode, which doesn't wait for them."""
+        future = self._commit.submit(messages)
+        if not self._durable:
+            future.add_done_callback(lambda done: self._count_lost(done, len(messages)))
+            return [None] * len(messages)
+        deadline = self._serving.publish_deadline_s
+        try:
+            async with asyncio.timeout(deadline):
+                return await future
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the message bus took more than serving.publish_deadline_s={deadline:g} s; "
+                "send this again with the same event_id"
+            ) from error
+        except BusError as error:
+            raise Unavailable(f"{error}; send this again with the same event_id") from error
+
+    def _count_too_late(self, messages: Sequence[Message]) -> None:
+        """Their request was answered 503: unless it is sent again, nobody has seen these decisions."""
+        self.counts["undelivered"] += any(message.topic == "decisions" for message in messages)
+
+    def _count_lost(self, done: asyncio.Future[list[Receipt]], messages: int) -> None:
+        if done.exception() is not None:
+            self.counts["lost"] += messages
+
+    async def _recall(self, event_ids: list[str]) -> None:
+        """Best effort answers before the bus does, so what an earlier process answered has to be looked up first.
+
+        On another thread: a bus that is locked, or built anew at this moment, must not hold up every client.
+        """
+        unknown = [event_id for event_id in event_ids if event_id not in self._answers]
+        if not unknown:
+            return
+        try:
+            found = await asyncio.to_thread(lambda: [self._bus.lookup("decisions", event_id) for event_id in unknown])
+        except BusError as error:
+            raise Unavailable(f"{error}; send this again with the same event_id") from error
+        told = zip(unknown, found, strict=True)
+        self._remember({event_id: answer_of(payload) for event_id, payload in told if payload is not None})
+
+    def _remember(self, answers: dict[str, Answer]) -> None:
+        self._answers.update(answers)
+        while len(self._answers) > ANSWERS_REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def _answer(self, answer: dict[str, Any]) -> bytes:
+        return orjson.dumps(answer if self._durable else {**answer, "durability": self._serving.durability})
+
+    def health(self) -> dict[str, Any]:
+        champion = self._policies.snapshot.champion
+        return {
+            "status": "ok" if champion else "no policy",
+            "champion": champion and champion.version,
+            "durability": self._serving.durability,
+        }
+
+    @property
+    def vacant(self) -> bool:
+        """Waits for the first policy there will be."""
+        return self._policies.snapshot.vacant
+
+    def state(self) -> dict[str, Any]:
+        snapshot = self._policies.snapshot
+        taken = sorted(self.latencies)
+        return {
+            "champion": snapshot.champion and snapshot.champion.version,
+            "challenger": snapshot.challenger and snapshot.challenger.version,
+            "loaded": sorted(snapshot.loaded()),
+            "refused": dict(snapshot.refused),
+            **self.counts,
+            "durability": self._serving.durability,
+            "producer": self._bus.producer,
+            "bus_error": self._commit.last_error,
+            "latency": _latency(taken) if taken else None,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+        }
+
+
+def _latency(ascending_s: list[float]) -> dict[str, float]:
+    def at(quantile: float) -> float:
+        return round(1e3 * ascending_s[min(int(quantile * len(ascending_s)), len(ascending_s) - 1)], 3)
+
+    return {"p50_ms": at(0.5), "p99_ms": at(0.99)}
+
+
+def _reward_payload(reward: Reward) -> bytes:
+    at = reward.observed_at.isoformat(timespec="microseconds")
+    payload: dict[str, Any] = {"event_id": reward.event_id, "reward": reward.reward, "observed_at": at}
+    if reward.activation:
+        payload["activation"] = True
+    return orjson.dumps(payload)

@@ -1,0 +1,1 @@
+"""Simulated users who ask an endpoint for decisions and send the rewards that are theirs."""

@@ -1,0 +1,195 @@
+"""Simulated users: each arrives, asks for a decision, and sends the reward that belongs to that user and action."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import orjson
+
+from rl_core.errors import EndpointError
+from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.serving.decisions import uuid7
+from rl_core.simulation.connections import Connect, Connection, Unreachable
+
+REWARDS_PER_REQUEST = 8
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+
+@dataclass
+class Traffic:
+    """What happened: a decision or a reward counts as acknowledged when the server answered 200 for it."""
+
+    requested: int
+    acknowledged_ids: list[str] = field(default_factory=list)
+    rewards_acknowledged: int = 0
+    reward_sum: float = 0.0
+    retries: int = 0
+    latencies_s: list[float] = field(default_factory=list)  # per request, from the first attempt to the answer
+    policy_versions: Counter[str] = field(default_factory=Counter)
+    wall_s: float = 0.0
+    ended_early: str | None = None
+
+    @property
+    def acknowledged(self) -> int:
+        return len(self.acknowledged_ids)
+
+    @property
+    def complete(self) -> bool:
+        """Every decision and every reward was acknowledged."""
+        return self.acknowledged == self.requested == self.rewards_acknowledged
+
+    @property
+    def mean_reward(self) -> float:
+        return self.reward_sum / max(self.acknowledged, 1)
+
+    def latency_ms(self, quantile: float) -> float:
+        return 1e3 * float(np.quantile(self.latencies_s, quantile)) if self.latencies_s else 0.0
+
+
+def simulate(
+    environment: MovieLensEnvironment,
+    connect: Connect,
+    decisions: int,
+    *,
+    concurrency: int = 16,
+    seed: int = 0,
+    round: int = 0,
+    batch: int = 1,
+    patience_s: float = 30.0,
+    stop: Callable[[], bool] = lambda: False,
+    on_decisions: Callable[[int], None] = lambda count: None,
+) -> Traffic:
+    """Send `decisions` users, `concurrency` at a time, each over a connection of its own.
+
+    A request that got 503 or no answer is sent again with the same event ids, for `patience_s` at most; then, or when
+    `stop()` turns true, the traffic ends early and says so. `batch` users share a request. The order of arrival is
+    determined by (seed, round); event ids are new each time.
+
+    Raises:
+        EndpointError: the server refused a request (4xx), in its own words, or there is none to be reached.
+    """
+    rng = np.random.default_rng((seed, round))
+    arrivals = iter(rng.integers(len(environment.user_ids), size=decisions).tolist())
+    run = _Run(environment, round, batch, patience_s, stop, on_decisions, Traffic(decisions))
+    started = time.perf_counter()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run.everyone(arrivals, connect, concurrency))
+    run.traffic.wall_s = time.perf_counter() - started
+    return run.traffic
+
+
+@dataclass
+class _Run:
+    environment: MovieLensEnvironment
+    round: int
+    batch: int
+    patience_s: float
+    stop: Callable[[], bool]
+    on_decisions: Callable[[int], None]
+    traffic: Traffic
+    _observations: dict[int, orjson.Fragment] = field(default_factory=dict)
+
+    async def everyone(self, arrivals: Iterator[int], connect: Connect, concurrency: int) -> None:
+        lines = [asyncio.create_task(self._line(arrivals, connect())) for _ in range(concurrency)]
+        try:
+            await asyncio.gather(*lines)
+        finally:
+            for line in lines:
+                line.cancel()
+
+    async def _line(self, arrivals: Iterator[int], connection: Connection) -> None:
+        """Users who use one connection, one after the other; their rewards follow a few at a time."""
+        rewards: list[dict[str, Any]] = []
+        try:
+            while (users := list(islice(arrivals, self.batch))) and not self._ending():
+                rewards += await self._decide(connection, users)
+                if len(rewards) >= REWARDS_PER_REQUEST:
+                    await self._reward(connection, rewards)
+                    rewards = []
+            if rewards:
+                await self._reward(connection, rewards)
+        except _OutOfPatience as error:
+            self.traffic.ended_early = str(error)
+        finally:
+            connection.close()
+
+    def _ending(self) -> bool:
+        if self.stop() and not self.traffic.ended_early:
+            self.traffic.ended_early = "interrupted"
+        return self.traffic.ended_early is not None
+
+    async def _decide(self, connection: Connection, users: list[int]) -> list[dict[str, Any]]:
+        """Ask for one decision per user and return the rewards they give."""
+        event_ids = [uuid7() for _ in users]
+        instances = [
+            {"observation": self._observation(user), "event_id": event_id}
+            for user, event_id in zip(users, event_ids, strict=True)
+        ]
+        started = time.perf_counter()
+        answer = await self._send(
+            connection, "/predict", {"instances": instances, "parameters": {"source": "simulator"}}
+        )
+        self.traffic.latencies_s.append(time.perf_counter() - started)
+        rewards = []
+        for user, event_id, prediction in zip(users, event_ids, answer["predictions"], strict=True):
+            reward = self.environment.reward(user, prediction["action"], event_id, self.round)
+            rewards.append({"event_id": event_id, "reward": reward})
+            self.traffic.policy_versions[prediction["policy_version"]] += 1
+            self.traffic.reward_sum += reward
+        self.traffic.acknowledged_ids += event_ids
+        self.on_decisions(len(users))
+        return rewards
+
+    async def _reward(self, connection: Connection, rewards: list[dict[str, Any]]) -> None:
+        await self._send(connection, "/reward", {"rewards": rewards})
+        self.traffic.rewards_acknowledged += len(rewards)
+
+    async def _send(self, connection: Connection, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        body = orjson.dumps(content)
+        pause, deadline = _FIRST_PAUSE_S, time.monotonic() + self.patience_s
+        while True:
+            try:
+                status, text = await connection.post(path, body)
+            except Unreachable:
+                raise
+            except EndpointError as error:
+                problem = str(error)
+            else:
+                if status == 200:
+                    answer: dict[str, Any] = orjson.loads(text)
+                    return answer
+                problem = f"{path} answered {status}: {text.decode(errors='replace')}"
+                if status != 503:
+                    raise EndpointError(problem)
+            if time.monotonic() + pause > deadline or self._ending():
+                raise _OutOfPatience(f"gave up after {self.patience_s:g} s: {problem}")
+            self.traffic.retries += 1
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _observation(self, user: int) -> orjson.Fragment:
+        """The user's float32 observation as JSON, encoded once."""
+        if user not in self._observations:
+            row = self.environment.observations_f32[user].tolist()
+            self._observations[user] = orjson.Fragment(orjson.dumps(row))
+        return self._observations[user]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # the job image has it, Cloud Functions don't
+    except ModuleNotFoundError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class _OutOfPatience(EndpointError):
+    pass
