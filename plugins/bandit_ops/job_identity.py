@@ -1,7 +1,8 @@
 """The name of a pipeline job, from which a retry finds what its predecessor started. Pure functions, no state.
 
 A job id is `<prefix>-<version>-<dag>-<digest>-g<generation>-a<attempt>`. The digest stands for dag, run, task group and
-map index. The generation rises when a person clears the task, the attempt when the job before it ended in failure.
+map index. The generation is how often a person had cleared tasks of the run when the job was named; the attempt rises
+when the job before it ended in failure.
 Nothing is remembered between tries: whoever needs the current attempt asks the runner for attempt 0, 1, 2, … of the
 generation until one is unknown, so a worker that dies at any point loses nothing.
 """
@@ -18,6 +19,11 @@ from bandit_ops.runners.base import JobStatus
 
 _FORM = re.compile(r"^(?P<scope>[a-z][-a-z0-9]{0,111})-g(?P<generation>\d+)-a(?P<attempt>\d+)$")
 StatusOf = Callable[[str], JobStatus | None]
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a run of our DAGs named the job so; others may have started jobs of the bandit by hand."""
+    return _FORM.match(text) is not None
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,6 @@ class JobIdentity:
 
     def of_generation(self, generation: int) -> Self:
         return replace(self, generation=generation, attempt=0)
-
-
-def generation_of(max_tries: int, retries: int) -> int:
-    """Airflow raises max_tries to try_number + retries when a task is cleared, and leaves it when it is retried."""
-    return max(0, max_tries - retries)
-
-
-def highest_generation(clear_number: int, retries: int) -> int:
-    """No task of a run that was cleared that often has a higher generation, with three restarts allowed per clear."""
-    return clear_number * (retries + 1 + 3)
 
 
 def attempts(status_of: StatusOf, first: JobIdentity) -> list[tuple[JobIdentity, JobStatus]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bandit_ops.job_identity import JobIdentity, active_jobs, highest_generation
+from bandit_ops.job_identity import JobIdentity, active_jobs
 from bandit_ops.runners.base import PipelineRunner
+from bandit_ops.running import generation_of
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ def identity_of(bandit: Bandit, context: Context, group_id: str) -> JobIdentity:
     return JobIdentity.of(bandit.artefact_name, ti.dag_id, ti.run_id, group_id, map_index)
 
 
-def active_in_run(
-    bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str, submit_retries: int
-) -> list[JobIdentity]:
+def active_in_run(bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str) -> list[JobIdentity]:
     """The run's jobs that have not ended, of every generation. Raises RunnerError."""
-    last = highest_generation(context["dag_run"].clear_number or 0, submit_retries)
-    return active_jobs(runner.status, identity_of(bandit, context, group_id), range(last + 1))
+    generations = range(generation_of(context) + 1)
+    return active_jobs(runner.status, identity_of(bandit, context, group_id), generations)
 
 
 def group_of(task_id: str) -> str:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from bandit_ops.job_identity import is_job_id
 from bandit_ops.jobs import active_in_run, group_of
+from bandit_ops.patience import PatientSensor
 from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused
-from bandit_ops.running import is_manual, meant_to_run, waited_s
+from bandit_ops.running import is_manual, meant_to_run
 from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
-from rl_core.errors import LeaseHeld, RegistryError
+from rl_core.errors import LeaseHeld, RegistryError, RunnerError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,26 +35,26 @@ LEASE_TTL_S = 600.0
 log = logging.getLogger(__name__)
 
 
-class TakeLease(BanditTask, BaseSensorOperator):
+class TakeLease(PatientSensor):
     """Take the lease, then decide what to submit: nobody else trains the windows of the plan meanwhile. XCom: the Plan.
 
-    A lease that stays held skips a scheduled run and fails a manual one, naming the holder.
+    A lease that stays held skips a scheduled run and fails a manual one, naming the holder. Whoever has the lease is
+    the one training: a job that an earlier run left behind is cancelled.
     """
 
     def __init__(self, *, bandit: Bandit, planner: Planner, **kwargs: Any) -> None:
         # Twice what it waits: giving up is decided here, by the kind of run, and never by the sensor's timeout.
-        interval, timeout = bandit.retrain.poke_interval_s, 2 * LEASE_WAIT_S
-        super().__init__(bandit=bandit, mode="reschedule", poke_interval=interval, timeout=timeout, **kwargs)
+        super().__init__(bandit=bandit, timeout=2 * LEASE_WAIT_S, **kwargs)
         self.planner = planner
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def look(self, context: Context, waited_s: float) -> PokeReturnValue:
         registry, store = self.open_registry(), self.open_store()
         holder = holder_of(context)
         try:
             registry.lease(holder, ttl_s(self.bandit))
         except LeaseHeld as held:
             self.log.info("waiting: %s", held)
-            if waited_s(context) >= LEASE_WAIT_S:
+            if waited_s >= LEASE_WAIT_S:
                 raise _given_up(context, str(held)) from held
             return PokeReturnValue(is_done=False)
         try:
@@ -60,6 +62,7 @@ class TakeLease(BanditTask, BaseSensorOperator):
             plan = self.planner(at)
             if not meant_to_run(context):
                 raise Refused("the task was stopped while it took the lease")
+            self._cancel_what_was_left()
         except BaseException as error:
             registry.release(holder)
             if isinstance(error, Refused):
@@ -69,6 +72,16 @@ class TakeLease(BanditTask, BaseSensorOperator):
             raise
         return PokeReturnValue(is_done=True, xcom_value=plan)
 
+    def _cancel_what_was_left(self) -> None:
+        """Jobs of runs that are over, as when a task gave up on a healthy job, or its teardown had no answer."""
+        runner = self.open_runner()
+        try:
+            for job_id in filter(is_job_id, runner.active()):
+                self.log.warning("cancelling %s, which an earlier run left active", job_id)
+                runner.cancel(job_id)
+        except RunnerError as error:
+            self.log.warning("could not look for jobs that earlier runs left active: %s", error)
+
 
 class ReleaseLease(BanditTask, BaseOperator):
     """Keeps the lease while a job of the run is alive, as when cancelling it failed; then it ends by itself."""
@@ -76,11 +89,10 @@ class ReleaseLease(BanditTask, BaseOperator):
     def __init__(self, *, bandit: Bandit, after: CancelIfActive, **kwargs: Any) -> None:
         super().__init__(bandit=bandit, **kwargs)
         self.group_id = group_of(after.task_id)
-        self.submit_retries = after.submit_retries
 
     def execute(self, context: Context) -> None:
         runner = self.open_runner()
-        active = active_in_run(self.bandit, context, runner, self.group_id, self.submit_retries)
+        active = active_in_run(self.bandit, context, runner, self.group_id)
         if active:
             raise AirflowException(
                 f"{active[0].job_id} is still active, so the lease is kept until it expires, in "

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
+from rl_core.config import Bandit
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
@@ -24,14 +26,17 @@ class PipelineRunLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         task: Any = operator  # the instance that has just run
-        if task.job_id is None:
-            return ""
-        if task.bandit.runner == "local":
-            return run_page(operator.dag_id, task.job_id)
-        from bandit_ops.runners.vertex import console_url
-        from rl_core.backends.gcp.names import names_of
+        return "" if task.job_id is None else page_of(task.bandit, operator.dag_id, task.job_id)
 
-        return console_url(names_of(task.bandit), task.job_id)
+
+def page_of(bandit: Bandit, dag_id: str, job_id: str) -> str:
+    """The address of a page that shows the run: Airflow's own for a local runner, else Google's console."""
+    if bandit.runner == "local":
+        return run_page(dag_id, job_id)
+    from bandit_ops.runners.vertex import console_url
+    from rl_core.backends.gcp.names import names_of
+
+    return console_url(names_of(bandit), job_id)
 
 
 def run_page(dag_id: str, job_id: str) -> str:

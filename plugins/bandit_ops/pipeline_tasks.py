@@ -1,38 +1,41 @@
 """A pipeline in a DAG is three tasks: `submit >> wait >> cancel_if_active`.
 
 - `submit` names the job (see job_identity.py), cancels what an older generation left running, and starts it: seconds.
-- `wait` looks at the job every few seconds and holds no worker slot in between.
+- `wait` looks at the job every few seconds until it has ended, and starts the next attempt where it failed.
 - `cancel_if_active` is a teardown: it runs whatever happened, and ends jobs that somebody stopped waiting for.
 
-Retries. A retried `submit` attaches to a job that is active, returns one that succeeded, and starts the next attempt
-after one that failed or was cancelled. A job that fails makes `wait` fail; the retry of `wait` starts the next attempt
-with its first look, so retries of `wait` are retries of the pipeline, while a retry that only replaces a killed worker
-attaches. A cancelled job is a person's will: `wait` fails for good, as every task does where the runner refuses what it
-is asked (wrong project, missing permission). Where the runner gives no answer, `wait` goes on asking. Clearing any of
-the tasks clears `submit` with it (Airflow clears a setup with what it serves), which begins a new generation.
+Tries. The tries of the pipeline are the attempts in its job ids, ATTEMPTS at most; those of the tasks say nothing about
+it, since a task that is tried again only attaches to the job it finds (see patience.py). A cancelled job is a person's
+will: `wait` fails for good, as every task does where the runner refuses what it is asked (wrong project, missing
+permission). Where the runner gives no answer, `wait` goes on asking. Clearing any of the tasks clears `submit` with it
+(Airflow clears a setup with what it serves), which begins a new generation.
 
 The lease. Where a TakeLease is among the setups, `submit` and every look of `wait` renew it. A run that finds it taken
 by another training gives up for good, and its teardown cancels the job.
 
-Stopping. A person can mark a task failed while its worker is between "submit" and "submitted"; the teardown would look
-too early. So whoever starts a job asks Airflow afterwards whether it is still meant to run, and if not cancels the job.
+Stopping. A job is cancelled because a person marked a task or the run, because its time was over, or because another
+training has the lease. A task that failed again and again gives up, but leaves its job alone, and says so: the job goes
+on, the lease is kept until it expires, and whichever run takes the lease next cancels the job.
+A person can mark a task failed while its worker is between "submit" and "submitted"; the teardown would look too early.
+So whoever starts a job asks Airflow afterwards whether it is still meant to run, and if not cancels the job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, TaskGroup
+from airflow.sdk import BaseOperator, PokeReturnValue, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 
-from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of
+from bandit_ops.job_identity import JobIdentity, active_jobs, attempts
 from bandit_ops.jobs import active_in_run, group_of, identity_of
 from bandit_ops.lease import TakeLease, renew_lease
-from bandit_ops.links import PipelineRunLink
-from bandit_ops.runners.base import JobState, PipelineRunner
-from bandit_ops.running import meant_to_run
+from bandit_ops.links import PipelineRunLink, page_of
+from bandit_ops.patience import PatientSensor, PatientTask
+from bandit_ops.runners.base import JobState, JobStatus, PipelineRunner
+from bandit_ops.running import generation_of, meant_to_run
 from bandit_ops.task import BanditTask
 from bandit_ops.watching import warn_if_late
 from rl_core.config import Bandit
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
     from bandit_ops.plans import Plan
 
 SUBMIT, WAIT, CANCEL = "submit", "wait", "cancel_if_active"
+ATTEMPTS = 3
+"""How often a pipeline that fails is run."""
+GAVE_UP = "gave_up"
+"""XCom of `submit` and `wait`: the generation in which the task failed although its job may be healthy."""
 
 
 class JobReport(TypedDict):
@@ -74,12 +81,12 @@ def pipeline(
     with TaskGroup(group_id, tooltip="one pipeline job: submit, wait, and cancel what nobody waits for"):
         submit = SubmitPipeline(task_id=SUBMIT, bandit=bandit, plan=plan, leased=leased)
         wait = WaitForPipeline(task_id=WAIT, bandit=bandit, plan=plan, leased=leased)
-        cancel = CancelIfActive(task_id=CANCEL, bandit=bandit, submit_retries=submit.retries or 0)
+        cancel = CancelIfActive(task_id=CANCEL, bandit=bandit)
         submit >> wait >> cancel.as_teardown(setups=[submit, *setups])
     return PipelineTasks(submit, wait, cancel)
 
 
-class SubmitPipeline(BanditTask, BaseOperator):
+class SubmitPipeline(PatientTask, BaseOperator):
     template_fields = ("plan", *BanditTask.template_fields)
     operator_extra_links = (PipelineRunLink(),)
 
@@ -90,15 +97,17 @@ class SubmitPipeline(BanditTask, BaseOperator):
         self.job_id: str | None = None
 
     def execute(self, context: Context) -> JobReport:
-        if self.leased:
-            renew_lease(self, context)
-        with for_good():
+        with self.counting_failures(context), for_good():
+            if self.leased:
+                renew_lease(self, context)
             return self._submit(context)
+
+    def gave_up(self, context: Context) -> None:
+        context["ti"].xcom_push(key=GAVE_UP, value=generation_of(context))
 
     def _submit(self, context: Context) -> JobReport:
         runner = self.open_runner()
-        generation = generation_of(context["ti"].max_tries, self.retries or 0)
-        first = identity_of(self.bandit, context, group_of(self.task_id)).of_generation(generation)
+        first = identity_of(self.bandit, context, group_of(self.task_id)).of_generation(generation_of(context))
         for older in active_jobs(runner.status, first, range(first.generation)):
             self.log.info("cancelling %s, which an earlier generation left active", older.job_id)
             runner.cancel(older.job_id)
@@ -113,37 +122,35 @@ class SubmitPipeline(BanditTask, BaseOperator):
         if not tried:
             return start(self, context, runner, first)
         last, status = tried[-1]
-        if status.state in (JobState.FAILED, JobState.CANCELLED):
+        if status.state in (JobState.FAILED, JobState.CANCELLED) and len(tried) < ATTEMPTS:
             self.log.info("%s ended %s; starting the next attempt", last.job_id, status.state)
             return start(self, context, runner, last.next_attempt())
         self.log.info("attached to %s, which is %s", last.job_id, status.state)
         return last
 
 
-class WaitForPipeline(BanditTask, BaseSensorOperator):
+class WaitForPipeline(PatientSensor):
     """XCom: the JobReport of the job that succeeded."""
 
     template_fields = ("plan", *BanditTask.template_fields)
     operator_extra_links = (PipelineRunLink(),)
 
     def __init__(self, *, bandit: Bandit, plan: Plan | XComArg, leased: bool = False, **kwargs: Any) -> None:
-        kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
-        kwargs.setdefault("timeout", bandit.retrain.run_timeout_s)
-        super().__init__(bandit=bandit, mode="reschedule", **kwargs)
+        super().__init__(bandit=bandit, timeout=bandit.retrain.run_timeout_s, **kwargs)
         self.plan = plan
         self.leased = leased
         self.job_id: str | None = None
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def look(self, context: Context, waited_s: float) -> PokeReturnValue:
         if self.leased:
             renew_lease(self, context)
-        runner = self.open_runner()
         submit = f"{group_of(self.task_id)}.{SUBMIT}"
         submitted: JobReport | None = context["ti"].xcom_pull(task_ids=submit)
         if submitted is None:
             raise AirflowFailException(
                 f"{submit} left no job to wait for (marked success by hand?); clear it to start one"
             )
+        runner = self.open_runner()
         try:
             with for_good():
                 tried = attempts(runner.status, JobIdentity.parse(submitted["job_id"]))
@@ -153,43 +160,64 @@ class WaitForPipeline(BanditTask, BaseSensorOperator):
         if not tried:
             raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {submit} to start anew")
         job, status = tried[-1]
-        self.job_id = job.job_id
-        self.log.info("%s is %s", job.job_id, status.state)
-        if not status.state.terminal:
-            warn_if_late(self.bandit, context, job.job_id)
+        page = self._show(context, job, status)
         if status.state is JobState.SUCCEEDED:
             report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}
+            self.log.info("%s; see %s", _verdict(status.outputs), page)
             return PokeReturnValue(is_done=True, xcom_value=report)
         if status.state is JobState.CANCELLED:
-            raise AirflowFailException(f"{job.job_id} was cancelled; clear {submit} to run it again")
+            raise AirflowFailException(f"{job.job_id} was cancelled; clear {submit} to run it again; see {page}")
         if status.state is JobState.FAILED:
-            if not self._first_look_of_a_retry(context):
-                reason = status.message or "no reason given"
-                raise RunnerError(f"{job.job_id} failed: {reason}; see {runner.url(job.job_id)}")
+            reason = f"{job.job_id} failed: {status.message or 'no reason given'}; see {page}"
+            if len(tried) >= ATTEMPTS:
+                raise AirflowFailException(f"{len(tried)} attempts failed, the last one: {reason}")
+            self.log.warning("%s; starting the next attempt", reason)
             start(self, context, runner, job.next_attempt())
         if status.state is JobState.PAUSED:
-            self.log.warning("%s is paused; resume or cancel it: %s", job.job_id, runner.url(job.job_id))
+            self.log.warning("%s is paused; resume or cancel it: %s", job.job_id, page)
         return PokeReturnValue(is_done=False)
 
-    def _first_look_of_a_retry(self, context: Context) -> bool:
-        """A try that begins with a failed job is there to run the pipeline again; reschedules are counted per try."""
-        return context["ti"].try_number > 1 and not context["task_reschedule_count"]
+    def _show(self, context: Context, job: JobIdentity, status: JobStatus) -> str:
+        """Say what the job does and where to look, once for each job; the task's link leads there from now on."""
+        page = page_of(self.bandit, context["ti"].dag_id, job.job_id)
+        if self.job_id != job.job_id:
+            self.job_id = job.job_id
+            self.log.info("%s is %s; see %s", job.job_id, status.state, page)
+            context["ti"].xcom_push(key=PipelineRunLink().xcom_key, value=page)
+        if not status.state.terminal:
+            warn_if_late(self.bandit, context, job.job_id)
+        return page
+
+    def gave_up(self, context: Context) -> None:
+        context["ti"].xcom_push(key=GAVE_UP, value=generation_of(context))
 
 
 class CancelIfActive(BanditTask, BaseOperator):
     """XCom: the job ids it cancelled."""
 
-    def __init__(self, *, bandit: Bandit, submit_retries: int, **kwargs: Any) -> None:
-        super().__init__(bandit=bandit, **kwargs)
-        self.submit_retries = submit_retries
-
     def execute(self, context: Context) -> list[str]:
-        runner = self.open_runner()
-        active = active_in_run(self.bandit, context, runner, group_of(self.task_id), self.submit_retries)
+        runner, group = self.open_runner(), group_of(self.task_id)
+        active = active_in_run(self.bandit, context, runner, group)
+        gave_up = context["ti"].xcom_pull(task_ids=[f"{group}.{SUBMIT}", f"{group}.{WAIT}"], key=GAVE_UP)
+        cancelled = []
         for job in active:
+            if job.generation in gave_up:
+                self.log.warning(
+                    "%s goes on: nobody asked for its end, the task that watched it failed; see %s",
+                    job.job_id,
+                    page_of(self.bandit, context["ti"].dag_id, job.job_id),
+                )
+                continue
             self.log.warning("cancelling %s: nobody waits for it any more", job.job_id)
             runner.cancel(job.job_id)
-        return [job.job_id for job in active]
+            cancelled.append(job.job_id)
+        return cancelled
+
+
+def _verdict(outputs: Mapping[str, Any]) -> str:
+    """What came of the pipeline, in one line."""
+    version, reason = outputs.get("version"), outputs.get("reason")
+    return f"{version} was {'promoted' if outputs.get('promoted') else 'not promoted'}: {reason}"
 
 
 @contextmanager
@@ -213,7 +241,7 @@ def start(
     parameters = {**plan["parameters"], "bandit": task.bandit.job_json(), "job_id": job.job_id}
     with for_good():
         runner.submit(job.job_id, plan["pipeline"], parameters, enable_caching=plan["enable_caching"])
-    task.log.info("submitted %s: %s", job.job_id, runner.url(job.job_id))
+    task.log.info("submitted %s; see %s", job.job_id, page_of(task.bandit, context["ti"].dag_id, job.job_id))
     if not meant_to_run(context):
         runner.cancel(job.job_id)
         raise AirflowFailException(f"{job.job_id} was cancelled: the task was stopped while it started the job")

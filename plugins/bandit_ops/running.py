@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +20,12 @@ def is_manual(context: Context) -> bool:
     return str(context["dag_run"].run_type).rpartition(".")[2].lower() == "manual"
 
 
-def waited_s(context: Context) -> float:
-    """Seconds since this try of a rescheduled sensor looked first; 0.0 in its first look."""
-    first: datetime | None = context["ti"].get_first_reschedule_date(context)
-    return 0.0 if first is None else (datetime.now(UTC) - first) / timedelta(seconds=1)
+def generation_of(context: Context) -> int:
+    """How often a person has cleared tasks of the run; a retry doesn't count."""
+    return context["dag_run"].clear_number or 0
+
+
+def somebody_waits(context: Context) -> bool:
+    """Whether another run of the DAG is queued behind this one, as one triggered by hand is: `max_active_runs` is 1."""
+    ti = context["ti"]
+    return ti.get_dr_count(dag_id=ti.dag_id, states=["queued"]) > 0

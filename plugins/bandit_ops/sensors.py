@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from bandit_ops.assets import interactions_asset
-from bandit_ops.running import is_manual, waited_s
-from bandit_ops.task import BanditTask
+from bandit_ops.patience import PatientSensor
+from bandit_ops.running import is_manual, somebody_waits
 from bandit_ops.watching import say_vital_signs
 from rl_core.config import Bandit
 
@@ -21,22 +21,20 @@ NO_CHAMPION_WAIT_S = 30.0
 """How long a scheduled run stays without a champion, so that no run starts every second; a manual one waits for it."""
 
 
-class InteractionSensor(BanditTask, BaseSensorOperator):
+class InteractionSensor(PatientSensor):
     """Counts what no training has attempted and no champion holds: the sum of the new windows. No clock plays a part.
 
-    XCom: `{"head", "count", "windows": [[low, high], …]}`. Stays shut where enough is new but nothing of it may train.
-    Waits `gate_timeout_s` at most and then skips, so that a manual run never queues behind it for long. Skips at once
-    where `skip_gate` finds nothing new, or where there is no champion; there a scheduled run stays for a while, or
-    "@continuous" would begin a run every second.
+    XCom: `{"head", "count"}`; which windows are trained is planned under the lease. Stays shut where enough is new but
+    nothing of it may train. Skips after `gate_timeout_s`, and as soon as another run is queued behind a scheduled one,
+    as a run triggered by hand is. Skips at once where `skip_gate` finds nothing new, or where there is no champion;
+    there a scheduled run stays for a while, or "@continuous" would begin a run every second.
     """
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
-        interval, timeout = bandit.retrain.poke_interval_s, bandit.retrain.gate_timeout_s
-        outlets = [interactions_asset(bandit)]
-        super().__init__(
-            bandit=bandit, mode="reschedule", poke_interval=interval, timeout=timeout, outlets=outlets, **kwargs
-        )
+        timeout, outlets = bandit.retrain.gate_timeout_s, [interactions_asset(bandit)]
+        super().__init__(bandit=bandit, timeout=timeout, outlets=outlets, **kwargs)
         self.seen = ""
+        self.said_vital_signs = False
 
     def execute(self, context: Context) -> Any:
         try:
@@ -44,15 +42,19 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
         except AirflowSensorTimeout:
             raise AirflowSkipException(f"{self.seen} after {self.timeout:.0f} s") from None
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def look(self, context: Context, waited_s: float) -> PokeReturnValue:
         from rl_core.policy.windows import any_served, new_windows, total
 
+        if not is_manual(context) and somebody_waits(context):
+            raise AirflowSkipException("gives way to the run that is queued behind this one")
         registry, store = self.open_registry(), self.open_store()
-        say_vital_signs(self, context, registry, store)
+        if not self.said_vital_signs and waited_s < self.poke_interval:
+            say_vital_signs(self, registry, store)
+            self.said_vital_signs = True
         if registry.alias("champion") is None:
             patience = 0.0 if is_manual(context) else min(self.timeout, NO_CHAMPION_WAIT_S)
             why = f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup"
-            return self._shut(why, skip=waited_s(context) >= patience)
+            return self._shut(why, skip=waited_s >= patience)
         form = context["params"]
         head = store.head()
         windows = new_windows(registry, head)
@@ -73,7 +75,7 @@ class InteractionSensor(BanditTask, BaseSensorOperator):
             )
         self.log.info("%s: the gate opens", seen)
         context["outlet_events"][interactions_asset(self.bandit)].extra = {"head": head}
-        return PokeReturnValue(is_done=True, xcom_value={"head": head, "count": count, "windows": windows})
+        return PokeReturnValue(is_done=True, xcom_value={"head": head, "count": count})
 
     def _shut(self, why: str, *, skip: bool) -> PokeReturnValue:
         if skip:

@@ -118,13 +118,12 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
     log.warning("%s", json.dumps(line))
 
 
-def say_vital_signs(task: BanditTask, context: Context, registry: PolicyRegistry, store: EventStore) -> None:
-    """Log them with the first look of a sensor of a local bandit; on Google Cloud the join DAG does."""
-    from bandit_ops.running import waited_s
+def say_vital_signs(task: BanditTask, registry: PolicyRegistry, store: EventStore) -> None:
+    """Log them for a local bandit; on Google Cloud the join DAG does."""
     from rl_core.config import Settings
     from rl_core.monitoring.delivery import local_delivery
 
-    if task.bandit.backend == "local" and not waited_s(context):
+    if task.bandit.backend == "local":
         settings = Settings.from_environment()
         _say(task.bandit, lambda: registry, store, lambda: local_delivery(task.bandit, settings, store))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from bandit_ops.job_identity import JobIdentity
-from bandit_ops.runners.job_folder import JobFolder
+from bandit_ops.runners.job_folder import MARK, JobFolder
+from bandit_ops.runners.local import LocalRunner
 from rl_core.backends import open_bus, open_registry, open_store
 from rl_core.backends.contracts.bus import Message
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
@@ -30,18 +34,44 @@ pytestmark = pytest.mark.usefixtures("airflow_home")
 FORM = {"skip_gate": False, "full_retrain": False, "min_new_interactions": 30, "version": "previous"}
 
 
-def context(run_type: str = "scheduled", first_look: datetime | None = None, **form: Any) -> Context:
+def context(run_type: str = "scheduled", first_look: datetime | None = None, queued: int = 0, **form: Any) -> Context:
+    """Of a run of `movielens_retrain`; its task has looked since `first_look`, and `queued` runs wait behind it."""
     from collections import defaultdict
 
+    remembered: dict[str, Any] = {"memory-0": {"first_look": first_look.isoformat()}} if first_look else {}
     ti = SimpleNamespace(
         dag_id="movielens_retrain",
         run_id=f"{run_type}__1",
         map_index=-1,
-        get_first_reschedule_date=lambda _: first_look,
+        get_dr_count=lambda **_: queued,
+        get_first_reschedule_date=lambda _: None,
     )
     run = SimpleNamespace(run_type=run_type, clear_number=0)
     events: Any = defaultdict(SimpleNamespace)
-    return cast("Context", {"ti": ti, "dag_run": run, "params": {**FORM, **form}, "outlet_events": events})
+    kept = SimpleNamespace(get=remembered.get, set=remembered.__setitem__)
+    given = {"ti": ti, "dag_run": run, "params": {**FORM, **form}, "outlet_events": events, "task_state_store": kept}
+    return cast("Context", given)
+
+
+def one_look(sensor: Any) -> Callable[[Context], Any]:
+    """What it does without sleeping in its worker until the next look."""
+    sensor.mode = "reschedule"
+    return cast("Callable[[Context], Any]", sensor.execute)
+
+
+@contextmanager
+def job_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is a running job to whoever looks into the folder: it is marked, and holds the folder's lock."""
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"state": "RUNNING", "message": "", "outputs": {}}))
+    with JobFolder(folder).locked() as lock:
+        assert lock is not None
+        process = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(folder)}, pass_fds=[lock])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def expiry(bandit: Bandit, settings: Settings) -> datetime:
@@ -87,7 +117,7 @@ class TestTheGate:
     def look(self, movielens: Bandit) -> Callable[[Context], Any]:
         from bandit_ops.sensors import InteractionSensor
 
-        return InteractionSensor(task_id="gate", bandit=movielens).execute
+        return one_look(InteractionSensor(task_id="gate", bandit=movielens))
 
     @pytest.fixture
     def log(self, movielens: Bandit, settings: Settings) -> Callable[[int], None]:
@@ -150,12 +180,12 @@ class TestTheGate:
         assert "no vital signs: " in caplog.text
         assert vital_signs_of(caplog) == []
 
-    def test_opens_with_count_head_and_windows_and_tells_the_asset(
+    def test_opens_with_count_and_head_and_tells_the_asset(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
     ) -> None:
         log(30)
         given = context()
-        assert look(given) == {"head": 50, "count": 30, "windows": [(20, 50)]}
+        assert look(given) == {"head": 50, "count": 30}
         assert [event.extra for event in cast(Any, given["outlet_events"]).values()] == [{"head": 50}]
 
     def test_skips_once_it_has_waited_long_enough(
@@ -166,6 +196,16 @@ class TestTheGate:
         log(12)
         with pytest.raises(AirflowSkipException, match="12 of 30 new interactions after 120 s"):
             look(context(first_look=long_ago()))
+
+    def test_gives_way_to_a_run_that_is_queued_behind_a_scheduled_one(
+        self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+
+        with pytest.raises(AirflowSkipException, match="gives way"):
+            look(context(queued=1))
+        with pytest.raises(AirflowRescheduleException):
+            look(context("manual", queued=1))
 
     def test_can_be_skipped_where_anything_is_new(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
@@ -199,7 +239,7 @@ class TestTheGate:
         with pytest.raises(AirflowSkipException, match="30 of 30 new interactions, but none may train"):
             look(context("manual", skip_gate=True))
         log(1)
-        assert look(context())["windows"] == [(20, 51)]
+        assert look(context()) == {"head": 51, "count": 31}
 
     def test_counts_what_a_startup_that_replaced_the_champion_left_behind(
         self, born: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
@@ -207,7 +247,7 @@ class TestTheGate:
         log(40)
         at = datetime.now(UTC)
         born.record(Attempt("anew", ((50, 60),), "promoted", "movielens-v1-0001", "startup", "", at))
-        assert look(context()) == {"head": 60, "count": 30, "windows": [(20, 50)]}
+        assert look(context()) == {"head": 60, "count": 30}
 
     def test_opens_for_a_full_retrain_without_anything_new(
         self, born: FolderRegistry, look: Callable[[Context], Any]
@@ -235,7 +275,7 @@ class TestTheLease:
         monkeypatch.setattr(lease, "meant_to_run", lambda context: True)
 
         def execute(given: Context, planner: Any = lambda at: {"manual": at.manual}) -> Any:
-            return lease.TakeLease(task_id="take_lease", bandit=movielens, planner=planner).execute(given)
+            return one_look(lease.TakeLease(task_id="take_lease", bandit=movielens, planner=planner))(given)
 
         return execute
 
@@ -244,17 +284,8 @@ class TestTheLease:
         from bandit_ops.lease import ReleaseLease
         from bandit_ops.pipeline_tasks import CancelIfActive
 
-        cancel = CancelIfActive(task_id="train.cancel_if_active", bandit=movielens, submit_retries=2)
+        cancel = CancelIfActive(task_id="train.cancel_if_active", bandit=movielens)
         return lambda: ReleaseLease(task_id="release_lease", bandit=movielens, after=cancel).execute(context("manual"))
-
-    @pytest.fixture
-    def active_job(self, movielens: Bandit, settings: Settings) -> Iterator[str]:
-        """A job of the manual run: its folder's lock is held, as by the job's process."""
-        job_id = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__1", "train").job_id
-        folder = JobFolder(settings.state_dir(movielens) / "runs" / job_id)
-        folder.path.mkdir(parents=True)
-        with folder.locked():
-            yield job_id
 
     def test_is_taken_with_a_plan_and_given_back(
         self, registry: FolderRegistry, take: Callable[..., Any], give_back: Callable[[], None]
@@ -287,12 +318,21 @@ class TestTheLease:
             renew_lease(TakeLease(task_id="take_lease", bandit=movielens, planner=retrain_plan), context())
 
     def test_is_kept_while_a_job_of_the_run_is_alive(
-        self, registry: FolderRegistry, active_job: str, take: Callable[..., Any], give_back: Callable[[], None]
+        self,
+        registry: FolderRegistry,
+        movielens: Bandit,
+        settings: Settings,
+        take: Callable[..., Any],
+        give_back: Callable[[], None],
     ) -> None:
         from airflow.sdk.exceptions import AirflowException
 
         take(context("manual"))
-        with pytest.raises(AirflowException, match=rf"{active_job} is still active, .* 10 minutes at most"):
+        job_id = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__1", "train").job_id
+        with (
+            job_process(settings.state_dir(movielens) / "runs" / job_id),
+            pytest.raises(AirflowException, match=rf"{job_id} is still active, .* 10 minutes at most"),
+        ):
             give_back()
         with pytest.raises(LeaseHeld):
             registry.lease("another", 60)
@@ -322,18 +362,16 @@ class TestTheLease:
         with pytest.raises(getattr(exceptions, ending), match="'movielens_startup/manual__0' holds the training lease"):
             take(context(run_type, first_look=long_ago()))
 
-    def test_whose_wait_ends_between_two_looks_at_the_clock_is_looked_at_once_more(
-        self, registry: FolderRegistry, take: Callable[..., Any]
+    def test_once_taken_ends_what_an_earlier_run_left_active_and_nothing_that_others_started(
+        self, registry: FolderRegistry, movielens: Bandit, settings: Settings, take: Callable[..., Any]
     ) -> None:
-        """By the sensor's clock the minute is over, by the task's it is not: a scheduled run must not fail for that."""
-        from airflow.sdk.exceptions import AirflowRescheduleException
-
-        registry.lease("movielens_startup/manual__0", 60)
-        given, looks = context(), iter((61, 59))
-        ti = cast(Any, given["ti"])
-        ti.get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(seconds=next(looks))
-        with pytest.raises(AirflowRescheduleException):
-            take(given)
+        runs = settings.state_dir(movielens) / "runs"
+        left = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__0", "train").job_id
+        with job_process(runs / left) as ours, job_process(runs / "by-hand") as others:
+            take(context("manual"))
+            assert ours.wait(10) != 0
+            assert others.poll() is None
+        assert LocalRunner(movielens, settings).active() == []
 
     def test_is_not_kept_by_a_run_that_is_refused_or_has_nothing_to_do(
         self, registry: FolderRegistry, take: Callable[..., Any]

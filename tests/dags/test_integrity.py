@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rl_core.config import Bandit
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
-    from tests.dags.conftest import Parsed
+    from tests.dags.conftest import Parse, Parsed
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Airflow's own, lazily
 
@@ -62,8 +63,15 @@ class TestTheThreePipelineTasks:
         assert [t for t in tasks if tasks[t].is_setup] == ["take_lease", "train.submit"]
         assert sorted(t for t in tasks if tasks[t].is_teardown) == ["release_lease", "train.cancel_if_active"]
 
-    def test_hold_no_worker_slot_while_they_wait(self, shipped: Parsed, noun: str) -> None:
-        assert getattr(shipped.dags[f"movielens_{noun}"].task_dict["train.wait"], "mode", None) == "reschedule"
+    def test_stay_in_their_worker_while_they_wait_on_one_machine(self, shipped: Parsed, noun: str) -> None:
+        assert getattr(shipped.dags[f"movielens_{noun}"].task_dict["train.wait"], "mode", None) == "poke"
+
+    def test_hold_no_worker_while_they_wait_where_workers_are_shared(
+        self, parse: Parse, dags_folder: Path, add_bandit: Callable[..., Path], cloud_movielens: Bandit, noun: str
+    ) -> None:
+        written = cloud_movielens.model_dump(mode="json")
+        add_bandit("cloudy", **{key: written[key] for key in ("backend", "runner", "google")})
+        assert getattr(parse(dags_folder).dags[f"cloudy_{noun}"].task_dict["train.wait"], "mode", None) == "reschedule"
 
 
 class TestAssets:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, generation_of, highest_generation
+from bandit_ops.job_identity import JobIdentity, active_jobs, attempts, is_job_id
 from bandit_ops.runners.base import JobState, JobStatus
 
 WHO = ("movielens-v1", "movielens_retrain", "manual__2026-11-22T21:00:00+00:00", "train")
@@ -48,17 +48,7 @@ class TestAJobId:
     def test_of_another_form_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="not a job id"):
             JobIdentity.parse(text)
-
-
-class TestGenerations:
-    def test_rise_when_a_person_clears_and_not_with_a_retry(self) -> None:
-        assert generation_of(max_tries=2, retries=2) == 0
-        assert generation_of(max_tries=3, retries=2) == 1  # cleared after the first try
-        assert generation_of(max_tries=6, retries=2) == 4
-
-    def test_are_bounded_by_how_often_the_run_was_cleared(self) -> None:
-        assert highest_generation(clear_number=0, retries=2) == 0
-        assert highest_generation(clear_number=2, retries=2) >= 6
+        assert not is_job_id(text)
 
 
 class TestAttempts:

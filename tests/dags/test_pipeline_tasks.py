@@ -44,10 +44,11 @@ def made(movielens: Bandit) -> Callable[[bool], PipelineTasks]:
 
 def by_hand() -> Context:
     """Of a run in which a person marked whatever came before as a success: there is no XCom."""
-    ti = SimpleNamespace(
-        dag_id="movielens_retrain", run_id="manual__1", map_index=-1, max_tries=2, xcom_pull=lambda **_: None
-    )
-    return cast("Context", {"ti": ti, "dag_run": SimpleNamespace(clear_number=0)})
+    ti = SimpleNamespace(dag_id="movielens_retrain", run_id="manual__1", map_index=-1, xcom_pull=lambda **_: None)
+    kept: dict[str, Any] = {}
+    store = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+    given = {"ti": ti, "dag_run": SimpleNamespace(clear_number=0), "task_state_store": store}
+    return cast("Context", given)
 
 
 def attempt(task: Any) -> str:

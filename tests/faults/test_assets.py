@@ -82,9 +82,9 @@ class TestTheLease:
     def test_keeps_two_trainings_of_one_bandit_apart(self, learning: Learning) -> None:
         learning.world.behave(trainer="hold")
         first = learning.api.trigger(TRAININGS[0])
-        learning.until_task(TRAININGS[0], first, "train.wait", "up_for_reschedule")
+        learning.until_task(TRAININGS[0], first, "train.wait", "running")
         second = learning.api.trigger(TRAININGS[1])
-        learning.until_task(TRAININGS[1], second, "take_lease", "up_for_reschedule")
+        learning.until_task(TRAININGS[1], second, "take_lease", "running")
         assert len(learning.world.runner.active()) == 1
 
         learning.world.behave()
@@ -97,7 +97,7 @@ class TestTheLease:
     def test_is_renewed_while_the_job_runs_and_given_back_when_a_person_stops_it(self, learning: Learning) -> None:
         learning.world.behave(trainer="hold")
         run_id = learning.api.trigger(TRAININGS[0])
-        learning.until_task(TRAININGS[0], run_id, "train.wait", "up_for_reschedule")
+        learning.until_task(TRAININGS[0], run_id, "train.wait", "running")
         assert learning.holder() == f"{TRAININGS[0]}/{run_id}"
         ends_at = learning.lease_ends_at()
         learning.world.until(lambda: learning.lease_ends_at() > ends_at, "the lease to be renewed")

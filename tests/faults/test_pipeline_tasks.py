@@ -53,10 +53,10 @@ class TestAKilledWorker:
         def retried() -> bool:
             return bool(world.stack.api.tasks(world.dag_id, run_id)["train.wait"]["try_number"] > 1)
 
-        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.until_task(run_id, "train.wait", "running")
         world.kill_worker(run_id, "train.wait")
         world.until(retried, "a retry")
-        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.until_task(run_id, "train.wait", "running")
         world.behave()
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
@@ -77,7 +77,7 @@ class TestAirflowGoneForAWhile:
     def test_because_it_was_stopped_finds_what_ended_meanwhile(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
-        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.until_task(run_id, "train.wait", "running")
         world.stack.stop(grace_s=3)
         world.behave()
         world.until_job(run_id, "g0-a0", SUCCEEDED)
@@ -100,7 +100,7 @@ class TestAFailingPipeline:
         run_id = world.trigger()
         assert world.end_of(run_id) == "failed"
         assert world.jobs(run_id) == {"g0-a0": FAILED, "g0-a1": FAILED, "g0-a2": FAILED}
-        assert "seq 5 is missing (gap)" in world.stack.api.log(world.dag_id, run_id, "train.wait", try_number=3)
+        assert "seq 5 is missing (gap)" in world.stack.api.log(world.dag_id, run_id, "train.wait")
 
 
 class TestATaskThatAPersonMarksFailed:
@@ -109,7 +109,7 @@ class TestATaskThatAPersonMarksFailed:
         """A run whose job is held and waited for."""
         world.behave(trainer="hold")
         run_id = world.trigger()
-        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.until_task(run_id, "train.wait", "running")
         return run_id
 
     def test_takes_its_job_with_it(self, world: World, waiting: str) -> None:
@@ -141,7 +141,7 @@ class TestAClearedTask:
     def test_begins_a_new_generation_once_the_older_job_is_cancelled(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
-        world.until_task(run_id, "train.wait", "up_for_reschedule")
+        world.until_task(run_id, "train.wait", "running")
         world.stack.api.clear(world.dag_id, run_id, ["train.submit"])
         world.until_job(run_id, "g1-a0", RUNNING)
         world.behave()
@@ -160,7 +160,7 @@ class TestAClearedTask:
 def test_a_job_that_a_person_cancelled_is_not_started_again(world: World) -> None:
     world.behave(trainer="hold")
     run_id = world.trigger()
-    world.until_task(run_id, "train.wait", "up_for_reschedule")
+    world.until_task(run_id, "train.wait", "running")
     world.cancel_job(run_id, "g0-a0")
     assert world.end_of(run_id) == "failed"
     assert world.jobs(run_id) == {"g0-a0": CANCELLED}

@@ -205,7 +205,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from rl_core.backends.local import delta_table
+from rl_core.backends.local.store.delta import table as delta_table
 delta_table._TEND_EVERY, delta_table._CHECKPOINT_EVERY = 5, 4
 from datetime import timedelta
 delta_table._KEEP_REMOVED = timedelta(0)
