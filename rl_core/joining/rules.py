@@ -46,7 +46,7 @@ class _Reward(NamedTuple):
 
 
 class Span(NamedTuple):
-    """When a reward is on time, in microseconds since 1970."""
+    """The times between which a reward is on time, in µs since 1970."""
 
     first: int
     last: int
@@ -87,7 +87,7 @@ class _Open:
 
 
 class Closed(NamedTuple):
-    """What the lookup knows of a closed decision; times in microseconds since 1970."""
+    """What the look-up knows of a closed decision; times in µs since 1970."""
 
     decided_at: int
     received_at: int
@@ -96,14 +96,14 @@ class Closed(NamedTuple):
 
 @dataclass(frozen=True)
 class Joined:
-    """`interactions` lack their seq; both have their table's schema otherwise."""
+    """What a step closed: interactions without their seq, and rewards set apart; else as their tables."""
 
     interactions: pa.Table
     apart: pa.Table
 
 
 class JoinRules:
-    """Memory is bounded by the open decisions and the rewards that wait for one."""
+    """The joiner's state between steps; memory is bounded by the open decisions and the rewards that wait for one."""
 
     def __init__(self, join: Join, reward_default: float) -> None:
         self._wait = int(join.reward_wait_s * 1_000_000)
@@ -118,13 +118,13 @@ class JoinRules:
         return len(self._open)
 
     def dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-        """Of the offsets read so far by producer, those up to which nothing is open or waits."""
+        """Return the offsets by producer up to which nothing read so far is open or waits: the joiner's checkpoint."""
         held = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
         parts = [*(one.rewards for one in self._open.values()), *self._waiting.values()]
         return _below(decisions, held), _below(rewards, ((r.producer, r.offset) for part in parts for r in part))
 
     def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
-        """The event ids among these rows that may belong to a closed decision."""
+        """Return the event ids among these rows that may belong to a closed decision."""
         return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
 
     def step(
@@ -135,7 +135,7 @@ class JoinRules:
         watermark: datetime | None,
         now: datetime,
     ) -> Joined:
-        """Take new rows in and give out what they and the watermark close. `closed`: what `to_look_up` found."""
+        """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found."""
         passed = _micros(watermark) if watermark is not None else _NEVER
         self._open_new(decisions, closed)
         apart = self._hand_out(rewards, closed)
