@@ -39,7 +39,7 @@ Wrong = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, as a sentence (`says`) and as a mask [n] of rows that break it (`wrong`); what to do then (`remedy`)."""
+    """One rule: as a sentence (`says`), as a mask [n] of rows that break it (`wrong`), and what mends it (`remedy`)."""
 
     name: str
     says: Callable[[Problem], str]

@@ -102,8 +102,8 @@ class SqlJoiner:
         """Return the time before which every event that a server accepted is in the store; None: not known.
 
         As far as heartbeats tell. A server that said goodbye, or was not heard of for google.silent_after_s before the
-        time up to which delivery works, is taken as gone, unless something that it accepted is still missing: that holds
-        the watermark, see `gaps`. How far delivery works: sql/watermark.sql.
+        time up to which delivery works, is taken as gone, unless something that it accepted is still missing: that
+        holds the watermark, see `gaps`. How far delivery works: sql/watermark.sql.
         """
         servers = self.servers()
         here = next((server.delivered_at for server in servers), None)
