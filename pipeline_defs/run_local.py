@@ -32,7 +32,7 @@ from rl_core.files import write_atomically
 
 
 def detach(lock: int) -> None:
-    """Leave the submitter's session, and keep the inherited lock from the steps: it tells that this process lives."""
+    """Leave the submitter's session, and keep the inherited lock from the steps: it shows that this process lives."""
     if os.fork():
         os._exit(0)
     os.setsid()

@@ -1,6 +1,6 @@
-"""What a bandit is (`Bandit`, one YAML each) and where this process runs (`Settings`, from the environment).
+"""The definition of a bandit (`Bandit`, one YAML each), and a process's settings (`Settings`, from the environment).
 
-All are frozen and checked at birth. Nothing else in the project reads `os.environ`.
+All are frozen and checked when made. Nothing else in the project reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
 
 
 class Problem(Frozen):
-    """The decision problem: what is observed, what can be done, what comes back."""
+    """The decision problem: what is observed, what can be done, what comes back.
+
+    Attributes:
+        observation_dim: how many numbers (float32) describe a context.
+        observation_version, action_set_version: what the numbers and action indices mean; logged with each decision.
+        reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
+    """
 
     observation_dim: int = Field(ge=1, le=4096)
     observation_version: str = Field(min_length=1)
@@ -70,7 +76,11 @@ class Problem(Frozen):
 
 
 class Environment(Frozen):
-    """The simulated world, for bandits that have one."""
+    """The simulated world, for bandits that have one.
+
+    Attributes:
+        movies: which movies are the actions: the first by id, or the most rated.
+    """
 
     kind: Literal["movielens"] = "movielens"
     movies: Literal["first", "most_rated"] = "first"
@@ -88,7 +98,13 @@ class Agent(Frozen):
 
 
 class Serving(Frozen):
-    """How the prediction server answers: exploration, where it listens, durability and limits."""
+    """How the prediction server answers: exploration, where it listens, durability and limits.
+
+    Attributes:
+        durability: whether an answer waits until its decision is on the message bus.
+        publish_deadline_s: how long it waits at most, in seconds; then 503.
+        max_body_bytes, max_instances: of one request; more is refused.
+    """
 
     epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
     host: str = "127.0.0.1"
@@ -103,7 +119,11 @@ class Serving(Frozen):
 
 
 class Join(Frozen):
-    """How decisions and rewards are joined: how long a decision stays open for its reward, in seconds."""
+    """How decisions and rewards are joined.
+
+    Attributes:
+        reward_wait_s: how long a decision stays open for its reward, in seconds by the bus's clock.
+    """
 
     reward_wait_s: Seconds = 60.0
     close_early: bool = Field(default=False, description="only for worlds where every decision earns a reward")
@@ -129,7 +149,12 @@ class Retention(Frozen):
 
 
 class Startup(Frozen):
-    """What the first policy learns from: simulation, or a log that is there."""
+    """What the first policy learns from.
+
+    Attributes:
+        source: simulated interactions, or those that are logged already.
+        rounds: how many interactions to simulate.
+    """
 
     source: Literal["simulation", "log"] = "simulation"
     rounds: int = Field(default=200, ge=1)
@@ -137,7 +162,15 @@ class Startup(Frozen):
 
 
 class Retrain(Frozen):
-    """When and how patiently to retrain: the schedule, the gate's count of new interactions, times in seconds."""
+    """When to retrain, and how patiently.
+
+    Attributes:
+        schedule: of the DAG, as Airflow takes it.
+        min_new_interactions: how many open the gate.
+        gate_timeout_s: how long a run waits in its gate before it skips, in seconds.
+        poke_interval_s: seconds between two looks of the gate, and of a task at its pipeline job.
+        run_timeout_s: how long a task waits for its pipeline job, in seconds.
+    """
 
     schedule: str | None = "@continuous"
     min_new_interactions: int = Field(default=1000, ge=1)
@@ -147,7 +180,12 @@ class Retrain(Frozen):
 
 
 class Simulate(Frozen):
-    """Simulated traffic by schedule: how many decisions, how many users at a time."""
+    """Simulated traffic by schedule.
+
+    Attributes:
+        decisions: how many users a run sends, one decision each.
+        concurrency: how many of them at a time.
+    """
 
     enabled: bool = False
     schedule: str | None = "*/10 * * * *"

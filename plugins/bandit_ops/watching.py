@@ -140,7 +140,7 @@ def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: dateti
 def _say(
     bandit: Bandit, registry: Callable[[], PolicyRegistry], store: EventStore, measure: Callable[[], Delivery]
 ) -> None:
-    """What can't be measured is told and fails nothing."""
+    """Log the vital signs; what can't be measured is logged as a warning and fails nothing."""
     from rl_core.errors import BanditError
     from rl_core.monitoring.vital_signs import log_vital_signs
 

@@ -80,7 +80,7 @@ def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
 
 
 def digests_of(event_ids: Iterable[str]) -> NDArray[np.uint64]:
-    """Hash each event id to 64 bits (BLAKE2b, RFC 7693), [n]; what its fold and its repetitions are told by."""
+    """Hash each event id to 64 bits (BLAKE2b, RFC 7693), [n]; folds and repeated ids are found by them."""
     digests = b"".join(
         hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fold").digest()
         for event_id in event_ids

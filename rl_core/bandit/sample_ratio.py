@@ -27,7 +27,7 @@ class Split:
 
     @property
     def ratio(self) -> float | None:
-        """Observed to expected, E / Σq; None where there are too few rows to tell."""
+        """Observed to expected, E / Σq; None where there are too few rows."""
         return self.explored / self.expected if self._enough else None
 
     @property

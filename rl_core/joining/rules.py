@@ -1,17 +1,20 @@
 """The joiner's rules, without input or output.
 
-of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
-a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
-a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
-the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
-after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
-close_early closes at the first reward on time
-a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
-closes `unactivated`, which is as good as unserved, and keeps its seq
-an activation is no reward: it wins nothing and closes nothing. It is set apart once its decision is closed, on time as
-`activation`
-a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
-speaks for it
+- Of several decisions under one event_id the first by (received_at, producer, offset) counts; an unserved one
+  never does.
+- A decision closes once: when its wait is over and the bus's watermark has passed it. Without a reward it gets the
+  default one.
+- A reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins.
+- The others are set apart as `late`, `duplicate` or `unknown`. A reward is `unknown` (unmatched) when no decision came
+  within the wait, and stays so for a decision that is received later, even where a joiner still holds it: what becomes
+  of a log must not depend on who reads it when.
+- `close_early` closes a decision at its first reward on time.
+- A deferred decision trains only if its answer was used, which an activation or a reward on time confirms. Without
+  either it closes as `unactivated`: it counts as unserved, and keeps its seq.
+- An activation is no reward: it wins nothing and closes nothing. Once its decision is closed it is set apart, as
+  `activation` if it was on time.
+- A job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+  speaks for it.
 """
 
 from __future__ import annotations

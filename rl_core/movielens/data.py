@@ -1,7 +1,7 @@
 """The ratings: a given file, the downloaded MovieLens 100K, or a synthetic set of the same shape.
 
-The first answer under a BANDIT_HOME is kept: observations of one data set mean nothing in another, so a bandit born
-offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
+The first answer under a BANDIT_HOME is kept: observations of one data set mean nothing in another, so a bandit that
+began offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def build_app(
 
 @dataclass(frozen=True)
 class _Secured:
-    """Whether a token is asked for, told to OpenAPI; `HotRoutes` asks for it."""
+    """Documents in OpenAPI whether a token is asked for; `HotRoutes` asks for it."""
 
     by_token: bool
 

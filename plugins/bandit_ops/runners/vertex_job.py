@@ -47,7 +47,7 @@ def state_of(job: PipelineJob) -> JobState:
 
 
 def outputs_of(job: PipelineJob) -> tuple[dict[str, Any], list[str]]:
-    """Return the pipeline's outputs, and the names of those that the job does not tell.
+    """Return the pipeline's outputs, and the names of those that the job does not hold.
 
     Vertex keeps a task's outputs as `output:<name>` in the metadata of its execution.
     """

@@ -1,4 +1,4 @@
-"""Turns Google's errors into ours, which name the setting to mend or the role to give; tells which may pass."""
+"""Turns Google's errors into ours, which name the setting to mend or the role to give; knows which of them may pass."""
 
 from __future__ import annotations
 

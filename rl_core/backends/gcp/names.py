@@ -22,7 +22,7 @@ _ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-crea
 
 @dataclass(frozen=True)
 class Names:
-    """All derived from `{prefix}-{pipe_version}`; short ids within the project, full names by method."""
+    """The names of one bandit's resources, all derived from `{prefix}-{pipe_version}`."""
 
     google: Google
     artefact_name: str
@@ -72,7 +72,7 @@ class Names:
 
     @property
     def events_topic(self) -> str:
-        """The topic of decisions, rewards and heartbeats; the attribute `kind` tells which."""
+        """The topic of decisions, rewards and heartbeats; the attribute `kind` says which."""
         return f"projects/{self.project}/topics/{self.artefact_name}-events"
 
     @property

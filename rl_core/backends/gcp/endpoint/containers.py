@@ -1,4 +1,4 @@
-"""The container that serves predictions on Vertex AI: the job image, told by its environment which bandit it serves."""
+"""The container that serves predictions on Vertex AI: the job image, whose environment names the bandit to serve."""
 
 from __future__ import annotations
 

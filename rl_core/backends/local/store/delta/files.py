@@ -1,6 +1,6 @@
 """Data files of a Delta table: written to disk before a commit names them, chosen by the statistics that it keeps.
 
-What a file may hold is told by the least and greatest value of some columns; without them it may hold anything.
+The least and greatest values of some columns bound what a file may hold; without them it may hold anything.
 """
 
 from __future__ import annotations
