@@ -33,7 +33,7 @@ _log = logging.getLogger("banditloop")
 
 @functions_framework.cloud_event  # type: ignore[untyped-decorator]
 def log_event(event: CloudEvent) -> None:
-    """Raises StoreError while the store can't take it."""
+    """Write a message of the topic `…-events` as a row into BigQuery. Raises StoreError: deliver it again."""
     payload, attributes = _message(event)
     published_at = event.data["message"].get("publishTime")
     _sink().take(payload, attributes, datetime.fromisoformat(published_at) if published_at else None)
@@ -41,7 +41,10 @@ def log_event(event: CloudEvent) -> None:
 
 @functions_framework.cloud_event  # type: ignore[untyped-decorator]
 def simulate(event: CloudEvent) -> None:
-    """Not for retries: a second delivery sends other users under other event ids."""
+    """Send the simulated users that a message asks for.
+
+    Not for retries: a second delivery sends other users under other event ids.
+    """
     payload, _ = _message(event)
     try:
         request = TrafficRequest.of(payload)

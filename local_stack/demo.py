@@ -1,4 +1,4 @@
-"""The whole loop, once: a bandit is born, serves, is logged, and retrains itself three times."""
+"""Runs the whole loop once: a bandit gets its first policy, serves, is logged, and retrains itself three times."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Walls:
 
 
 class Demo:
-    """State of its own under `$BANDIT_HOME/demo`, forgotten at the start of the next demo (downloaded data is kept)."""
+    """The demo; its state, `$BANDIT_HOME/demo`, is deleted at the start of the next (downloaded data stays)."""
 
     def __init__(self, bandit_yaml: Path, settings: Settings, rounds: int, console: Console) -> None:
         home = settings.home / "demo"
@@ -189,7 +189,7 @@ class Demo:
 
 
 class _Step:
-    """A line that lives while the work goes on and stays when it is done; on a pipe, one line at the end."""
+    """A line of progress: redrawn while the work goes on and left when it is done; on a pipe, one line at the end."""
 
     def __init__(self, title: str, console: Console) -> None:
         self._title, self._console, self._said = title, console, ""
@@ -217,7 +217,7 @@ class _Step:
 
 
 def rounds_table(report: dict[str, Any]) -> Table:
-    """greedy, served: % of the gap, noise-free; decided, reward: what it lived through."""
+    """Make the report's table. greedy, served: % of the gap, noise-free; decided, reward: of its own traffic."""
     title = f"{report['data']}; greedy, served: % of the gap, random = 0, oracle = 100"
     table = Table(title=title, box=SIMPLE_HEAD, padding=0)
     for heading in ("policy", "trigger", "window", "trained", "decided", "reward", "greedy", "served"):
@@ -239,6 +239,7 @@ def rounds_table(report: dict[str, Any]) -> Table:
 
 
 def log_line(report: dict[str, Any]) -> str:
+    """Write the report's line on the log."""
     log = report["log"]
     return (
         f"log: {log['decisions_acknowledged']:,} decisions acknowledged, {log['decisions_in_store']:,} in the store, "

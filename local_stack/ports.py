@@ -1,4 +1,4 @@
-"""A busy port is one clear error."""
+"""Checks that a port is free, so that a busy one gives one clear error."""
 
 from __future__ import annotations
 

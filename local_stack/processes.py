@@ -1,4 +1,4 @@
-"""Other processes, which may end while one looks at them: one that has ended is left out, and is no error."""
+"""Finds and signals other processes; one that ends meanwhile is left out, and is no error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 def living(ours: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The processes of this machine for which `ours` is true. A zombie does not live."""
+    """Return the processes of this machine for which `ours` is true. A zombie does not live."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -20,17 +20,17 @@ def living(ours: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 
 
 def living_with(variable: str, prefix: str) -> list[psutil.Process]:
-    """Those that were started with an environment variable whose value begins with `prefix`."""
+    """Return processes that were started with an environment variable whose value begins with `prefix`."""
     return living(lambda process: process.environ().get(variable, "").startswith(prefix))
 
 
 def identity(pid: int) -> tuple[int, float]:
-    """The id with the seconds from the machine's start to the process's: the wall clock may be set while it lives."""
+    """Return a process's id and its start, in seconds from the machine's: the wall clock may be set while it lives."""
     return pid, _born_s(psutil.Process(pid))
 
 
 def identified(pid: int, born_s: float) -> psutil.Process | None:
-    """The process of this identity; None where it has ended, and a stranger may have its id."""
+    """Return the process of this identity; None where it has ended, and a stranger may have its id."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         if _born_s(process) == born_s:
@@ -39,14 +39,14 @@ def identified(pid: int, born_s: float) -> psutil.Process | None:
 
 
 def with_descendants(process: psutil.Process) -> list[psutil.Process]:
-    """The processes below this one, then itself."""
+    """Return the processes below this one, then itself."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [*process.children(recursive=True), process]
     return [process]
 
 
 def command_line(process: psutil.Process) -> str:
-    """The command with its arguments, or the title that the process gave itself; "" once it has ended."""
+    """Return the command with its arguments, or the title that the process gave itself; "" once it has ended."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""

@@ -1,4 +1,4 @@
-"""What the demo can say of itself, computed from the event store and the registry after the fact."""
+"""Computes the demo's report from the event store and the registry, after the fact."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class Round:
 
 @dataclass(frozen=True)
 class Log:
+    """What became of the acknowledged decisions and rewards."""
+
     decisions_acknowledged: int
     decisions_in_store: int
     decisions_lost: int
@@ -51,7 +53,7 @@ def build_report(
     wall_s: dict[str, Any],
     acknowledged: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of report.json."""
+    """Compute the content of report.json."""
     attempts = registry.attempts()
     rounds = [_round(bandit, store, registry, environment, a) for a in attempts if a.verdict == "promoted"]
     rejected = [{"window": a.windows[-1], "reason": a.reason} for a in attempts if a.verdict == "rejected"]
@@ -108,7 +110,7 @@ def _log(store: EventStore, environment: MovieLensEnvironment, acknowledged: Seq
 
 
 def reward_matches_user(store: EventStore, environment: MovieLensEnvironment) -> float:
-    """The share of rewarded interactions whose reward is the one this user gives this action in this event.
+    """Return the share of rewarded interactions whose reward is the one this user gives this action in this event.
 
     The user is found by the logged observation, the reward is computed anew from the environment.
     """
@@ -126,7 +128,7 @@ def reward_matches_user(store: EventStore, environment: MovieLensEnvironment) ->
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """The learning curve as a picture."""
+    """Draw the learning curve."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The long-running side of one bandit: prediction server and event logger, as child processes."""
+"""Starts and stops the long-running side of one bandit, prediction server and event logger, as child processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Services:
         self._record = settings.home / f"services-{bandit.artefact_name}.json"
 
     def start(self, timeout_s: float = 30) -> None:
-        """Return once the server answers. Raises BanditError with the last line a failed service logged."""
+        """Start both; return once the server answers. Raises BanditError with the last line a failed service logged."""
         if any(process.is_running() for process in self.processes()):
             raise BanditError(
                 f"{self.bandit.name} is served already from {self.settings.home}; stop it first (make down)"
@@ -55,7 +55,7 @@ class Services:
         wait_for(answers, timeout_s, f"the prediction server to answer; see {self.logs}", poll_s=0.1)
 
     def stop(self, grace_s: float = 10) -> None:
-        """SIGTERM, wait, SIGKILL what is left; the server goes first, so that the logger sees its last words."""
+        """Send SIGTERM, wait, SIGKILL what is left; the server goes first, so that the logger sees its last events."""
         for process in self.processes():
             send(signal.SIGTERM, [process])
             _, alive = psutil.wait_procs([process], timeout=grace_s)
@@ -66,7 +66,7 @@ class Services:
         self._record.unlink(missing_ok=True)
 
     def processes(self) -> list[psutil.Process]:
-        """Live ones, server first; a pid that now belongs to a stranger is left out."""
+        """Return the live ones, server first; a pid that now belongs to a stranger is left out."""
         found = []
         if self._record.exists():
             for pid, born in json.loads(self._record.read_text()).values():

@@ -1,4 +1,4 @@
-"""Ctrl-C at the wrong moment must not leave a process behind."""
+"""Delays Ctrl-C over moments at which it would leave a process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Airflow and the services of one bandit, together: what `make up`, `make down` and the demo start and stop."""
+"""Starts and stops Airflow and the services of one bandit together: `make up`, `make down` and the demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 class Stack:
-    """Started together, stopped together; `stop` also ends pipeline jobs, which live in sessions of their own."""
+    """Airflow and the services; `stop` also ends pipeline jobs, which lead sessions of their own."""
 
     def __init__(self, bandit_yaml: Path, settings: Settings) -> None:
         self.bandit = Bandit.from_yaml(bandit_yaml)
@@ -25,7 +25,10 @@ class Stack:
         self.services = Services(bandit_yaml, self.bandit, settings, self.airflow.environment())
 
     def start(self, progress: Callable[[str], None]) -> None:
-        """Return once Airflow is healthy, its DAGs are loaded and the server answers. Raises PortBusy, BanditError."""
+        """Start all; return once Airflow is healthy, its DAGs are loaded and the server answers.
+
+        Raises PortBusy, BanditError.
+        """
         port = self.settings.server_port_of(self.bandit)
         if not self.services.processes():
             require_free_port(port, "BANDIT_SERVER_PORT (or serving.port of the bandit)")
@@ -47,6 +50,7 @@ class Stack:
         return self.airflow.running() or bool(self.services.processes())
 
     def cancel_jobs(self) -> None:
+        """Cancel every pipeline job of the bandit."""
         runner = LocalRunner(self.bandit, self.settings)
         for job_id in runner.active():
             runner.cancel(job_id)

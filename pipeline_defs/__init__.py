@@ -1,4 +1,4 @@
-"""How the stages are wired: Kubeflow Pipelines components and pipelines, without logic. Imports kfp, never Airflow."""
+"""The wiring of the stages: Kubeflow Pipelines components and pipelines, without logic. Imports kfp, never Airflow."""
 
 import sys
 

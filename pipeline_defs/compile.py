@@ -1,4 +1,4 @@
-"""Write the pipelines and components as YAML, or check that what is committed is current.
+"""Writes the pipelines and components as YAML, or checks that what is committed is current.
 
 python -m pipeline_defs.compile            writes pipeline_defs/compiled/
 python -m pipeline_defs.compile --check    exits with 1 and a diff where it is stale
@@ -35,7 +35,7 @@ SOURCES: dict[str, Any] = {
 
 
 def compiled() -> dict[str, str]:
-    """The text of each file, by its path within COMPILED; the same sources and kfp version give the same text."""
+    """Compile each file, by its path within COMPILED; the same sources and kfp version give the same text."""
     texts = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, source in SOURCES.items():
@@ -46,6 +46,7 @@ def compiled() -> dict[str, str]:
 
 
 def write(folder: Path = COMPILED) -> None:
+    """Write all files into the folder."""
     for name, text in compiled().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def write(folder: Path = COMPILED) -> None:
 
 
 def stale(folder: Path = COMPILED) -> list[str]:
-    """The first 20 lines of a unified diff for each file that is missing, outdated or no longer made."""
+    """Return the first 20 lines of a unified diff for each file that is missing, outdated or no longer made."""
     wanted = compiled()
     found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")}
     diffs = []
@@ -66,6 +67,7 @@ def stale(folder: Path = COMPILED) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status, 1 where a file is stale."""
     parser = argparse.ArgumentParser(prog="python -m pipeline_defs.compile", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is stale")
     if not parser.parse_args(arguments).check:

@@ -1,4 +1,4 @@
-"""A bandit learns on: train on windows of the log, judge the policy against the champion, deploy it if it is fit."""
+"""Trains a bandit on windows of its log, judges the policy against the champion, and deploys it if it is fit."""
 
 from kfp import dsl
 

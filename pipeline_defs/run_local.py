@@ -1,4 +1,4 @@
-"""The process of a local pipeline run: executes the job that lies in a folder, with kfp.local.
+"""Executes the pipeline job that lies in a folder, with kfp.local: the process of a local run.
 
     python -m pipeline_defs.run_local FOLDER --lock DESCRIPTOR
 
@@ -32,7 +32,7 @@ from rl_core.files import write_atomically
 
 
 def detach(lock: int) -> None:
-    """Leave the submitter's session, and keep the inherited lock from the steps: it tells that this process lives."""
+    """Leave the submitter's session, and keep the inherited lock from the steps: it shows that this process lives."""
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -40,11 +40,13 @@ def detach(lock: int) -> None:
 
 
 def say(text: str) -> None:
+    """Write a line with the time to the log."""
     stamp = datetime.now().astimezone().strftime("%H:%M:%S")
     os.write(1, f"{stamp} {text}\n".encode())  # not print: kfp.local replaces it while a step runs
 
 
 def write_state(folder: Path, state: str, message: str = "", outputs: dict[str, Any] | None = None) -> None:
+    """Replace `state.json`."""
     content = {"state": state, "message": message, "outputs": outputs or {}, "pid": os.getpid()}
     write_atomically(folder / "state.json", json.dumps({**content, "at": datetime.now(UTC).isoformat()}).encode())
 

@@ -1,4 +1,4 @@
-"""A bandit is born: generate interactions, then train, judge and deploy the first policy."""
+"""Creates a bandit's first policy: generates interactions, then trains, judges and deploys."""
 
 from kfp import dsl
 

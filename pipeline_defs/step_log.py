@@ -1,4 +1,4 @@
-"""What kfp.local logs and prints, turned into `steps.json` and a log that a person can read."""
+"""Turns what kfp.local logs and prints into `steps.json` and a log that a person can read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StepLog(logging.Filter):
             self._say(f"{self.steps[-1]['step']}: {'done' if succeeded else 'FAILED'} after {seconds:.1f} s")
 
     def failure(self) -> str | None:
-        """`step: what it died of` of a failed step."""
+        """Return `step: what it died of` of a failed step, if one failed."""
         failed = [step["step"] for step in self.steps if step["state"] == "FAILED"]
         return f"{failed[-1]}: {self._output.error()}" if failed else None
 
@@ -95,7 +95,7 @@ class StepOutput(io.TextIOBase):
             self._say(f"  {self._step} | {line}")
 
     def error(self) -> str:
-        """The exception's own line: the first unindented one after the last traceback's head; else the last line."""
+        """Return the exception's own line: the first unindented one after the last traceback's head, else the last."""
         lines = self._lines
         heads = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
         after = lines[heads[-1] + 1 :] if heads else []

@@ -1,4 +1,4 @@
-"""The one file that Airflow scans here: registers the page of a pipeline run."""
+"""Registers the page of a pipeline run: the one file that Airflow scans here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
 """The domain of banditloop: a contextual bandit that is served, logged, joined, trained, judged and deployed.
 
-Imports numpy and pyarrow only; TensorFlow is imported inside the functions of `bandit/saved_model.py`.
+Imports numpy and pyarrow only; TensorFlow is imported inside the functions of `policy/saved_model.py`.
 """

@@ -12,13 +12,14 @@ from rl_core.errors import BanditError
 
 
 def positive(text: str) -> int:
-    """An argparse type."""
+    """Parse a positive integer, for argparse."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m rl_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str] | None = None) -> int:
+    """Run one command of the command line; return its exit status. Raises BanditError."""
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
     bandit = settings.bandit(args.bandit)

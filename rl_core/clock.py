@@ -1,4 +1,4 @@
-"""The clock of the log's stamps: it never goes back, and passes as time passes, whatever is done to the wall clock.
+"""The clock of the log's stamps: never goes back, and passes as time passes, whatever is done to the wall clock.
 
 A bus that stamped by the wall clock would take every reward for late after a jump ahead and back, and time every open
 decision out at a jump ahead. This clock counts the time that really passed, and follows a wall clock that differs by
@@ -17,17 +17,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def wall_ns() -> int:
-    """Nanoseconds since 1970, UTC."""
+    """Read the wall clock: nanoseconds since 1970, UTC."""
     return time.time_ns()
 
 
 def elapsed_ns() -> int:
-    """Nanoseconds since the machine started, where it counts them also while it sleeps (Linux)."""
+    """Read the nanoseconds since the machine started, counted also while it sleeps where it does so (Linux)."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def boot_id() -> str:
-    """Names this start of the machine: `elapsed_ns` can be compared within it. "" where there is no such name."""
+    """Name this start of the machine: `elapsed_ns` can be compared within it. "" where there is no such name."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -44,7 +44,7 @@ class Reading:
 
 
 class SteadyClock:
-    """Not thread-safe. All three arguments are for tests."""
+    """A steady clock, one per program that stamps; not thread-safe. All three arguments are for tests."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class SteadyClock:
 
     @property
     def boot(self) -> str:
-        """As of its readings."""
+        """The start of the machine that its readings belong to."""
         return self._boot
 
     def read(self) -> Reading:
-        """The time now."""
+        """Read the time now; never earlier than a reading before."""
         at = self._elapsed()
         passed = max(0, at - self._last.elapsed_ns)
         due, reach = self._last.stamp_ns + passed, passed // _SLEW

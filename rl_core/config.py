@@ -1,6 +1,6 @@
-"""What a bandit is (`Bandit`, one YAML each) and where this process runs (`Settings`, from the environment).
+"""The definition of a bandit (`Bandit`, one YAML each), and a process's settings (`Settings`, from the environment).
 
-All are frozen and checked at birth. Nothing else in the project reads `os.environ`.
+All are frozen and checked when made. Nothing else in the project reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
 
 
 class Problem(Frozen):
-    """The decision problem: what is observed, what can be done, what comes back."""
+    """The decision problem: what is observed, what can be done, what comes back.
+
+    Attributes:
+        observation_dim: how many numbers (float32) describe a context.
+        observation_version, action_set_version: what the numbers and action indices mean; logged with each decision.
+        reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
+    """
 
     observation_dim: int = Field(ge=1, le=4096)
     observation_version: str = Field(min_length=1)
@@ -70,7 +76,11 @@ class Problem(Frozen):
 
 
 class Environment(Frozen):
-    """The simulated world, for bandits that have one."""
+    """The simulated world, for bandits that have one.
+
+    Attributes:
+        movies: which movies are the actions: the first by id, or the most rated.
+    """
 
     kind: Literal["movielens"] = "movielens"
     movies: Literal["first", "most_rated"] = "first"
@@ -88,6 +98,14 @@ class Agent(Frozen):
 
 
 class Serving(Frozen):
+    """How the prediction server answers: exploration, where it listens, durability and limits.
+
+    Attributes:
+        durability: whether an answer waits until its decision is on the message bus.
+        publish_deadline_s: how long it waits at most, in seconds; then 503.
+        max_body_bytes, max_instances: of one request; more is refused.
+    """
+
     epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
     host: str = "127.0.0.1"
     port: int = Field(default=8471, ge=1, le=65535)
@@ -101,11 +119,19 @@ class Serving(Frozen):
 
 
 class Join(Frozen):
+    """How decisions and rewards are joined.
+
+    Attributes:
+        reward_wait_s: how long a decision stays open for its reward, in seconds by the bus's clock.
+    """
+
     reward_wait_s: Seconds = 60.0
     close_early: bool = Field(default=False, description="only for worlds where every decision earns a reward")
 
 
 class Validation(Frozen):
+    """When the ingester stops: how large a share of rows may break a rule."""
+
     max_quarantined_share: float = Field(
         default=0.01, ge=0, lt=1, description="of the rows of a run; with more of them nothing is trained"
     )
@@ -115,7 +141,7 @@ class Validation(Frozen):
 
 
 class Retention(Frozen):
-    """The raw log; interactions stay, since a full retrain reads them all."""
+    """How long the raw log is kept; interactions stay, since a full retrain reads them all."""
 
     raw_log_days: float | None = Field(
         default=None, gt=0, description="decisions, rewards and what was set apart are deleted when older; null: never"
@@ -123,12 +149,29 @@ class Retention(Frozen):
 
 
 class Startup(Frozen):
+    """What the first policy learns from.
+
+    Attributes:
+        source: simulated interactions, or those that are logged already.
+        rounds: how many interactions to simulate.
+    """
+
     source: Literal["simulation", "log"] = "simulation"
     rounds: int = Field(default=200, ge=1)
     seed: int = 1
 
 
 class Retrain(Frozen):
+    """When to retrain, and how patiently.
+
+    Attributes:
+        schedule: of the DAG, as Airflow takes it.
+        min_new_interactions: how many open the gate.
+        gate_timeout_s: how long a run waits in its gate before it skips, in seconds.
+        poke_interval_s: seconds between two looks of the gate, and of a task at its pipeline job.
+        run_timeout_s: how long a task waits for its pipeline job, in seconds.
+    """
+
     schedule: str | None = "@continuous"
     min_new_interactions: int = Field(default=1000, ge=1)
     gate_timeout_s: Seconds = 120.0
@@ -137,6 +180,13 @@ class Retrain(Frozen):
 
 
 class Simulate(Frozen):
+    """Simulated traffic by schedule.
+
+    Attributes:
+        decisions: how many users a run sends, one decision each.
+        concurrency: how many of them at a time.
+    """
+
     enabled: bool = False
     schedule: str | None = "*/10 * * * *"
     decisions: int = Field(default=1000, ge=1)
@@ -144,7 +194,7 @@ class Simulate(Frozen):
 
 
 class Bandit(Frozen):
-    """One bandit: `dags/bandits/<name>.yaml`."""
+    """The definition of one bandit, read from `dags/bandits/<name>.yaml`; every program and DAG takes one."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     prefix: Name
@@ -188,19 +238,21 @@ class Bandit(Frozen):
         return f"{self.prefix}-{self.pipe_version}"
 
     def pipeline_name(self, pipeline: Literal["startup", "retrain"]) -> str:
-        """The scope of the pipeline cache."""
+        """Name a pipeline of this bandit: the scope of the pipeline cache."""
         return f"{self.prefix}-{pipeline}-{self.pipe_version}"
 
     def job_json(self) -> str:
-        """Canonical JSON for pipeline steps, without what only the schedule needs: it is part of every cache key."""
+        """Write canonical JSON for pipeline steps, a part of every cache key, without what only the schedule needs."""
         return self.model_dump_json(exclude=_CONTROL_ONLY)
 
     @classmethod
     def from_json(cls, text: str) -> Bandit:
+        """Read a bandit that `job_json` wrote. Raises ConfigError."""
         return _validated(cls, _json(text), "bandit")
 
     @classmethod
     def from_yaml(cls, path: Path) -> Bandit:
+        """Read a bandit's YAML. Raises ConfigError naming the file, the field and the rule."""
         try:
             loaded = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError) as error:
@@ -236,7 +288,7 @@ def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
 
 
 class Settings(Frozen):
-    """Where this process runs. Listed in `.env.example`."""
+    """Where this process runs: the `BANDIT_*` variables, listed in `.env.example`; every program reads them once."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # it may be the token
 
@@ -288,7 +340,7 @@ class Settings(Frozen):
         return settings.model_copy(update=paths | {"job_python": os.path.abspath(python) if "/" in python else python})
 
     def variables(self) -> dict[str, str]:
-        """The environment of a child with these settings: absolute paths, and the token as it is."""
+        """Return the environment of a child with these settings: absolute paths, and the token as it is."""
         given = {field: value for field, value in self if value is not None}
         plain = {
             field: value.get_secret_value() if isinstance(value, SecretStr) else value for field, value in given.items()
@@ -297,14 +349,15 @@ class Settings(Frozen):
         return {f"BANDIT_{field.upper()}": str(value) for field, value in (plain | paths).items()}
 
     def state_dir(self, bandit: Bandit) -> Path:
-        """`$BANDIT_HOME/{prefix}-{pipe_version}`: everything the local backend keeps of a bandit."""
+        """Return `$BANDIT_HOME/{prefix}-{pipe_version}`, where the local backend keeps everything of a bandit."""
         return self.home / bandit.artefact_name
 
     def server_port_of(self, bandit: Bandit) -> int:
+        """Return the port of the bandit's server: BANDIT_SERVER_PORT, else serving.port."""
         return self.server_port or bandit.serving.port
 
     def bandit(self, name: str | None) -> Bandit:
-        """The bandit that BANDIT_DEFINITION holds, as on Vertex AI, else the named one. Raises ConfigError."""
+        """Load the bandit that BANDIT_DEFINITION holds, as on Vertex AI, else the named one. Raises ConfigError."""
         if self.definition is not None:
             return Bandit.from_json(self.definition)
         if name is None:
@@ -312,7 +365,7 @@ class Settings(Frozen):
         return Bandit.from_yaml(self.bandit_path(name))
 
     def bandit_path(self, name: str) -> Path:
-        """The YAML of a bandit by name, or the path itself where one is given. Raises ConfigError naming the known."""
+        """Find a bandit's YAML by name, or take the path that is given. Raises ConfigError naming the known bandits."""
         if name.endswith((".yaml", ".yml")):
             return Path(name).absolute()
         folder = Path(__file__).resolve().parent.parent / "dags" / "bandits"

@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def copy_synced(source: Path, target: Path) -> None:
-    """The folder and all below it, on disk when this returns, but for the name of `target` itself."""
+    """Copy a folder and all below it; on disk when this returns, but for the name of `target` itself."""
 
     def copied(file: str, to: str) -> str:
         shutil.copy2(file, to)
@@ -62,13 +62,13 @@ def copy_synced(source: Path, target: Path) -> None:
 
 
 def drop_oldest(folder: Path, pattern: str, keep: int) -> None:
-    """Remove all but the last folders by name: what was set aside for a person must not fill the disk."""
+    """Remove all but the last `keep` folders by name: what was set aside for a person must not fill the disk."""
     for old in sorted(folder.glob(pattern))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_file(path: Path) -> None:
-    """Its content is on disk when this returns, whoever wrote it."""
+    """Flush a file's content to disk, whoever wrote it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -77,7 +77,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename inside `path` survive a power cut."""
+    """Flush a folder's entries to disk, so that a rename inside it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What every settings class has in common."""
+"""The base of every settings class."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Frozen(BaseModel):
+    """A model that can't be changed once made and refuses fields it doesn't know; config sections derive from it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""The log's rows, said once. Arrow, Delta, BigQuery and OpenAPI schemas are derived from the tuples below.
+"""The columns of the log's tables. Arrow, Delta, BigQuery and OpenAPI schemas are derived from the tuples below.
 
 Columns are only ever added, and added nullable. All times are UTC with microseconds.
 """
@@ -29,6 +29,8 @@ ARROW_TYPES: dict[Type, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
+    """One column of the log: its name, its type, what it holds, and whether it may be null."""
+
     name: str
     type: Type
     doc: str
@@ -116,6 +118,7 @@ TABLES = {"decisions": DECISION, "rewards": REWARD, "interactions": INTERACTION,
 
 
 def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
+    """Derive the Arrow schema of a table."""
     return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], nullable=c.nullable) for c in columns])
 
 
@@ -144,6 +147,7 @@ _BIGQUERY_TYPES: dict[Type, str] = {
 
 
 def bigquery_schema(columns: tuple[Column, ...]) -> list[BigQueryField]:
+    """Derive the BigQuery schema of a table, as fields of the REST API."""
     return [
         {"name": c.name, "type": _BIGQUERY_TYPES[c.type], "mode": _bigquery_mode(c), "description": _said(c)}
         for c in columns

@@ -1,4 +1,4 @@
-"""What goes into the folders of a Cloud Composer environment: `dist/composer/{dags,plugins,data}`.
+"""Writes what goes into the folders of a Cloud Composer environment: `dist/composer/{dags,plugins,data}`.
 
     make composer-bundle
     .venv/bin/python scripts/composer_bundle.py --bandits path/to/prod/bandits
@@ -34,7 +34,7 @@ Files = dict[Path, bytes]
 
 
 def contents(repo: Path = REPO, bandits: Path | None = None) -> Files:
-    """Every file of the bundle. `bandits` replaces the repository's folder of YAMLs, as for prod beside dev."""
+    """Collect every file of the bundle. `bandits` replaces the repository's folder of YAMLs, as for prod beside dev."""
     code = _dags(repo, bandits or repo / "dags" / "bandits") | _plugins(repo)
     files = code | _data(repo)
     files[OURS / "VERSION"] = f"commit {_commit(repo)}\ncode sha256:{_digest(code)}\n".encode()
@@ -78,7 +78,7 @@ def _data(repo: Path) -> Files:
 
 
 def needed(repo: Path, sources: list[Path]) -> list[Path]:
-    """The files of rl_core that these sources import, at the top or inside a function, directly or through others.
+    """Find the files of rl_core that these sources import, at the top or inside a function, directly or through others.
 
     A package's files that are not Python (SQL) come with it.
     """
@@ -158,6 +158,7 @@ def _warnings(files: Files) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=REPO / "dist" / "composer", help="default: dist/composer")
     parser.add_argument("--bandits", type=Path, help="folder of the YAMLs; default: dags/bandits")

@@ -1,4 +1,4 @@
-"""The sources of the Cloud Functions: `dist/functions/<bandit>.zip`, one for each bandit with backend gcp.
+"""Writes the sources of the Cloud Functions: `dist/functions/<bandit>.zip`, one for each bandit with backend gcp.
 
     make functions-bundle
     .venv/bin/python -m scripts.functions_bundle --bandits path/to/prod/bandits
@@ -27,7 +27,7 @@ _BEGINNING = (1980, 1, 1, 0, 0, 0)  # a zip's own; the time of day would change 
 
 
 def contents(yaml: Path, repo: Path = REPO) -> dict[str, bytes]:
-    """By name within the archive."""
+    """Collect the archive's files by name."""
     main = repo / "functions" / "main.py"
     files = {
         "main.py": main.read_bytes(),
@@ -38,6 +38,7 @@ def contents(yaml: Path, repo: Path = REPO) -> dict[str, bytes]:
 
 
 def write(path: Path, files: dict[str, bytes]) -> None:
+    """Write the archive; equal files give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:  # stored: what a compressor writes depends on its version
         for name, content in sorted(files.items()):
@@ -47,6 +48,7 @@ def write(path: Path, files: dict[str, bytes]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=REPO / "dist" / "functions", help="default: dist/functions")
     parser.add_argument("--bandits", type=Path, default=REPO / "dags" / "bandits", help="folder of the YAMLs")

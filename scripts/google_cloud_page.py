@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "google-cloud.md"
 
 
 def parts() -> dict[str, str]:
-    """The text between each pair of markers."""
+    """Write the text between each pair of markers."""
     services = "".join(f" \\\n  {api}.googleapis.com" for api in ("composer", "compute", *APIS))
     roles = "".join(f" \\\n  {grant.role}" for grant in BY_HAND if grant.to == "provisioner")
     loop = (
@@ -28,6 +28,7 @@ def parts() -> dict[str, str]:
 
 
 def generated(page: str) -> str:
+    """Return the page with its generated parts anew."""
     for name, text in parts().items():
         before, begin, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")

@@ -12,5 +12,5 @@ IMAGE = "python-banditloop:set-at-submit"
 
 
 def component(function: Callable[..., Any]) -> Any:
-    """`dsl.component` on the job image, which already holds kfp and `rl_core`: a step installs nothing."""
+    """Make a component that runs on the job image, which already holds kfp and `rl_core`: a step installs nothing."""
     return dsl.component(function, base_image=IMAGE, install_kfp_package=False)

@@ -1,1 +1,1 @@
-"""How banditloop's work is started from Airflow: tasks, sensors, runners, links. The only room that knows Airflow."""
+"""Starts banditloop's work from Airflow: tasks, sensors, runners, links. The only room that knows Airflow."""

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def interactions_asset(bandit: Bandit) -> Asset:
-    """The interaction log; events carry `{"head": the last seq}`."""
+    """Return the Asset of the interaction log; its events carry `{"head": the last seq}`."""
     return _asset(bandit, "interactions")
 
 
 def champion_asset(bandit: Bandit) -> Asset:
-    """The policy in production; events carry `{"version": the policy's version}`."""
+    """Return the Asset of the policy in production; its events carry `{"version": the policy's version}`."""
     return _asset(bandit, "champion")
 
 

@@ -10,7 +10,7 @@ from rl_core.errors import ConfigError
 
 
 def good_bandits(dag_file: str) -> list[Bandit]:
-    """The valid bandits of `bandits/` next to a DAG file, by name; `__file__` is the argument."""
+    """Load the valid bandits of `bandits/` next to a DAG file, by name; `__file__` is the argument."""
     return list(_load(Path(dag_file).resolve().parent / "bandits")[0])
 
 

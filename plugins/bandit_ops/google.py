@@ -1,4 +1,4 @@
-"""Airflow's Google connections as the clients of a bandit."""
+"""Turns Airflow's Google connections into the clients of a bandit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_core.errors import ConfigError
 
 
 def clients_of(bandit: Bandit, gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None) -> GoogleClients:
-    """Raises ConfigError where the connection gives no credentials."""
+    """Make a bandit's clients with the credentials of a connection. Raises ConfigError where it gives none."""
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowException
     from google.auth.exceptions import GoogleAuthError

@@ -1,4 +1,4 @@
-"""The jobs of one run, as the tasks of its DAG ask for them."""
+"""Finds the jobs of one run, as the tasks of its DAG ask for them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def identity_of(bandit: Bandit, context: Context, group_id: str) -> JobIdentity:
-    """The first job of the run's task group `group_id`."""
+    """Return the first job of the run's task group `group_id`."""
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     return JobIdentity.of(bandit.artefact_name, ti.dag_id, ti.run_id, group_id, map_index)
 
 
 def active_in_run(bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str) -> list[JobIdentity]:
-    """The run's jobs that have not ended, of every generation. Raises RunnerError."""
+    """Return the run's jobs that have not ended, of every generation. Raises RunnerError."""
     generations = range(generation_of(context) + 1)
     return active_jobs(runner.status, identity_of(bandit, context, group_id), generations)
 
 
 def group_of(task_id: str) -> str:
-    """The task group that a task id names; empty outside any."""
+    """Return the task group that a task id names; empty outside any."""
     return task_id.rpartition(".")[0]

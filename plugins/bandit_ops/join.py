@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class JoinLog(BanditTask, BaseOperator):
-    """XCom: `{"interactions", "apart", "head", "open"}` of this run.
+    """Joins what arrived; the one task of the DAG `…_join`. XCom: `{"interactions", "apart", "head", "open"}`.
 
-    Every run first sends a heartbeat of its own through the bus: what arrives of it shows how far delivery works, by
-    which a silent server is told from a delayed one. A run that is killed has joined nothing or everything.
+    Every run first sends a heartbeat of its own through the bus: what arrives of it shows how far delivery works, which
+    distinguishes a silent server from a delayed one. A run that is killed has joined nothing or everything.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:

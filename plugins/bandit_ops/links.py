@@ -16,7 +16,7 @@ URL_PREFIX = "/banditloop"
 
 
 class PipelineRunLink(BaseOperatorLink):
-    """For operators with a `bandit` and a `job_id`, which they set when they know it.
+    """Links an operator with a `bandit` and a `job_id` (set once it is known) to the page of its pipeline run.
 
     Computed in the task's process when it ends or is rescheduled, and kept as an XCom that the UI reads. Airflow does
     so for links that are declared on the operator, not for those that a plugin registers.
@@ -25,6 +25,7 @@ class PipelineRunLink(BaseOperatorLink):
     name = "Pipeline run"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the page's address; "" while there is no job."""
         task: Any = operator  # the instance that has just run
         return "" if task.job_id is None else page_of(task.bandit, operator.dag_id, task.job_id)
 
@@ -40,6 +41,7 @@ def page_of(bandit: Bandit, dag_id: str, job_id: str) -> str:
 
 
 def run_page(dag_id: str, job_id: str) -> str:
+    """Return the address of a local job's page in Airflow's UI."""
     from airflow.sdk.configuration import conf
 
     base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")

@@ -1,4 +1,4 @@
-"""Forgets what a local bandit keeps on this machine, once nothing lives in it any more."""
+"""Deletes what a local bandit keeps on this machine, once nothing runs in it any more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOGGER_SILENT = timedelta(seconds=30)
 
 
 def forget(bandit: Bandit, settings: Settings, say: Callable[[str], None]) -> None:
-    """Empty the state folder. Raises ConfigError while something lives in it; then nothing was touched."""
+    """Delete the content of the state folder. Raises ConfigError, touching nothing, while something runs in it."""
     folder = settings.state_dir(bandit)
     if not folder.exists():
         say(f"{folder}: is gone already")
@@ -33,7 +33,7 @@ def forget(bandit: Bandit, settings: Settings, say: Callable[[str], None]) -> No
 
 
 def in_use(bandit: Bandit, settings: Settings) -> str | None:
-    """What lives in the state folder, server, event logger or job; None where nothing does."""
+    """Say what runs in the state folder (server, event logger or job); None where nothing does."""
     from rl_core.backends.local.endpoint import Announcement
 
     folder = settings.state_dir(bandit)

@@ -1,4 +1,4 @@
-"""The typed and described forms of the DAGs; defaults come from the bandit's YAML."""
+"""The forms of the DAGs, typed and described; defaults come from the bandit's YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run submits, decided from the form, the registry and the log. Knows no Airflow, so it is tested without."""
+"""Decides what a run submits, from the form, the registry and the log. Knows no Airflow, so it is tested without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Plan(TypedDict):
-    """Small enough for XCom; `bandit` and `job_id` are added at submit."""
+    """What to submit: a pipeline with its parameters.
+
+    Small enough for XCom; `bandit` and `job_id` are added at submit.
+    """
 
     pipeline: Pipeline
     parameters: Parameters
@@ -36,7 +39,7 @@ class NothingToDo(Exception):
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a plan is made from. `form` holds the run's params, `manual` whether a person started it."""
+    """What a plan is made from: `form` holds the run's params, `manual` says whether a person started it."""
 
     bandit: Bandit
     form: Mapping[str, Any]
@@ -49,7 +52,11 @@ Planner = Callable[[Circumstances], Plan]
 
 
 def startup_plan(at: Circumstances) -> Plan:
-    """Raises Refused where a champion exists and may stay, or where the log holds nothing that may be trained on."""
+    """Plan a startup.
+
+    Raises:
+        Refused: a champion exists and may stay, or the log holds nothing that may be trained on.
+    """
     from rl_core.policy.windows import acceptable_windows
 
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
@@ -81,7 +88,12 @@ def startup_plan(at: Circumstances) -> Plan:
 
 
 def retrain_plan(at: Circumstances) -> Plan:
-    """Raises NothingToDo without a champion, or without a window to train on; Refused for another half-life."""
+    """Plan a retrain on the new windows.
+
+    Raises:
+        NothingToDo: there is no champion, or no window to train on.
+        Refused: another half-life is asked for.
+    """
     from rl_core.policy.windows import counted, new_windows
 
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store

@@ -41,12 +41,12 @@ _ADVICE = """
 
 
 def advice(bandit: Bandit, doc: str | None) -> str:
-    """The page of a DAG that begins with the task group `provision`."""
+    """Write the page of a DAG that begins with the task group `provision`: its own, and what that group needs."""
     return (doc or "").rstrip() + (_ADVICE if bandit.backend == "gcp" else "\n")
 
 
 def provisioning(bandit: Bandit, before: BaseOperator | None = None) -> None:
-    """The task group `provision`, upstream of `before`; nothing for a bandit that keeps nothing on Google Cloud."""
+    """Add the task group `provision` upstream of `before`; nothing for a bandit that keeps nothing on Google Cloud."""
     if bandit.backend != "gcp":
         return
     with TaskGroup(GROUP, tooltip="make what is missing on Google Cloud; provision=false only verifies"):
@@ -60,7 +60,7 @@ def provisioning(bandit: Bandit, before: BaseOperator | None = None) -> None:
 
 
 class ProvisioningTask(BanditTask):
-    """Acts as `google.provisioner`; as the run-time account where there is none."""
+    """The base of tasks that act as `google.provisioner`; as the run-time account where there is none."""
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
         google = bandit.google
@@ -70,6 +70,7 @@ class ProvisioningTask(BanditTask):
 
     @contextmanager
     def site(self) -> Iterator[Site]:
+        """Open the bandit's site with the clients of the acting account. Raises ConfigError on backend local."""
         from rl_core.backends.gcp.provisioning.resource import Site
 
         clients = self.clients
@@ -80,7 +81,7 @@ class ProvisioningTask(BanditTask):
 
 
 class CheckProvisioning(ProvisioningTask):
-    """Fails with one error that names all that is wrong, before anything is made."""
+    """Checks everything before anything is made; fails with one error that names all that is wrong."""
 
     def execute(self, context: Context) -> None:
         from rl_core.backends.gcp.provisioning import build, preflight
@@ -93,7 +94,7 @@ class CheckProvisioning(ProvisioningTask):
 
 
 class ProvisionPart(ProvisioningTask):
-    """Makes one part of what is missing; each may be tried again after any crash."""
+    """Makes what is missing of one part; may be tried again after any crash."""
 
     def __init__(self, *, part: Part, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -110,7 +111,7 @@ class ProvisionPart(ProvisioningTask):
 
 
 class TearDown(ProvisioningTask):
-    """Takes away what provisioning made, or the state of a local bandit. Holds the training lease meanwhile."""
+    """Takes away what provisioning made, or the state of a local bandit; holds the training lock meanwhile."""
 
     def execute(self, context: Context) -> None:
         form, settings = context["params"], Settings.from_environment()
@@ -163,7 +164,10 @@ def _is_not_found(error: Exception) -> bool:
 
 
 def runtime_account(bandit: Bandit, gcp_conn_id: str) -> str | None:
-    """E-mail of the account that run-time tasks act as; None where it can't be known, as for a person's login."""
+    """Return the e-mail of the account that run-time tasks act as; None where it can't be known.
+
+    It can't for a person's login, for one.
+    """
     from bandit_ops.google import clients_of
 
     if bandit.google is not None and bandit.google.impersonation_chain:
@@ -179,7 +183,7 @@ def runtime_account(bandit: Bandit, gcp_conn_id: str) -> str | None:
 
 
 def bundle_of(bandit: Bandit) -> Path | None:
-    """The functions' zip: in the repository's dist/, or in the data/ beside Composer's plugins/."""
+    """Find the functions' zip: in the repository's dist/, or in the data/ beside Composer's plugins/."""
     from bandit_ops.runners.spec import ROOT
 
     name = f"{bandit.name}.zip"

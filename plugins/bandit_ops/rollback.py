@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PromoteVersion(BanditTask, BaseOperator):
-    """XCom: the version that serves now. The endpoint loads and probes it before it becomes champion."""
+    """Makes a version champion after the endpoint has loaded and probed it. XCom: the version that serves now."""
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
         super().__init__(bandit=bandit, outlets=[champion_asset(bandit)], **kwargs)
@@ -36,7 +36,7 @@ class PromoteVersion(BanditTask, BaseOperator):
 
 
 def wanted_version(registry: PolicyRegistry, champion: str | None, asked: str) -> str:
-    """The version that `asked` means; "previous" is the champion's parent. Raises AirflowFailException."""
+    """Return the version that `asked` means; "previous" is the champion's parent. Raises AirflowFailException."""
     if asked == "previous":
         parent = registry.lineage(champion).parent if champion else None
         if parent is None:

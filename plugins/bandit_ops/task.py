@@ -1,4 +1,4 @@
-"""What every operator and sensor of ours has: a bandit, an identity on Google Cloud, and the doors to its backend."""
+"""The base of every operator and sensor: a bandit, an identity on Google Cloud, and access to its backend."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class BanditTask(BaseOperator):
-    """Stands before BaseSensorOperator among a sensor's bases.
+    """Gives an operator its bandit's runner, registry, store and endpoint.
 
-    An operator itself: Airflow can't make a task whose constructor is not an operator's.
-
-    Doors are opened in the task's own process: deltalake and gRPC must not be inherited by a fork.
+    Stands before BaseSensorOperator among a sensor's bases. An operator itself: Airflow can't make a task whose
+    constructor is not an operator's. Everything is opened in the task's own process: deltalake and gRPC must not be
+    inherited by a fork.
 
     Args:
         gcp_conn_id: Airflow connection; default: `google.gcp_conn_id` of the bandit.
@@ -47,7 +47,7 @@ class BanditTask(BaseOperator):
 
     @property
     def clients(self) -> GoogleClients | None:
-        """None for a bandit that has nothing on Google Cloud."""
+        """The Google clients; None for a bandit that has nothing on Google Cloud."""
         if self.gcp_conn_id is None or (self.bandit.backend, self.bandit.runner) == ("local", "local"):
             return None
         from bandit_ops.google import clients_of

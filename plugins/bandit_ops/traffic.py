@@ -1,4 +1,4 @@
-"""Simulated traffic as a task: `python -m rl_core simulate` in a process of its own, or a request to the function."""
+"""Sends simulated traffic as a task: `python -m rl_core simulate` in a process of its own, or by the function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SimulateTraffic(BanditTask, BaseOperator):
     """Runs the simulator with `BANDIT_JOB_PYTHON`; its lines appear in the task's log as they are written.
 
     The child stays in the task's process group, which Airflow signals as a whole when the task is stopped. On backend
-    gcp the task asks the simulator function instead, and ends: the function's log tells how it went.
+    gcp the task asks the simulator function instead, and ends: the function's log says how it went.
     """
 
     def __init__(self, *, bandit_yaml: Path, **kwargs: Any) -> None:
@@ -79,5 +79,5 @@ class SimulateTraffic(BanditTask, BaseOperator):
 
 
 def seed_of(dag_id: str, run_id: str) -> int:
-    """In [0, 2^31): another for each run, and the same whenever the run is repeated."""
+    """Derive a seed in [0, 2^31) from a run: another for each, and the same whenever the run is repeated."""
     return int.from_bytes(hashlib.sha256(f"{dag_id}\n{run_id}".encode()).digest()[:4]) >> 1

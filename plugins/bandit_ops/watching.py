@@ -1,4 +1,4 @@
-"""What people are told when a run fails or takes too long: one line of JSON, for whatever reads the logs.
+"""Reports runs that fail or take too long: one line of JSON, for whatever reads the logs.
 
 Cloud Monitoring makes alerts of these lines (docs/monitoring/); other readers find `severity` and `event` in them.
 """
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def log_failure(context: Context) -> None:
-    """An `on_failure_callback`: who failed, why, where to look, and what the DAG's page says to do."""
+    """Log who failed, why, where to look, and what the DAG's page says to do: an `on_failure_callback`."""
     ti: Any = context["ti"]
     task: Any = context.get("task")
     error = context.get("exception")
@@ -54,7 +54,7 @@ def log_failure(context: Context) -> None:
 
 
 def advice(doc_md: str | None, task_id: str, reason: str) -> str | None:
-    """The line of "When this fails" for the task: the one whose quoted words are in the reason, else its first."""
+    """Find the line of "When this fails" for the task: the one whose quoted words are in the reason, else its first."""
     section = (doc_md or "").partition("## When this fails")[2]
     entries = [" ".join(entry.split()) for entry in re.split(r"^- ", section, flags=re.MULTILINE)[1:]]
     mine = [entry for entry in entries if entry.startswith(f"`{task_id}`")]
@@ -63,7 +63,7 @@ def advice(doc_md: str | None, task_id: str, reason: str) -> str | None:
 
 
 def deadlines(bandit: Bandit, noun: str) -> dict[str, Any]:
-    """The DAG's `deadline`, for bandits with a section `google`, where the executor can run its callback.
+    """Return the DAG's `deadline`, for bandits with a section `google`, where the executor can run its callback.
 
     An executor that can't would take the scheduler down with it. `warn_if_late` needs no executor, and always speaks.
     """
@@ -87,13 +87,13 @@ def _deadline(bandit: Bandit, after_s: float) -> DeadlineAlert:
 
 
 def deadline_missed(bandit: str, after_s: float, context: dict[str, Any]) -> None:
-    """Called by Airflow when the run has not ended `after_s` seconds after it was queued."""
+    """Log that a run has not ended `after_s` seconds after it was queued; Airflow calls it."""
     run = context["dag_run"]
     _say_late(bandit, run["dag_id"], run.get("dag_run_id") or run.get("run_id"), after_s, None)
 
 
 def warn_if_late(bandit: Bandit, context: Context, job_id: str | None) -> bool:
-    """Say so, with each look from then on, where the run is older than `google.alert_after_s`; whether it is."""
+    """Log, with each look from then on, that the run is older than `google.alert_after_s`; return whether it is."""
     started: datetime | None = context["dag_run"].start_date
     if bandit.google is None or started is None:
         return False
@@ -119,7 +119,7 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
 
 
 def say_vital_signs(task: BanditTask, registry: PolicyRegistry, store: EventStore) -> None:
-    """Log them for a local bandit; on Google Cloud the join DAG does."""
+    """Log the vital signs of a local bandit; on Google Cloud the join DAG does."""
     from rl_core.config import Settings
     from rl_core.monitoring.delivery import local_delivery
 
@@ -129,6 +129,7 @@ def say_vital_signs(task: BanditTask, registry: PolicyRegistry, store: EventStor
 
 
 def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
+    """Log the vital signs of a bandit on Google Cloud."""
     from rl_core.monitoring.delivery import bigquery_delivery
 
     now = datetime.now(UTC)
@@ -138,7 +139,7 @@ def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: dateti
 def _say(
     bandit: Bandit, registry: Callable[[], PolicyRegistry], store: EventStore, measure: Callable[[], Delivery]
 ) -> None:
-    """What can't be measured is told and fails nothing."""
+    """Log the vital signs; what can't be measured is logged as a warning and fails nothing."""
     from rl_core.errors import BanditError
     from rl_core.monitoring.vital_signs import log_vital_signs
 

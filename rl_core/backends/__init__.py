@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_publisher(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Publisher:
-    """What the server writes to."""
+    """Open the side of the message bus that the server writes to."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
 
@@ -28,7 +28,11 @@ def open_publisher(bandit: Bandit, settings: Settings, clients: GoogleClients | 
 
 
 def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
-    """What the event logger reads. Raises ConfigError on gcp, where Pub/Sub pushes to the logger function."""
+    """Open the bus that the event logger reads.
+
+    Raises:
+        ConfigError: on gcp, where Pub/Sub pushes to the logger function.
+    """
     if bandit.backend != "local":
         raise ConfigError(
             f"{bandit.name}: backend={bandit.backend} has no bus to read: Pub/Sub pushes to the function "
@@ -41,6 +45,7 @@ def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
 
 
 def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> EventStore:
+    """Open the event store."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 
@@ -51,6 +56,7 @@ def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None
 
 
 def open_registry(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> PolicyRegistry:
+    """Open the policy registry."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 
@@ -61,6 +67,7 @@ def open_registry(bandit: Bandit, settings: Settings, clients: GoogleClients | N
 
 
 def open_endpoint(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> Endpoint:
+    """Open what serves predictions, to hand it policies and ask for its state."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.endpoint.endpoint import open_vertex_endpoint
 

@@ -1,4 +1,4 @@
-"""Rows checked against a table's schema, the same way for every event store."""
+"""Checks rows against a table's schema, the same way for every event store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rl_core.schema import INTERACTION_SCHEMA
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the schema's column order and nullability. Raises SchemaError naming the column."""
+    """Return the rows with the schema's column order and nullability. Raises SchemaError naming the column."""
     missing = [name for name in schema.names if name not in rows.column_names and not schema.field(name).nullable]
     foreign = [name for name in rows.column_names if name not in schema.names]
     if missing or foreign:
@@ -33,7 +33,12 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def span(table: str, rows: pa.Table) -> tuple[str, int, int]:
-    """Producer, first and last offset of rows that one producer stamped in a row."""
+    """Return producer, first and last offset of rows that one producer stamped in sequence.
+
+    Raises:
+        SchemaError: the rows are of several producers.
+        StoreError: the offsets don't ascend by one.
+    """
     producers = pc.unique(rows["producer"]).to_pylist()
     if len(producers) != 1:
         raise SchemaError(
@@ -48,19 +53,19 @@ def span(table: str, rows: pa.Table) -> tuple[str, int, int]:
 
 
 def gap(table: str, producer: str, known: int, first: int) -> StoreError:
-    """What an append beyond the last offset is refused with."""
+    """Make the error that refuses an append beyond the last offset."""
     return StoreError(
         f"{table} of {producer!r}: offset {known} is followed by {first}; append {known + 1}..{first - 1} first"
     )
 
 
 def not_the_next(head: int, first: int, last: int) -> StoreError:
-    """What interactions that don't continue head are refused with."""
+    """Make the error that refuses interactions that don't continue head."""
     return StoreError(f"interactions end at seq {head}; got seq {first}..{last}: read head() and join again")
 
 
 def window_of(window: Window, head: int, columns: Sequence[str] | None) -> list[str]:
-    """The columns to read of interactions. Raises StoreError where the window or a column is not there."""
+    """Return the columns to read of interactions. Raises StoreError where the window or a column is not there."""
     low, high = window
     if not 0 <= low <= high:
         raise StoreError(f"window ({low}, {high}] is none; give 0 <= seq_low <= seq_high")

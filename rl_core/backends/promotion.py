@@ -1,4 +1,4 @@
-"""How a version becomes champion, for deployer and rollback alike: whatever fails, the champion before serves on."""
+"""Makes a version champion, for deployer and rollback alike: whatever fails, the champion before serves on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_champion(
     champion: str | None,
     attempt: Attempt | None = None,
 ) -> None:
-    """The endpoint loads and probes the version, the champion is swapped, the endpoint answers with the new one.
+    """Let the endpoint load and probe the version, swap the champion, and wait until the endpoint answers with it.
 
     A training's `attempt` is recorded in the same step as the swap, and undone with it. Where no server runs, the next
     one starts with the new champion, and the attempt's reason says so.

@@ -1,4 +1,4 @@
-"""A window's statistics as an immutable block: a policy is the weighted sum of the blocks of its lineage.
+"""Blocks: the immutable statistics of one window each; a policy is the weighted sum of the blocks of its lineage.
 
 Kept in five folds, by a hash of the event id, so that a policy can be judged on rows it was not trained on.
 """
@@ -28,9 +28,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The statistics of one window `(seq_low, seq_high]`, in five folds; immutable and addressed by its bytes.
+    """The statistics of one window `(seq_low, seq_high]`, in five folds; the trainer makes it, the registry keeps it.
 
-    Rows are weighted 2^(-(seq_high - seq) / half_life); half_life 0 weighs every row 1.
+    Immutable and addressed by its bytes. A row is weighted 2^(-(seq_high - seq) / half_life), the half-life being
+    counted in interactions; half_life 0 weighs every row 1.
     """
 
     seq_low: int
@@ -55,7 +56,7 @@ class Block:
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Raises PolicyError where the file is not what `save` wrote."""
+        """Read a block that `save` wrote. Raises PolicyError where the file is not one."""
         names = ("format", "seq_low", "seq_high", "half_life", "observation_version", "action_set_version")
         held = read_npz(path, (*names, "a", "b", "n"))
         if int(held["format"]) != _FORMAT or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
@@ -74,12 +75,12 @@ class Block:
 
 
 def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
-    """The fold 0..4 of each event id: a hash of the id alone, so a row keeps its fold through every retrain."""
+    """Assign each event id its fold 0..4, [n]: a hash of the id alone, so a row keeps its fold in every retrain."""
     return folds_of(digests_of(event_ids))
 
 
 def digests_of(event_ids: Iterable[str]) -> NDArray[np.uint64]:
-    """64 bits of each event id."""
+    """Hash each event id to 64 bits (BLAKE2b, RFC 7693), [n]; folds and repeated ids are found by them."""
     digests = b"".join(
         hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fold").digest()
         for event_id in event_ids
@@ -88,6 +89,7 @@ def digests_of(event_ids: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def folds_of(digests: NDArray[np.uint64]) -> NDArray[np.int8]:
+    """Take the fold 0..4 of each digest, [n]."""
     return (digests % NUM_FOLDS).astype(np.int8)
 
 
@@ -104,7 +106,16 @@ def make_block(
     observation_version: str,
     action_set_version: str,
 ) -> Block:
-    """The block of a window from its rows, in any order; folds may be given as [n] integers or as event ids.
+    """Sum up the rows of a window, given in any order, as a block.
+
+    Args:
+        observations: [n, d] float32 or float64.
+        actions: [n], in 0..num_actions-1.
+        rewards: [n].
+        seqs: [n], each within `window`.
+        event_ids_or_folds: [n] event ids, or their folds as integers 0..4.
+        window: `(low, high]` in seqs.
+        half_life: of a row's weight, in interactions; 0 weighs every row 1.
 
     Raises:
         PolicyError: a seq lies outside the window, lengths differ, or an action is unknown.
@@ -127,7 +138,10 @@ def make_block(
 
 
 def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = None) -> Statistics:
-    """The weighted sum of blocks as seen from `head`, optionally without one fold (for judging on data not trained on).
+    """Add blocks up with weights 2^(-(head - seq_high) / half_life), as seen from the seq `head`.
+
+    Together with the weights within the blocks, a row of seq s counts 2^(-(head - s) / half_life). `leave_out_fold`
+    leaves one fold out, so that what is solved from the rest can be judged on that fold (cross-fitting).
 
     Raises:
         PolicyError: no blocks; blocks of different versions, half-lives or sizes; windows that overlap or pass `head`.

@@ -1,7 +1,9 @@
-"""Epsilon-floor exploration over the eligible actions, with exact propensities.
+"""Epsilon-greedy exploration over the eligible actions, with exact propensities.
 
-The highest score gets 1 - ε + ε/K, every other eligible action ε/K, where K counts the eligible actions; of equal
-scores the lowest action id is the highest.
+Of K eligible actions the best takes 1 - ε + ε/K of the probability, every other ε/K; an action that is not eligible
+takes none. The best has the highest score, of equal scores the lowest index. A floor of ε/K under every propensity is
+what makes the log fit for off-policy evaluation (`rl_core.bandit.ope`): importance weights are at most K/ε.
+Sutton and Barto (2018), "Reinforcement Learning", 2nd edition, section 2.2.
 """
 
 from __future__ import annotations
@@ -18,9 +20,15 @@ Array = NDArray[np.float64]
 
 
 def choose(scores: Array, eligible: Sequence[int] | None, epsilon: float, u: float) -> tuple[int, float]:
-    """The action and its exact propensity for scores [K], eligible action indices (None: all) and u in [0, 1).
+    """Choose an action by a number u drawn uniformly from [0, 1); return its index and its exact propensity.
 
-    u below ε explores: [0, ε) is cut into equal parts, one per eligible action, ascending.
+    Where u < ε, the action is number ⌊K u/ε⌋ of the K eligible ones, ascending; else it is the best. So the best has
+    probability 1 - ε + ε/K and every other ε/K, and the same u always gives the same action.
+
+    Args:
+        scores: [number of actions].
+        eligible: indices of the actions that may be chosen; None: all.
+        epsilon: the uniform floor ε, in (0, 1].
 
     Raises:
         SchemaError: no action is eligible, or an eligible index is not an action.
@@ -39,9 +47,15 @@ def choose(scores: Array, eligible: Sequence[int] | None, epsilon: float, u: flo
 
 
 def probabilities(scores: Array, eligible: NDArray[np.bool_] | None, epsilon: float) -> Array:
-    """The probability of each action [n, K] for scores [n, K]; `eligible` is a mask [n, K], None where all are.
+    """Return the probability of each action [n, K] under the policy that `choose` draws from.
 
-    Rows sum to 1 and hold exactly the propensities that `choose` returns.
+    Rows sum to 1 and hold exactly the propensities that `choose` returns: 1 - ε + ε/Kᵢ for the best of the Kᵢ eligible
+    actions of row i, ε/Kᵢ for the others, 0 for what is not eligible.
+
+    Args:
+        scores: [n, K].
+        eligible: mask [n, K]; None: all.
+        epsilon: the uniform floor ε, in (0, 1].
 
     Raises:
         SchemaError: a row has no eligible action.
@@ -62,7 +76,11 @@ def probabilities(scores: Array, eligible: NDArray[np.bool_] | None, epsilon: fl
 
 
 def draw_uniform(salt: bytes, event_id: str) -> float:
-    """A number in [0, 1) with 53 random bits that depends on salt (at most 64 bytes) and event id alone."""
+    """Derive a number in [0, 1) with 53 random bits from salt and event id alone.
+
+    So a decision that is asked for again is drawn alike, on every replica, and nobody without the salt (a secret of at
+    most 64 bytes) can foresee a draw. Keyed BLAKE2b, RFC 7693; 53 bits are what a float64 holds.
+    """
     text = event_id.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=8, key=salt, person=b"draw").digest()
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53

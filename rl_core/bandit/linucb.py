@@ -1,9 +1,13 @@
-"""Linear UCB in closed form: training is a sum, and a policy is solved from it.
+"""LinUCB with disjoint linear models, in closed form: training is a sum, and a policy is solved from it.
 
-For each of K actions a: A_a = Σ w x xᵀ, b_a = Σ w r x over the rows where a was taken; θ_a = (A_a + λI)⁻¹ b_a and
-score_a(x) = θ_a·x + α √(xᵀ (A_a + λI)⁻¹ x). λ is added when solving, so forgetting never discounts it.
-Li, Chu, Langford, Schapire (2010), "A contextual-bandit approach to personalized news article recommendation",
-algorithm 1 (disjoint models). Everything is float64.
+For each of K actions a, over the rows (x, r, w) where a was taken (observation, reward, weight):
+
+    A_a = Σ w x xᵀ    b_a = Σ w r x    θ_a = (A_a + λI)⁻¹ b_a
+    score_a(x) = θ_a·x + α √(xᵀ (A_a + λI)⁻¹ x)
+
+λ is `tikhonov_weight`, α is `agent_alpha`. λ is added when solving, so forgetting never discounts it.
+Li, Chu, Langford, Schapire (2010), "A contextual-bandit approach to personalized news article recommendation", WWW,
+algorithm 1: there λ = 1 and w = 1. Everything is float64.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ _CHUNK = 32_768  # rows sorted and multiplied at a time: they stay in the second
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What LinUCB needs of any number of rows: a [K, d, d] = Σ w x xᵀ, b [K, d] = Σ w r x, n [K] = Σ w."""
+    """The sufficient statistics of LinUCB: a [K, d, d] = Σ w x xᵀ, b [K, d] = Σ w r x, n [K] = Σ w, per action."""
 
     a: Array
     b: Array
@@ -33,12 +37,14 @@ class Statistics:
 
     @classmethod
     def zeros(cls, num_actions: int, dim: int) -> Statistics:
+        """Return the statistics of no rows."""
         return cls(np.zeros((num_actions, dim, dim)), np.zeros((num_actions, dim)), np.zeros(num_actions))
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(self.a + other.a, self.b + other.b, self.n + other.n)
 
     def scaled(self, weight: float) -> Statistics:
+        """Multiply the weight of every row."""
         return Statistics(weight * self.a, weight * self.b, weight * self.n)
 
     def save(self, path: Path) -> None:
@@ -47,7 +53,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
-        """Raises PolicyError where the file is not what `save` wrote."""
+        """Read statistics that `save` wrote. Raises PolicyError where the file holds none."""
         held = read_npz(path, ("a", "b", "n"))
         statistics = cls(held["a"], held["b"], held["n"])
         statistics.check(path)
@@ -71,7 +77,13 @@ def accumulate(
     num_actions: int,
     weights: ArrayLike | None = None,
 ) -> Statistics:
-    """The statistics of n rows: observations [n, d] float32 or float64, actions [n], rewards [n], weights [n] ≥ 0.
+    """Sum up n rows as statistics.
+
+    Args:
+        observations: [n, d] float32 or float64.
+        actions: [n] action indices.
+        rewards: [n].
+        weights: [n] ≥ 0; None: all 1.
 
     Raises:
         PolicyError: lengths differ, or an action lies outside 0..num_actions-1.
@@ -91,6 +103,7 @@ def accumulate(
 
 
 def check_range(name: str, indices: NDArray[np.integer[Any]], count: int) -> None:
+    """Raise PolicyError where an index lies outside 0..count-1; `name` says whose indices they are."""
     if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < count:
         raise PolicyError(f"{name} span {indices.min()}..{indices.max()}; they must lie in 0..{count - 1}")
 
@@ -120,10 +133,14 @@ def _add_rows(
 
 
 class LinUCB:
-    """The solved policy: theta [K, d]; scores and means of observations [n, d] as [n, K] float64."""
+    """The policy solved from statistics, `theta` [K, d] float64; trainer, evaluator and server score with it."""
 
     def __init__(self, statistics: Statistics, agent_alpha: float, tikhonov_weight: float) -> None:
-        """Solve by Cholesky. Raises PolicyError where A + λI is not positive definite (damaged statistics)."""
+        """Solve θ_a by a Cholesky factorisation A_a + λI = L Lᵀ for each action.
+
+        Raises:
+            PolicyError: A + λI is not positive definite: the statistics are damaged.
+        """
         self.statistics = statistics
         self.agent_alpha = agent_alpha
         self.tikhonov_weight = tikhonov_weight
@@ -140,12 +157,12 @@ class LinUCB:
         self._whiten = np.ascontiguousarray(inverse.reshape(self.num_actions * self.dim, self.dim).T)
 
     def means(self, observations: NDArray[np.floating[Any]]) -> Array:
-        """θ·x, the expected rewards, [n, K]."""
+        """Return the expected rewards θ_a·x, [n, K], of observations [n, d]."""
         means: Array = observations.astype(np.float64, copy=False) @ self._theta_t
         return means
 
     def scores(self, observations: NDArray[np.floating[Any]]) -> Array:
-        """θ·x + α √(xᵀ (A + λI)⁻¹ x), [n, K]."""
+        """Return the upper confidence bounds θ_a·x + α √(xᵀ (A_a + λI)⁻¹ x), [n, K], of observations [n, d]."""
         x = observations.astype(np.float64, copy=False)
         scores: Array = x @ self._theta_t
         for low in range(0, len(x), 1024):  # the whitened rows are K·d wide: bound their memory

@@ -15,7 +15,7 @@ from rl_core.errors import PolicyError
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """An npz whose bytes depend on the arrays only (fixed dates, no compression), moved into place when complete."""
+    """Write an npz whose bytes depend on the arrays only: fixed dates, no compression, in place when complete."""
     partial = path.with_name(f".{path.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
@@ -26,6 +26,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of an npz without unpickling. Raises PolicyError where it can't, or one is missing."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return {name: held[name] for name in names}

@@ -1,13 +1,19 @@
-"""Off-policy evaluation: what would another policy have earned on rows that the behaviour policy logged?
+"""Off-policy evaluation: estimates what another policy would have earned on rows that the behaviour policy logged.
 
-Four estimators of the mean reward of an evaluation policy π from actions a, rewards r and logged propensities p:
+Row i of n holds an observation x_i, the action a_i, its reward r_i and the logged propensity p_i. Four estimators of
+the mean reward of an evaluation policy π, with importance weights w_i = π(a_i|x_i) / p_i and a reward model m(x, k):
 
-    IPS    mean of w r, w = π(a|x) / p            unbiased; Li, Chu, Langford, Wang (2011), WSDM
-    SNIPS  Σ w r / Σ w                            less variance, bias O(1/n); Swaminathan and Joachims (2015), NIPS
-    DM     mean of Σ_k π(k|x) m(x, k)             as biased as the model m
-    DR     DM + mean of w (r - m(x, a))           unbiased whatever m is; Dudík, Langford, Li (2011), ICML
+    IPS    (1/n) Σ_i w_i r_i                             unbiased
+    SNIPS  Σ_i w_i r_i / Σ_i w_i                         less variance, bias O(1/n)
+    DM     (1/n) Σ_i Σ_k π(k|x_i) m(x_i, k)              as biased as the model m
+    DR     DM + (1/n) Σ_i w_i (r_i - m(x_i, a_i))        unbiased whatever m is
 
-The model's means must come from data without these rows, or DM and DR flatter the model's own policy.
+"Unbiased" needs exact propensities, and p > 0 for whatever π may take; the exploration floor grants both. The model's
+means must come from data without these rows, or DM and DR flatter the model's own policy.
+
+References: IPS: Horvitz, Thompson (1952), JASA; Strehl, Langford, Li, Kakade (2010), "Learning from Logged Implicit
+Exploration Data", NIPS. SNIPS: Swaminathan, Joachims (2015), "The Self-Normalized Estimator for Counterfactual
+Learning", NIPS. DM, DR: Dudík, Langford, Li (2011), "Doubly Robust Policy Evaluation and Learning", ICML.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LoggedRows:
-    """n rows of the behaviour policy: actions [n], rewards [n], and propensities [n] of those actions.
+    """n rows that the behaviour policy logged: actions a [n], rewards r [n], and propensities p [n] of those actions.
 
     Raises:
         SchemaError: fewer than 2 rows, lengths differ, a propensity outside (0, 1], a number that is not finite.
@@ -49,10 +55,12 @@ class LoggedRows:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """An estimated mean reward with its normal confidence interval [low, high].
+    """An estimated mean reward with its normal confidence interval [low, high]; the evaluator judges by it.
 
-    `effective_sample_size` is (Σw)² / Σw²: how many rows of π's own log would tell as much; n for DM.
-    `terms` [n] have the mean `value`; their spread gives the standard error, and pairs them with another policy's.
+    `value` is the mean of `terms` [n], `standard_error` is their sample standard deviation / √n, and the interval is
+    value ± z standard_error, with z the normal quantile of (1 + confidence) / 2. `paired_difference` subtracts terms of
+    two policies. `effective_sample_size` is (Σ w)² / Σ w² (Kish 1965): how many rows of π's own log would tell as
+    much; n for DM.
     """
 
     estimator: str
@@ -65,16 +73,31 @@ class Estimate:
 
 
 def ips(logged: LoggedRows, evaluation: Array, confidence: float = 0.95) -> Estimate:
-    """Inverse propensity scoring of the evaluation policy's probabilities [n, K]."""
+    """Estimate a policy's mean reward by inverse propensity scoring: (1/n) Σ_i w_i r_i, w_i = π(a_i|x_i) / p_i.
+
+    Args:
+        evaluation: probabilities π(k|x_i) [n, K]; rows sum to 1.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        SchemaError: `evaluation` doesn't fit the rows, or is no distribution.
+    """
     w = weights(logged, evaluation)
     return _estimate("IPS", w * logged.rewards, _effective(w), confidence)
 
 
 def snips(logged: LoggedRows, evaluation: Array, confidence: float = 0.95) -> Estimate:
-    """Self-normalised IPS; the standard error is that of its linearisation.
+    """Estimate a policy's mean reward by self-normalised IPS: V = Σ_i w_i r_i / Σ_i w_i.
+
+    The standard error is that of the ratio's linearisation (delta method), with terms V + w_i (r_i - V) / mean(w).
+
+    Args:
+        evaluation: probabilities π(k|x_i) [n, K]; rows sum to 1.
+        confidence: of the interval, in (0, 1).
 
     Raises:
         DataError: the evaluation policy takes none of the logged actions.
+        SchemaError: `evaluation` doesn't fit the rows, or is no distribution.
     """
     w = weights(logged, evaluation)
     if not w.any():
@@ -84,13 +107,36 @@ def snips(logged: LoggedRows, evaluation: Array, confidence: float = 0.95) -> Es
 
 
 def dm(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 0.95) -> Estimate:
-    """Direct method with model means [n, K]; its interval covers the sampling of rows, not the model's error."""
+    """Estimate a policy's mean reward by the direct method: (1/n) Σ_i Σ_k π(k|x_i) m(x_i, k).
+
+    Its interval covers the sampling of rows, not the model's error.
+
+    Args:
+        evaluation: probabilities π(k|x_i) [n, K]; rows sum to 1.
+        means: the reward model m(x_i, k) [n, K], fitted without these rows.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        SchemaError: `evaluation` or `means` doesn't fit the rows, or holds what is no probability or no number.
+    """
     _check_evaluation(logged, evaluation)
     return _estimate("DM", _model_value(evaluation, means), float(len(logged.rewards)), confidence)
 
 
 def dr(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 0.95) -> Estimate:
-    """Doubly robust, with model means [n, K]."""
+    """Estimate a policy's mean reward doubly robustly: (1/n) Σ_i [Σ_k π(k|x_i) m(x_i, k) + w_i (r_i - m(x_i, a_i))].
+
+    Unbiased where either the propensities or the model are right; here the propensities are, and the model lessens the
+    variance.
+
+    Args:
+        evaluation: probabilities π(k|x_i) [n, K]; rows sum to 1.
+        means: the reward model m(x_i, k) [n, K], fitted without these rows.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        SchemaError: `evaluation` or `means` doesn't fit the rows, or holds what is no probability or no number.
+    """
     w = weights(logged, evaluation)
     modelled = _model_value(evaluation, means)
     residual = logged.rewards - means[np.arange(len(w)), logged.actions]
@@ -98,7 +144,9 @@ def dr(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 
 
 
 def paired_difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Estimate:
-    """`one - other` on the same rows; the pairing takes the noise that both share out of the interval.
+    """Estimate `one - other` on the same rows, from the differences of their terms.
+
+    The pairing takes the noise that both share out of the interval. The effective sample size is the smaller one.
 
     Raises:
         SchemaError: the estimates stand on different numbers of rows.
@@ -112,7 +160,11 @@ def paired_difference(one: Estimate, other: Estimate, confidence: float = 0.95) 
 
 
 def weights(logged: LoggedRows, evaluation: Array) -> Array:
-    """Importance weights π(a|x) / p, [n]."""
+    """Return the importance weights w_i = π(a_i|x_i) / p_i, [n], for probabilities π(k|x_i) [n, K].
+
+    Raises:
+        SchemaError: `evaluation` doesn't fit the rows, or is no distribution.
+    """
     _check_evaluation(logged, evaluation)
     w: Array = evaluation[np.arange(len(logged.actions)), logged.actions] / logged.propensities
     return w

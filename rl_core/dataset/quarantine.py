@@ -1,4 +1,4 @@
-"""The rows that a run set apart, as a Parquet file that is there whole or not at all, and outlives a run that stops."""
+"""The quarantine: the rows of a run that broke a rule, in a Parquet file that is whole or absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUARANTINE = "quarantine.parquet"
 
 
 class Quarantine:
-    """`quarantine.parquet` in the folder `out`; no file where nothing was added."""
+    """Writes `quarantine.parquet` into the folder `out` for the ingester; no file where nothing was added."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / QUARANTINE
@@ -29,6 +29,7 @@ class Quarantine:
         return re.sub("^/gcs/", "gs://", str(self.path))
 
     def add(self, rows: pa.Table) -> None:
+        """Append rows to the file; none begin no file."""
         from pyarrow.parquet import ParquetWriter
 
         if not rows.num_rows:

@@ -1,5 +1,7 @@
-"""The rules that a row of the log must keep to train. RULES stand in the order they are asked: a row's reason is the
-first that it breaks, and each may rely on those before it.
+"""The rules that a row of the log must keep to train.
+
+RULES stand in the order in which they are asked: a row's reason is the first that it breaks, and each rule may rely on
+those before it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Wrong = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rule:
-    """`says`: the rule of this problem, as a sentence; `wrong` [n]: who breaks it; `remedy`: what to do then."""
+    """One rule: as a sentence (`says`), as a mask [n] of rows that break it (`wrong`), and what mends it (`remedy`)."""
 
     name: str
     says: Callable[[Problem], str]
@@ -46,7 +48,7 @@ class Rule:
 
 
 class Batch:
-    """Rows with what the rules and the dataset need of them, made once."""
+    """n rows of the log as arrays, made once for all rules and for the dataset."""
 
     def __init__(self, table: pa.Table, bandit: Bandit, policies: Collection[str]) -> None:
         self.table = table
@@ -55,15 +57,17 @@ class Batch:
         self.others = bandit.validation.other_policies
 
     def values(self, name: str) -> NDArray[Any]:
+        """Return a column without nulls, [n]."""
         column: NDArray[Any] = self.table[name].to_numpy()
         return column
 
     def lengths(self, name: str) -> NDArray[Any]:
+        """Return the length of each row's list in a column, [n]."""
         found: NDArray[Any] = pc.list_value_length(self.table[name]).to_numpy()
         return found
 
     def any_of(self, name: str, wrong: Callable[[NDArray[Any]], Wrong], nothing: Any) -> Wrong:
-        """Rows whose list holds an element that is `wrong`; `nothing` stands for a null among them."""
+        """Mark rows [n] whose list holds an element that is `wrong`; `nothing` stands for a null among them."""
         bad = wrong(pc.fill_null(pc.list_flatten(self.table[name]), nothing).to_numpy())
         rows = np.zeros(self.table.num_rows, np.bool_)
         if bad.any():
@@ -72,13 +76,13 @@ class Batch:
 
     @cached_property
     def observation(self) -> NDArray[np.float32]:
-        """[n, d]."""
+        """Return the observations, [n, d] float32."""
         flat: NDArray[np.float32] = pc.list_flatten(self.table["observation"]).to_numpy()
         return flat.reshape(-1, self.problem.observation_dim)
 
     @cached_property
     def eligible(self) -> Wrong:
-        """[n, K]."""
+        """Return which actions could have been chosen, a mask [n, K]."""
         mask = np.zeros((self.table.num_rows, self.problem.num_actions), np.bool_)
         row = np.repeat(np.arange(len(mask)), self.lengths("eligible_actions"))
         mask[row, pc.list_flatten(self.table["eligible_actions"]).to_numpy()] = True

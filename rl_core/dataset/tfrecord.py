@@ -1,4 +1,4 @@
-"""One interaction as one TFRecord, laid out as TF-Agents' `example_encoding` reads the trajectory of a LinUCB agent.
+"""Interactions as TFRecords, laid out as TF-Agents' `example_encoding` reads the trajectory of a LinUCB agent.
 
 A record is a `tf.train.Example` with one feature per leaf of the `Trajectory`: float32 leaves as float lists, int32
 leaves as raw little-endian bytes; seq, propensity and eligible are ours, and the stock parser passes over them. Every
@@ -36,20 +36,23 @@ class Rows:
         return len(self.seq)
 
     def take(self, index: NDArray[Any]) -> Rows:
+        """Return the rows at these positions, in this order."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
     def empty(cls, observation_dim: int, num_actions: int) -> Rows:
+        """Return no rows of the given shapes."""
         return Layout(observation_dim, num_actions).decode(b"")
 
     @classmethod
     def concatenated(cls, parts: Iterable[Rows]) -> Rows:
+        """Join parts into one, in order."""
         columns = zip(*([getattr(part, field.name) for field in fields(cls)] for part in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
 
 class Layout:
-    """The bytes of a record for d observed numbers and K actions."""
+    """The bytes of a record for d observed numbers and K actions; ingester and trainer write and read by it."""
 
     def __init__(self, observation_dim: int, num_actions: int) -> None:
         self.num_actions = num_actions
@@ -86,7 +89,7 @@ class Layout:
         self.template = bytes(record)
 
     def encode(self, rows: Rows) -> Iterator[bytes]:
-        """The bytes of a TFRecord file with these rows, in pieces that fit the processor's cache."""
+        """Write rows as the bytes of a TFRecord file, in pieces that fit the processor's cache."""
         buffer = bytearray(self.template * min(len(rows), _PIECE))
         records = np.frombuffer(buffer, self.dtype)
         eligible = np.packbits(rows.eligible, axis=1, bitorder="little")
@@ -99,7 +102,7 @@ class Layout:
             yield bytes(memoryview(buffer)[: len(piece) * self.dtype.itemsize])
 
     def decode(self, content: bytes) -> Rows:
-        """The rows that `encode` wrote, as views of `content`. Raises ValueError where the layout is another."""
+        """Read the rows that `encode` wrote, as views of `content`. Raises ValueError where the layout is another."""
         records = np.frombuffer(content, self.dtype)
         if len(records):
             first = bytearray(content[: self.dtype.itemsize])
@@ -120,7 +123,7 @@ class Layout:
 
 
 def framed(data: bytes) -> bytes:
-    """One record of a TFRecord file."""
+    """Frame data as one record of a TFRecord file: length, its crc, data, its crc."""
     length = len(data).to_bytes(8, "little")
     before, after = (int(crc).to_bytes(4, "little") for crc in _masked(_crcs([length, data])))
     return length + before + data + after

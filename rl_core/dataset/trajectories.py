@@ -33,7 +33,7 @@ DATASET = "dataset.json"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive rows of a window with the fold [n] of each."""
+    """Consecutive rows of a window with the fold [n] of each; what the ingester hands to `write`."""
 
     window: Window
     rows: Rows
@@ -41,6 +41,8 @@ class Part:
 
 
 class Shard(BaseModel):
+    """One TFRecord file of a dataset: the rows of one window and fold, and the crc32c of its bytes."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
     window: Window
@@ -50,7 +52,7 @@ class Shard(BaseModel):
 
 
 class Index(BaseModel):
-    """`dataset.json`."""
+    """The content of `dataset.json`: what the shards hold, and how many rows broke which rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -66,12 +68,14 @@ class Index(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
+    """A dataset folder; the trainer and the evaluator read it."""
+
     path: Path
     index: Index
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises DataError where the folder holds no dataset."""
+        """Open the dataset in a folder. Raises DataError where there is none."""
         file = path / DATASET
         try:
             return cls(path, Index.model_validate_json(file.read_bytes()))
@@ -87,10 +91,11 @@ class Dataset:
         return self.index.windows
 
     def count(self, window: Window | None = None) -> int:
+        """Count the rows of a window, None: of all."""
         return sum(shard.rows for shard in self.index.shards if window in (None, shard.window))
 
     def read(self, window: Window | None = None, fold: int | None = None) -> Iterator[Rows]:
-        """The rows of a window and a fold (None: of all), one shard at a time.
+        """Yield the rows of a window and a fold (None: of all), one shard at a time.
 
         Raises:
             DataError: a shard is missing, damaged, or of another layout.

@@ -1,4 +1,4 @@
-"""Which rows of the log may train: each is held against the rules, and one that breaks a rule is set apart with it.
+"""Validation: holds each row of the log against the rules; those that break one are quarantined with its name.
 
 Nothing is copied as long as every row keeps them.
 """
@@ -21,7 +21,7 @@ from rl_core.dataset.tfrecord import Rows
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """n rows that may train, with the fold [n] of each; and those set apart, with their `reason`."""
+    """The result of one check: n rows that may train, their folds [n], and the others with their `reason`."""
 
     rows: Rows
     folds: NDArray[np.int8]
@@ -29,7 +29,7 @@ class Checked:
 
 
 class Validation:
-    """Of one run: its rows come in parts, ascending by seq.
+    """The validation of one run by the ingester: rows come in parts, ascending by seq.
 
     Attributes:
         checked: rows so far.
@@ -46,7 +46,7 @@ class Validation:
         self.first: dict[str, int] = {}
 
     def check(self, table: pa.Table) -> Checked:
-        """Rows of COLUMNS, nulls only within the lists."""
+        """Split rows with COLUMNS (nulls only within the lists) into those that may train and those that may not."""
         batch = self._batch(table.combine_chunks())
         self.checked += table.num_rows
         set_apart = []
@@ -77,15 +77,16 @@ class Validation:
 
     @property
     def too_many(self) -> bool:
+        """Whether more rows broke a rule than `limit` allows, so that the run must stop."""
         return self.total_apart > self.limit * self.checked
 
     @property
     def limit(self) -> float:
-        """The share of rows that may break a rule."""
+        """The share of rows that may break a rule, in [0, 1]."""
         return self._bandit.validation.max_quarantined_share
 
     def commonest(self) -> str:
-        """The rule most rows broke, how many, the first of them, and what to do."""
+        """Say which rule most rows broke, how many, the first of them, and what to do."""
         (name, count) = self.apart.most_common(1)[0]
         rule = next(rule for rule in (*RULES, TWICE) if rule.name == name)
         return f"{count} as {rule.says(self._bandit.problem)} ({name}, first at seq {self.first[name]}): {rule.remedy}"

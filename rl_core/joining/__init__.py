@@ -1,1 +1,1 @@
-"""From the message bus to interactions: event logger, joiner, and taking one person's data out again."""
+"""From the message bus to interactions: event logger, joiner, and deleting one person's data."""

@@ -1,4 +1,4 @@
-"""Payloads of the message bus as rows of the log. The bus's stamps are added here; a payload can't set them."""
+"""Turns payloads of the message bus into rows of the log. The bus's stamps are added here; no payload can set them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
 
 
 def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> tuple[pa.Table, pa.Table]:
-    """The rows of the table called like the topic; and of `rejected_events`, those that don't fit it."""
+    """Turn deliveries into rows of the table called like the topic, and what doesn't fit it into dead letters.
+
+    Returns both; the dead letters are rows of `rejected_events`.
+    """
     try:
         return _rows(topic, deliveries, producer), REJECTED_EVENT_SCHEMA.empty_table()
     except _MISFITS as error:
@@ -32,7 +35,7 @@ def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> tupl
 
 
 def row_of(topic: Topic, delivery: Delivery, producer: str) -> pa.Table:
-    """One row of the table called like the topic. Raises SchemaError naming the offset."""
+    """Turn one delivery into a row of the table called like the topic. Raises SchemaError naming the offset."""
     try:
         return _rows(topic, [delivery], producer)
     except _MISFITS as error:

@@ -1,4 +1,4 @@
-"""When open decisions close of themselves: asked at every poll, so what is not due yet is not looked at."""
+"""Finds the open decisions whose wait is over, without looking at those that are not due yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SLACK = 1000
 
 
 class Deadlines:
-    """Event ids by their times in microseconds. An id may be there more than once, and after it has closed."""
+    """A heap of event ids by time in µs since 1970; an id may be there twice, and after its decision has closed."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
@@ -18,17 +18,18 @@ class Deadlines:
         return len(self._heap)
 
     def add(self, at: int, event_id: str) -> None:
+        """Add an event id that is due at a time, in µs since 1970."""
         heappush(self._heap, (at, event_id))
 
     def before(self, passed: int) -> list[str]:
-        """Takes out those that are due."""
+        """Take out the ids that are due before a time."""
         due = []
         while self._heap and self._heap[0][0] < passed:
             due.append(heappop(self._heap)[1])
         return due
 
     def keep(self, still: Container[str], count: int) -> None:
-        """Drop the others, once they are more than the `count` that are still open."""
+        """Drop all ids but `still`, once they are many more than the `count` that are still open."""
         if len(self._heap) > 2 * count + _SLACK:
             self._heap = [one for one in self._heap if one[1] in still]
             heapify(self._heap)

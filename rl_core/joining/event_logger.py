@@ -58,9 +58,9 @@ class Cycle:
 
 
 class EventLogger:
-    """One bandit's logger. Any number may run at once: what one has stored, the others drop.
+    """One bandit's logger; any number may run at once, since what one has stored, the others drop.
 
-    A message that can't be a row of the log is set apart in `rejected_events`; nothing waits for it.
+    A message that can't be a row of the log becomes a dead letter in `rejected_events`; nothing waits for it.
     """
 
     def __init__(self, bandit: Bandit, bus: MessageBus, store: JoinableStore) -> None:
@@ -70,7 +70,7 @@ class EventLogger:
         self._retention = bandit.retention
 
     def run_once(self) -> Cycle:
-        """Everything the bus had accepted when this was called is in the store, and joined as far as its time came.
+        """Store everything that the bus had accepted when this was called, and join it as far as its time came.
 
         Raises:
             BusError, StoreError: try again; what was done stays done.
@@ -103,25 +103,25 @@ class EventLogger:
         return new
 
     def prune(self) -> int:
-        """Forget on the bus what is stored and older than KEEP_ON_THE_BUS; returns how many messages."""
+        """Delete from the bus what is stored and older than KEEP_ON_THE_BUS; return how many messages."""
         oldest = self._bus.now() - KEEP_ON_THE_BUS
         offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
         return sum(self._bus.prune(topic, offset, oldest) for topic, offset in offsets.items())
 
     def retire(self) -> dict[str, int]:
-        """Delete raw rows older than retention.raw_log_days; returns how many of each table."""
+        """Delete raw rows older than retention.raw_log_days; return how many of each table."""
         days = self._retention.raw_log_days
         return {} if days is None else dict(self._store.retire(datetime.now(UTC) - timedelta(days=days)))
 
     def state(self) -> dict[str, Any]:
-        """Offsets stored, and how many messages the bus has beyond them."""
+        """Return the offsets stored, and how many messages the bus has beyond them (the backlog)."""
         offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
         lag = {topic: self._bus.head(topic) - offset for topic, offset in offsets.items()}
         return {"producer": self._bus.producer, "offsets": offsets, "lag": lag, "head": self._store.head()}
 
 
 def drain(bandit: Bandit, settings: Settings) -> Cycle:
-    """One cycle by hand: everything acknowledged so far is in the store when this returns. A daemon may run as well."""
+    """Run one cycle by hand: all that was acknowledged is in the store when this returns. A daemon may run as well."""
     bus = open_bus(bandit, settings)
     try:
         return EventLogger(bandit, bus, cast(JoinableStore, open_store(bandit, settings))).run_once()
@@ -130,9 +130,9 @@ def drain(bandit: Bandit, settings: Settings) -> Cycle:
 
 
 def main(bandit: Bandit, settings: Settings) -> int:
-    """Log until SIGTERM or SIGINT, which let the cycle end.
+    """Log until SIGTERM or SIGINT, which let the cycle end; return the exit status.
 
-    In the state folder `logger.json` tells how it goes, and `metrics.prom` how the log is.
+    In the state folder, `logger.json` shows how the logger does, and `metrics.prom` how the log is.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,18 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 class StreamingStore(Protocol):
+    """A store that takes rows one by one; what the sink writes to."""
+
     def stream(self, table: Streamed, rows: pa.Table) -> None:
-        """Add the rows. Raises StoreError: try it again; a row that arrives twice is told by producer and offset."""
+        """Add the rows. Raises StoreError: try again; a row that arrives twice is known by producer and offset."""
 
 
 class EventSink:
-    """Puts every message where it belongs."""
+    """Writes each pushed message into its table; the logger function calls it."""
 
     def __init__(self, store: StreamingStore) -> None:
         self._store = store
 
     def take(self, payload: bytes, attributes: Mapping[str, str], published_at: datetime | None = None) -> Streamed:
-        """Returns the table that has it now; what can't be a row of the log lies in `rejected_events`.
+        """Store one message; return the table that has it now: `rejected_events` for what can't be a row of the log.
 
         Args:
             published_at: when Pub/Sub took the message.

@@ -1,4 +1,4 @@
-"""One person's data, taken out of the log on request. What is kept where, and how long: docs/retention.md."""
+"""Deletes one person's data from the log on request. What is kept where, and how long: docs/retention.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEASE_S = 600.0
 def forget(
     bandit: Bandit, settings: Settings, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool, datasets: bool
 ) -> int:
-    """`python -m rl_core forget`: says what it does. Killed anywhere, the same command goes on.
+    """Run `python -m rl_core forget`: delete, and print what was done. Killed anywhere, the same command goes on.
 
     Raises:
         ConfigError: neither a subject nor an event was named.
@@ -75,7 +75,7 @@ def _trained_on(registry: PolicyRegistry, seqs: Sequence[int]) -> Iterator[str]:
 
 
 def _drop_datasets(bandit: Bandit, settings: Settings, registry: PolicyRegistry, dry_run: bool) -> None:
-    """The pipelines' cached outputs: made again where they are asked for."""
+    """Delete the pipelines' cached outputs, which are made again where they are asked for."""
     registry.lease("forget", _LEASE_S)
     try:
         for folder in _caches(bandit, settings):

@@ -22,7 +22,7 @@ _NOTE_EVERY_S = 30.0  # a restarted joiner looks again at what came since
 
 
 class StoreJoiner:
-    """The rules over an event store; keeps what is open in memory between runs, as long as nobody else joins."""
+    """Runs the rules over an event store; keeps what is open in memory between runs, as long as nobody else joins."""
 
     def __init__(self, bandit: Bandit, store: JoinableStore) -> None:
         self._bandit = bandit
@@ -70,7 +70,7 @@ class StoreJoiner:
 
 
 def open_joiner(bandit: Bandit, store: EventStore) -> Joiner:
-    """The joiner of the store's backend."""
+    """Open the joiner of the store's backend."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.store.joiner import SqlJoiner
 

@@ -1,17 +1,20 @@
 """The joiner's rules, without input or output.
 
-of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
-a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
-a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
-the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
-after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
-close_early closes at the first reward on time
-a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
-closes `unactivated`, which is as good as unserved, and keeps its seq
-an activation is no reward: it wins nothing and closes nothing. It is set apart once its decision is closed, on time as
-`activation`
-a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
-speaks for it
+- Of several decisions under one event_id the first by (received_at, producer, offset) counts; an unserved one
+  never does.
+- A decision closes once: when its wait is over and the bus's watermark has passed it. Without a reward it gets the
+  default one.
+- A reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins.
+- The others are set apart as `late`, `duplicate` or `unknown`. A reward is `unknown` (unmatched) when no decision came
+  within the wait, and stays so for a decision that is received later, even where a joiner still holds it: what becomes
+  of a log must not depend on who reads it when.
+- `close_early` closes a decision at its first reward on time.
+- A deferred decision trains only if its answer was used, which an activation or a reward on time confirms. Without
+  either it closes as `unactivated`: it counts as unserved, and keeps its seq.
+- An activation is no reward: it wins nothing and closes nothing. Once its decision is closed it is set apart, as
+  `activation` if it was on time.
+- A job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+  speaks for it.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class _Reward(NamedTuple):
 
 
 class Span(NamedTuple):
-    """When a reward is on time, in microseconds since 1970."""
+    """The times between which a reward is on time, in µs since 1970."""
 
     first: int
     last: int
@@ -87,7 +90,7 @@ class _Open:
 
 
 class Closed(NamedTuple):
-    """What the lookup knows of a closed decision; times in microseconds since 1970."""
+    """What the look-up knows of a closed decision; times in µs since 1970."""
 
     decided_at: int
     received_at: int
@@ -96,14 +99,14 @@ class Closed(NamedTuple):
 
 @dataclass(frozen=True)
 class Joined:
-    """`interactions` lack their seq; both have their table's schema otherwise."""
+    """What a step closed: interactions without their seq, and rewards set apart; else as their tables."""
 
     interactions: pa.Table
     apart: pa.Table
 
 
 class JoinRules:
-    """Memory is bounded by the open decisions and the rewards that wait for one."""
+    """The joiner's state between steps; memory is bounded by the open decisions and the rewards that wait for one."""
 
     def __init__(self, join: Join, reward_default: float) -> None:
         self._wait = int(join.reward_wait_s * 1_000_000)
@@ -118,13 +121,13 @@ class JoinRules:
         return len(self._open)
 
     def dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-        """Of the offsets read so far by producer, those up to which nothing is open or waits."""
+        """Return the offsets by producer up to which nothing read so far is open or waits: the joiner's checkpoint."""
         held = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
         parts = [*(one.rewards for one in self._open.values()), *self._waiting.values()]
         return _below(decisions, held), _below(rewards, ((r.producer, r.offset) for part in parts for r in part))
 
     def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
-        """The event ids among these rows that may belong to a closed decision."""
+        """Return the event ids among these rows that may belong to a closed decision."""
         return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
 
     def step(
@@ -135,7 +138,7 @@ class JoinRules:
         watermark: datetime | None,
         now: datetime,
     ) -> Joined:
-        """Take new rows in and give out what they and the watermark close. `closed`: what `to_look_up` found."""
+        """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found."""
         passed = _micros(watermark) if watermark is not None else _NEVER
         self._open_new(decisions, closed)
         apart = self._hand_out(rewards, closed)

@@ -1,1 +1,1 @@
-"""The figures that say whether a bandit's loop lives: counted, written for people and for Prometheus."""
+"""The figures that show whether a bandit's loop works, written for people and for Prometheus."""

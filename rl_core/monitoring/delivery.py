@@ -1,4 +1,4 @@
-"""How far the way from server to log is, and what the log holds of late."""
+"""Measures delivery: how much of what servers acknowledged is in the log, and how far behind it is."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Args:
-    acknowledged: events that servers confirmed to their clients, in the time that was looked at.
-    stored: those of them that are in the log.
-    rejected: of the last hour, those of them that could not become a row, and are kept apart.
-    rejected_ever: of all that `acknowledged` counts; None where that is of the last hour, too.
-    watermark: everything received before it is in the log; None where that is not known yet.
-    gaps: producers of whom something is missing that should be there.
-    read_at: now, by the clock of the watermark; None where that is the caller's.
-    log: what the log holds of late.
+    """How complete and how late the log is.
+
+    Args:
+        acknowledged: events that servers confirmed to their clients, in the time that was looked at.
+        stored: those of them that are in the log.
+        rejected: of the last hour, those of them that could not become a row (dead letters).
+        rejected_ever: of all that `acknowledged` counts; None where that is of the last hour, too.
+        watermark: everything received before it is in the log; None where that is not known yet.
+        gaps: producers of whom something is missing that should be there.
+        read_at: now, by the clock of the watermark; None where that is the caller's.
+        log: what the log holds of late.
     """
 
     acknowledged: int
@@ -46,13 +48,13 @@ class Delivery:
 
     @property
     def missing(self) -> int:
-        """Acknowledged, and neither in the log nor kept apart."""
+        """Events acknowledged that are neither in the log nor a dead letter."""
         apart = self.rejected if self.rejected_ever is None else self.rejected_ever
         return max(0, self.acknowledged - self.stored - apart)
 
 
 def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
-    """Of a bandit whose bus is on this machine."""
+    """Measure the delivery of a bandit whose bus is on this machine."""
     from rl_core.backends import open_bus
 
     if not (settings.state_dir(bandit) / "bus").exists():
@@ -65,7 +67,7 @@ def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Del
 
 
 def delivery_of(bandit: Bandit, bus: MessageBus, store: EventStore) -> Delivery:
-    """The first message that is not in the log holds the watermark."""
+    """Measure delivery from a bus and a store; the first message that is not in the log holds the watermark back."""
     stored = {topic: store.last_offset(topic, bus.producer) for topic in _TOPICS}
     waiting = [one for topic in _TOPICS for one in bus.read(topic, stored[topic], limit=1)]
     watermark = min((one.received_at for one in waiting if one.payload), default=None) or bus.watermark()
@@ -85,9 +87,10 @@ def delivery_of(bandit: Bandit, bus: MessageBus, store: EventStore) -> Delivery:
 def bigquery_delivery(
     bandit: Bandit, store: EventStore, watermark: datetime | None, gaps: int, now: datetime
 ) -> Delivery:
-    """Of a bandit whose bus is Pub/Sub: between two heartbeats of a server lie exactly the events it confirmed.
+    """Measure the last hour's delivery of a bandit on Pub/Sub, from the heartbeats of its servers.
 
-    Of the last hour, without its last minutes: what is on its way is not missing.
+    Between two heartbeats of a server lie exactly the events it confirmed. The last minutes are left out: what is on
+    its way is not missing.
     """
     since, until = instant(now - LOOK_BACK), instant(now - _ON_ITS_WAY)
     tables = counted(bandit, store.head(), now, rows=_DISTINCT)

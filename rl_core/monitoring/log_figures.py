@@ -1,4 +1,4 @@
-"""What the log holds of late, counted by one query that DuckDB and BigQuery both understand."""
+"""Counts what the log holds of late, by one query that DuckDB and BigQuery both understand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_ROWS = 100_000  # at ε = 0.05, the loss of a tenth of those that explored
 
 @dataclass(frozen=True)
 class LogFigures:
-    """Of the last hour; duplicates, late, unknown and rewards_of_late of as long before it as a reward may take, too.
+    """Counts of the last hour; those of rewards set apart reach back further by as long as a reward may take.
 
     Args:
         interactions: decisions that were closed, used or not.
@@ -40,14 +40,14 @@ class LogFigures:
 
 
 def local_figures(bandit: Bandit, store: EventStore, now: datetime) -> LogFigures:
-    """Raises StoreError."""
+    """Count the log of a bandit on this machine. Raises StoreError."""
     tables = counted(bandit, store.head(), now, rows="COUNT(*)")
     (row,) = store.query(f"WITH {tables} SELECT * FROM {COUNTED}").to_pylist()  # noqa: S608
     return figures_of(row)
 
 
 def figures_of(row: dict[str, Any]) -> LogFigures:
-    """Of a row with the columns of COUNTED."""
+    """Read the figures from a row with the columns of COUNTED."""
     closed, used = row["closed"], row["closed"] - row["unactivated"]
     return LogFigures(
         decisions=row["logged_decisions"],
@@ -68,14 +68,14 @@ COUNTED = "logged CROSS JOIN closed CROSS JOIN apart"
 
 
 def counted(bandit: Bandit, head: int, now: datetime, rows: str) -> str:
-    """The definitions for a WITH clause. `rows`: what counts the rows of a log `l`, where one may be there twice."""
+    """Write the definitions for a WITH clause; `rows` counts the rows of a log `l`, where one may be there twice."""
     since = instant(now - LOOK_BACK)
     since_apart = instant(now - LOOK_BACK - timedelta(seconds=bandit.join.reward_wait_s))
     return _COUNTED.format(since=since, since_apart=since_apart, beyond=head - SPLIT_ROWS, rows=rows, bus=BUS_PREFIX)
 
 
 def instant(at: datetime) -> str:
-    """As a literal of both dialects."""
+    """Write a time as a literal of both dialects."""
     return f"TIMESTAMP '{at.isoformat(sep=' ')}'"
 
 

@@ -1,4 +1,4 @@
-"""The vital signs as a file for Prometheus: `metrics.prom` beside `logger.json`.
+"""Writes the vital signs as a file for Prometheus: `metrics.prom` beside `logger.json`.
 
 For the textfile collector of node_exporter, https://github.com/prometheus/node_exporter#textfile-collector.
 """
@@ -27,13 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsFile:
-    """Written anew every half minute, also while the log can't be: what can't be measured is told and ends nothing."""
+    """Keeps `metrics.prom` up to date for the logger, also while the log can't be written; a failure is logged."""
 
     def __init__(self, bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore) -> None:
         self._what = (bandit, settings, bus, store)
         self._written = -_EVERY_S
 
     def keep(self) -> None:
+        """Write the file if the last one is half a minute old."""
         if time.monotonic() - self._written < _EVERY_S:
             return
         self._written = time.monotonic()
@@ -53,9 +54,9 @@ def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: Ev
 
 
 def prometheus(signs: VitalSigns, measured_at: datetime) -> str:
-    """Gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
+    """Write gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
 
-    And when they were measured: a collector goes on to read the file of a logger that is dead.
+    With them goes when they were measured, since a collector goes on reading the file of a logger that is dead.
     """
     lines = []
     for name, value in asdict(signs).items():

@@ -1,4 +1,4 @@
-"""The figures that say whether a bandit's loop lives, as one line of JSON per look.
+"""The vital signs: figures that show whether a bandit's loop works, as one line of JSON per measurement.
 
 docs/monitoring/ says what each means, and makes Cloud Monitoring metrics and alerts of the line; `metrics_file.py`
 writes them for Prometheus.
@@ -34,7 +34,7 @@ def _figure(help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class VitalSigns:
-    """None where there is nothing to measure yet."""
+    """All figures of one measurement; None where there is nothing to measure yet."""
 
     bandit: str
     head: int = _figure("interactions in the log, ever")
@@ -63,7 +63,7 @@ class VitalSigns:
     """Of as long a time as `duplicates`, `late` and `unknown`, which are held against it."""
 
     def alarms(self) -> dict[str, str]:
-        """What is wrong, by name: what to look at."""
+        """Return what is wrong: by name, what to look at."""
         said = {}
         if self.gaps:
             said["gap"] = f"{self.gaps} producers hold the watermark: the log of the join says whose events are missing"
@@ -93,6 +93,7 @@ class VitalSigns:
         return said
 
     def line(self, severity: str) -> str:
+        """Write the line of JSON with the given severity."""
         alarms = self.alarms()
         return json.dumps(
             {"severity": severity, "event": EVENT, **asdict(self)} | ({"alarms": alarms} if alarms else {})
@@ -100,7 +101,7 @@ class VitalSigns:
 
     @property
     def severity(self) -> str:
-        """ERROR where the log stands still, WARNING where something else is wrong."""
+        """ERROR where the log stands still, WARNING where something else is wrong, else INFO."""
         rung = self.alarms().keys()
         return "ERROR" if rung & _STANDS_STILL else "WARNING" if rung else "INFO"
 
@@ -117,7 +118,7 @@ FIGURES: dict[str, str] = {one.name: one.metadata["help"] for one in fields(Vita
 
 
 def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: Delivery, now: datetime) -> VitalSigns:
-    """`now` and the watermark are times of the same kind: UTC."""
+    """Measure the vital signs; `now` and the watermark are times of the same kind: UTC."""
     champion, attempts = registry.alias("champion"), registry.attempts()
     promoted = [attempt.at for attempt in attempts if attempt.verdict == "promoted" and attempt.version == champion]
     last, seen = attempts[-1] if attempts else None, delivery.log
@@ -153,7 +154,7 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
 def log_vital_signs(
     bandit: Bandit, registry: PolicyRegistry, store: EventStore, delivery: Delivery, now: datetime
 ) -> VitalSigns:
-    """Write the line into the log of the calling task."""
+    """Measure, and write the line into the log of the calling task."""
     signs = vital_signs(bandit, registry, store.head(), delivery, now)
     log.log(logging.getLevelNamesMapping()[signs.severity], "%s", signs.line(signs.severity))
     return signs

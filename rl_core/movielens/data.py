@@ -1,7 +1,7 @@
-"""Where the ratings come from: a given file, the downloaded MovieLens 100K, or a synthetic set of the same shape.
+"""The ratings: a given file, the downloaded MovieLens 100K, or a synthetic set of the same shape.
 
-The first answer under a BANDIT_HOME is kept: observations of one data set mean nothing in another, so a bandit born
-offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
+The first answer under a BANDIT_HOME is kept: observations of one data set mean nothing in another, so a bandit that
+began offline stays with its synthetic world until `$BANDIT_HOME/data` is deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_CELLS = 100_000_000  # a dense float64 matrix of 0.8 GB
 
 
 def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
-    """The ratings file and its kind: BANDIT_MOVIELENS_DIR, else what BANDIT_HOME holds, else download, else synthetic.
+    """Find the ratings file and its kind: of BANDIT_MOVIELENS_DIR, else of BANDIT_HOME, downloaded, or synthetic.
 
     Raises:
         DataError: BANDIT_MOVIELENS_DIR is set and holds no `u.data`.
@@ -54,7 +54,7 @@ def find_ratings(settings: Settings, url: str = URL) -> tuple[Path, Data]:
 
 
 def ratings_digest(settings: Settings) -> str:
-    """md5 of the ratings file that `find_ratings` would name without a download; "none" where there is none yet.
+    """Hash the ratings file that `find_ratings` would find without a download (md5); "none" where there is none yet.
 
     Part of the pipeline cache's key: what was generated from other ratings is no hit.
     """
@@ -67,12 +67,12 @@ def ratings_digest(settings: Settings) -> str:
 
 
 def synthetic_path(home: Path) -> Path:
-    """Where the synthetic ratings of a BANDIT_HOME lie; a file written there in advance keeps it off the network."""
+    """Say where the synthetic ratings of a BANDIT_HOME lie; a file put there in advance keeps it off the network."""
     return home / "data/synthetic/u.data"
 
 
 def load_ratings(path: Path) -> NDArray[np.float64]:
-    """The matrix [highest user id, highest item id] of a file in u.data format; 0 where unrated, the last of repeats.
+    """Read a file in u.data format as a matrix [highest user id, highest item id]; 0: unrated; the last of repeats.
 
     Raises:
         DataError: the file can't be read, or a line is not `user<TAB>item<TAB>rating 1..5<TAB>timestamp`.

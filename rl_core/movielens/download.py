@@ -1,4 +1,4 @@
-"""Fetching MovieLens 100K from GroupLens: checked by its md5, put in place atomically, given up within seconds."""
+"""Fetches MovieLens 100K from GroupLens: checked by its md5, put in place atomically, given up within seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_BYTE_S, _DOWNLOAD_S = 4.0, 60.0
 
 
 def is_movielens_100k(content: bytes) -> bool:
-    """Whether these are the bytes of u.data of MovieLens 100K."""
+    """Tell whether these are the bytes of u.data of MovieLens 100K, by their md5."""
     return _md5(content) == MD5
 
 

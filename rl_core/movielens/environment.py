@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 class MovieLensEnvironment:
-    """U users, K actions, d = rank_k.
+    """A world of U users, K actions (movies) and d = rank_k observed numbers; generator, simulator and report use it.
 
     Attributes:
         user_ids: [U] ids in the ratings file, ascending; a *user index* is a position in this array.
@@ -41,7 +41,11 @@ class MovieLensEnvironment:
         drift_from_round: int | None = None,
         seed: int = 0,
     ) -> None:
-        """`ratings` [users, items], 0 where unrated. Raises ConfigError where parameters ask for more than it holds."""
+        """Factorise `ratings` [users, items], 0 where unrated.
+
+        Raises:
+            ConfigError: the parameters ask for more than the ratings hold.
+        """
         items = _choose_items(ratings, num_actions, movies)
         kept = ratings[:, items]
         rated_any = np.flatnonzero(kept.sum(axis=1) > 0)
@@ -64,12 +68,12 @@ class MovieLensEnvironment:
         self._user_at = {row.tobytes(): index for index, row in reversed(list(enumerate(self.observations_f32)))}
 
     def expected_at(self, round: int) -> Array:
-        """Noise-free rewards [U, K] in a round: from `drift_from_round` on, action a earns what a+1 earned."""
+        """Return the noise-free rewards [U, K] of a round: from `drift_from_round` on, action a earns what a+1 did."""
         drifted = self.drift_from_round is not None and round >= self.drift_from_round
         return np.roll(self.expected, -1, axis=1) if drifted else self.expected
 
     def reward(self, user_index: int, action: int, event_id: str, round: int = 0) -> float:
-        """What this user gives for this action; the noise depends on seed and event id alone."""
+        """Draw the reward of this user for this action, in stars; the noise depends on seed and event id alone."""
         return float(self.rewards(np.array([user_index]), np.array([action]), [event_id], round)[0])
 
     def rewards(
@@ -79,7 +83,7 @@ class MovieLensEnvironment:
         event_ids: Iterable[str],
         rounds: ArrayLike = 0,
     ) -> Array:
-        """`reward` of n rows; rounds is one number or [n]."""
+        """Draw the rewards [n] of n rows as `reward` does; `rounds` is one number or [n]."""
         columns = actions
         if self.drift_from_round is not None:
             columns = (actions + (np.asarray(rounds) >= self.drift_from_round)) % len(self.action_ids)
@@ -87,7 +91,7 @@ class MovieLensEnvironment:
         return rewards + self.noise_sd * normals(self.seed, event_ids) if self.noise_sd else rewards
 
     def users_of(self, observations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The user index of each observation [n, d] as logged, -1 where no user has it.
+        """Find the user index of each observation [n, d] as logged, -1 where no user has it.
 
         Users with equal ratings have equal observations; the lowest index stands for them, and their expected rewards
         agree within 1e-9.
@@ -97,7 +101,7 @@ class MovieLensEnvironment:
 
 
 def load_environment(bandit: Bandit, settings: Settings) -> tuple[MovieLensEnvironment, Data]:
-    """The bandit's environment and which data it stands on.
+    """Build the bandit's environment; return it and which data it stands on.
 
     Raises:
         ConfigError: the bandit has no environment, asks for more than the data holds, or lists other actions.
@@ -125,7 +129,7 @@ def load_environment(bandit: Bandit, settings: Settings) -> tuple[MovieLensEnvir
 
 
 def normals(seed: int, event_ids: Iterable[str]) -> Array:
-    """One standard normal per event id, a function of (seed, event id) alone: a logged reward can be recomputed."""
+    """Draw a standard normal per event id, [n], from (seed, event id) alone: a logged reward can be recomputed."""
     keyed = hashlib.blake2b(digest_size=16, key=seed.to_bytes(16, "little", signed=True), person=b"noise")
     digests = bytearray()
     for event_id in event_ids:

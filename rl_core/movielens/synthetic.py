@@ -25,7 +25,7 @@ def write_synthetic(path: Path, seed: int = 100) -> None:
 
 
 def synthetic_ratings(seed: int = 100) -> tuple[NDArray[np.int64], ...]:
-    """User ids, item ids, ratings 1..5 and timestamps, [100000] each, in random order, no (user, item) twice."""
+    """Draw user ids, item ids, ratings 1..5 and timestamps, [100000] each, in random order, no (user, item) twice."""
     rng = np.random.default_rng(seed)
     taste = rng.normal(size=(USERS, _FACTORS)) @ rng.normal(size=(_FACTORS, ITEMS)) / np.sqrt(_FACTORS)
     rated = _who_rates_what(rng, taste)

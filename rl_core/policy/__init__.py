@@ -1,1 +1,1 @@
-"""The policy artefact: a folder that proves it is whole, where its blocks come from, and what it was judged."""
+"""The policy: its artefact (a folder of files with checksums), its lineage and windows, and the verdict on it."""

@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Policy:
-    """A loaded, verified artefact."""
+    """A loaded and verified artefact; server, evaluator and endpoint score with it."""
 
     manifest: Manifest
     linucb: LinUCB
@@ -72,7 +72,7 @@ class Policy:
         return cls(manifest, linucb)
 
     def scores(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest."""
+        """Return upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest."""
         return self.linucb.scores(observations)
 
 
@@ -122,11 +122,12 @@ def write_artefact(
 
 
 def block_name(window: Window) -> str:
+    """Name the file of a window's block within an artefact."""
     return f"block-{window[0]}-{window[1]}.npz"
 
 
 def misfit(manifest: Manifest, problem: Problem) -> str | None:
-    """In what the policy's problem differs from this one, if it does."""
+    """Say in what the policy's problem differs from this one; None where it fits."""
     for field in ("observation_dim", "observation_version", "action_set_version"):
         of_policy, of_problem = getattr(manifest, field), getattr(problem, field)
         if of_policy != of_problem:

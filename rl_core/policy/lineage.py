@@ -1,4 +1,4 @@
-"""Where a policy's blocks come from: made of a dataset now, or kept by the registry since an earlier training."""
+"""The blocks of a policy's lineage: made from a dataset now, or kept by the registry since an earlier training."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from rl_core.policy.manifest import verify
 
 
 def make_blocks(dataset: Dataset, half_life: float) -> list[Block]:
-    """One block per window of the dataset, with one shard in memory at a time. Raises DataError."""
+    """Make one block per window of the dataset, with one shard in memory at a time. Raises DataError."""
     return [_window_block(dataset, window, half_life) for window in dataset.windows]
 
 
 def load_blocks(registry: PolicyRegistry, windows: Iterable[WindowRef]) -> list[Block]:
-    """The kept blocks of a lineage's windows. Raises RegistryError, PolicyError."""
+    """Load the kept blocks of a lineage's windows. Raises RegistryError, PolicyError."""
     return [load_block(registry.block_path(ref.block), ref) for ref in windows]
 
 
 def load_block(path: Path, ref: WindowRef) -> Block:
-    """The block of a lineage's window. Raises PolicyError where the file is not the one that was kept."""
+    """Load the block of a lineage's window. Raises PolicyError where the file is not the one that was kept."""
     verify(path, ref.block)
     return Block.load(path)
 
 
 def statistics_without(blocks: Sequence[Block], windows: Sequence[Window], fold: int) -> Statistics:
-    """The sum of blocks without the rows of one fold of the given windows: what a policy knew without them."""
+    """Add blocks up without the rows of one fold of the given windows: what a policy knew without them."""
     head = max(block.seq_high for block in blocks)
     shared = [block for block in blocks if any(block.seq_low < high and low < block.seq_high for low, high in windows)]
     others = [block for block in blocks if block not in shared]

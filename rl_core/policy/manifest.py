@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(BaseModel):
-    """What the artefact is. `windows` are all that count in it, `trained` those whose blocks lie beside it."""
+    """The content of `manifest.json`: `windows` are all that count in the policy, `trained` those trained now."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the artefact folder `path`, without verifying the files it lists. Raises PolicyError."""
+    """Read the manifest of the artefact folder `path`, without verifying the files it lists. Raises PolicyError."""
     try:
         return Manifest.model_validate_json(read_bytes(path / MANIFEST))
     except ValidationError as error:
@@ -48,6 +48,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_bytes(file: Path) -> bytes:
+    """Read a file of an artefact. Raises PolicyError where it can't be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -66,10 +67,11 @@ def verify(file: Path, expected: str) -> None:
 
 
 def sha256(content: bytes) -> str:
+    """Return the SHA-256 of the content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def code_digest() -> str:
-    """sha256 of the source of `rl_core`: which code trained a policy."""
+    """Hash the source of `rl_core` (SHA-256), which says what code trained a policy."""
     root = Path(__file__).resolve().parents[1]
     return sha256(b"".join(f"{f.relative_to(root)}\0".encode() + f.read_bytes() for f in sorted(root.rglob("*.py"))))

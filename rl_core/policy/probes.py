@@ -39,6 +39,7 @@ class Probes(BaseModel):
 
 
 def make_probes(linucb: LinUCB, observation_dim: int) -> Probes:
+    """Draw observations whose best action is clear, with the policy's own scores. Raises PolicyError where none is."""
     candidates = np.random.default_rng(0).standard_normal((CANDIDATES, observation_dim)).astype(np.float32)
     scores = linucb.scores(candidates)
     best = np.sort(scores, axis=1)[:, -2:]
@@ -56,6 +57,7 @@ def make_probes(linucb: LinUCB, observation_dim: int) -> Probes:
 
 
 def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
+    """Raise PolicyError unless the policy scores its probes as it did when it was written, within `tolerance`."""
     observations, expected = np.asarray(probes.observations, dtype=np.float32), np.asarray(probes.scores)
     shapes = (observations.shape[1], expected.shape[1])
     if shapes != (linucb.dim, linucb.num_actions):

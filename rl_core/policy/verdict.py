@@ -1,4 +1,4 @@
-"""The evaluator's verdict, as it travels to the deployer."""
+"""The evaluator's verdict: the file by which the deployer learns whether to promote."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Verdict(BaseModel):
     metrics: dict[str, float]
 
     def save(self, folder: Path) -> None:
+        """Write `verdict.json` into the folder, atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{VERDICT}.partial"
         partial.write_text(self.model_dump_json(indent=1))
@@ -29,7 +30,7 @@ class Verdict(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> Verdict:
-        """Raises DataError where the folder holds no verdict."""
+        """Read the verdict in the folder. Raises DataError where there is none."""
         file = folder / VERDICT
         try:
             return cls.model_validate_json(file.read_bytes())

@@ -13,7 +13,7 @@ from rl_core.backends.contracts.store import EventStore, Window
 
 
 def subtract(window: Window, taken: Iterable[Window]) -> list[Window]:
-    """The parts of `window` that no window of `taken` covers, ascending and disjoint."""
+    """Return the parts of `window` that no window of `taken` covers, ascending and disjoint."""
     low, high = window
     parts = []
     for taken_low, taken_high in sorted(taken):
@@ -29,24 +29,24 @@ def _common(window: Window, others: Iterable[Window]) -> list[Window]:
 
 
 def total(windows: Iterable[Window]) -> int:
-    """How many interactions disjoint windows hold."""
+    """Count the interactions in disjoint windows."""
     return sum(high - low for low, high in windows)
 
 
 def any_served(store: EventStore, windows: Iterable[Window]) -> bool:
-    """Whether any interaction of the windows may train: one whose answer was used, and that is not forgotten."""
+    """Tell whether any interaction of the windows may train: one whose answer was used, and that is not forgotten."""
     within = " OR ".join(f"(seq > {low} AND seq <= {high})" for low, high in windows)
     sql = f"SELECT seq FROM interactions WHERE served AND ({within or 'FALSE'}) LIMIT 1"  # noqa: S608
     return bool(store.query(sql).num_rows)
 
 
 def counted(registry: PolicyRegistry, version: str | None) -> list[Window]:
-    """The windows of a policy's lineage; of none, none."""
+    """Return the windows of a policy's lineage; none for no policy."""
     return [(ref.seq_low, ref.seq_high) for ref in registry.lineage(version).windows] if version else []
 
 
 def new_windows(registry: PolicyRegistry, head: int) -> list[Window]:
-    """What of the log up to `head` no attempt has seen and the champion does not hold.
+    """Return what of the log up to seq `head` is new: no attempt has seen it and the champion does not hold it.
 
     Usually one window or none; more where a startup trained on newer interactions and left older ones behind.
     """
@@ -55,7 +55,7 @@ def new_windows(registry: PolicyRegistry, head: int) -> list[Window]:
 
 
 def acceptable_windows(registry: PolicyRegistry, head: int) -> list[Window]:
-    """What of the log up to `head` a policy that is started anew may hold: all but what was rejected or rolled back."""
+    """Return what of the log up to `head` a policy started anew may hold: all but rejected or rolled back windows."""
     champion = registry.alias("champion")
     own = counted(registry, champion)
     refused = [part for window, _ in _refused(registry, champion) for part in subtract(window, own)]
@@ -63,7 +63,7 @@ def acceptable_windows(registry: PolicyRegistry, head: int) -> list[Window]:
 
 
 def exclusions(registry: PolicyRegistry, champion: str | None, held: Sequence[Window]) -> tuple[Exclusion, ...]:
-    """What a policy that is built on `champion` and holds the windows `held` leaves out, with the reason; disjoint."""
+    """Return what a policy that is built on `champion` and holds `held` leaves out, with the reasons; disjoint."""
     taken, excluded = list(held), []
     for window, reason in (*_refused(registry, champion), *_replaced(registry, champion)):
         for low, high in subtract(window, taken):

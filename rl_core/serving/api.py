@@ -1,4 +1,11 @@
-"""What the prediction server takes and gives, for OpenAPI. Fields that the log has too are derived from its columns."""
+"""The bodies that the prediction server takes and gives, as OpenAPI models.
+
+Fields that the log has too are derived from its columns.
+
+Fields that the log has too are derived from its columns.
+
+Fields that the log has too are derived from its columns.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +46,17 @@ def _fields(columns: tuple[Column, ...], **rules: dict[str, Any]) -> dict[str, A
 
 
 def bodies(bandit: Bandit) -> tuple[Any, Any, Any]:
-    """What the routes take: predict instances, rewards or activations, reward rewards or one, activate activations."""
+    """Make the models of what the predict, reward and activate routes take, in this order.
+
+    Predict takes rewards and activations too, since on Vertex AI there is no other route.
+    """
     one, many = _reward(bandit)
     activations = _activations(bandit)
     return predict_body(bandit) | many | activations, many | one, activations
 
 
 def predict_body(bandit: Bandit) -> type[BaseModel]:
-    """Instances, with this bandit's dimension and actions."""
+    """Make the model of a predict request: instances, with this bandit's dimension and actions."""
     dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
     numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
     indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
@@ -99,6 +109,8 @@ def _activations(bandit: Bandit) -> type[BaseModel]:
 
 
 class Parameters(BaseModel):
+    """What a predict request may say of all its instances."""
+
     model_config = _STRICT
     source: Literal["client", "simulator"] = "client"
 
@@ -123,6 +135,8 @@ Prediction: type[BaseModel] = create_model(
 
 
 class PredictAnswer(BaseModel):
+    """The answer to a predict request: one prediction per instance, in the same order."""
+
     predictions: list[Prediction]
     durability: Literal["best_effort"] | None = Field(
         default=None, description="there only where the answer did not wait for the log (serving.durability)"
@@ -130,33 +144,43 @@ class PredictAnswer(BaseModel):
 
 
 class RewardAnswer(BaseModel):
+    """The answer to rewards or activations: how many were accepted."""
+
     accepted: int
     durability: Literal["best_effort"] | None = None
 
 
 class Health(BaseModel):
+    """Whether a policy is served: what anybody may ask."""
+
     status: Literal["ok", "no policy"]
 
 
 class HealthInFull(Health):
-    """Where no token is asked for."""
+    """Health with the champion; what is shown where no token is asked for."""
 
     champion: str | None
     durability: Literal["durable", "best_effort"]
 
 
 class About(HealthInFull):
+    """What a client finds at `/`: the bandit and the routes."""
+
     banditloop: Literal["prediction server"]
     bandit: str
     routes: dict[str, str]
 
 
 class Latency(BaseModel):
+    """Time from request to answer within the server, in milliseconds."""
+
     p50_ms: float
     p99_ms: float
 
 
 class State(BaseModel):
+    """What the server has loaded, counted and met since it started."""
+
     champion: str | None
     challenger: str | None
     loaded: list[str]
@@ -183,6 +207,8 @@ class State(BaseModel):
 
 
 class Error(BaseModel):
+    """Every error answer: one line."""
+
     error: str = Field(description="what was got, the rule, the next step")
 
 

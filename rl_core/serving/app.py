@@ -1,4 +1,4 @@
-"""The HTTP side of the prediction server: routes, error answers, OpenAPI.
+"""The server's FastAPI application: routes, error answers, OpenAPI.
 
 `/predict`, `/reward` and `/activate` are documented here and answered by `rl_core.serving.hot_routes`.
 """
@@ -36,7 +36,7 @@ def build_app(
     lifespan: Lifespan[FastAPI],
     token: SecretStr | None = None,
 ) -> HotRoutes:
-    """The application; `service` is asked for at each request, since it is born within `lifespan`."""
+    """Build the ASGI application; `service` is called at each request, since it is made within `lifespan`."""
     app = FastAPIOffline(
         redoc_url=None,
         title=f"banditloop prediction server: {bandit.name}",
@@ -72,7 +72,7 @@ def build_app(
 
 @dataclass(frozen=True)
 class _Secured:
-    """Whether a token is asked for, told to OpenAPI; `HotRoutes` asks for it."""
+    """Documents in OpenAPI whether a token is asked for; `HotRoutes` asks for it."""
 
     by_token: bool
 

@@ -1,4 +1,4 @@
-"""From instances to decisions: scores in one go, one draw per event id, and the row that goes to the log."""
+"""Makes decisions of instances: scores in one go, one draw per event id, and the row that goes to the log."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _ANSWERED = ("event_id", "action", "action_id", "propensity", "policy_version")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """A decision made: its answer to the client, and its row as it goes to the message bus."""
+
     answer: Answer
     payload: bytes
 
@@ -32,14 +34,14 @@ New = dict[str, Decision]
 
 
 def answer_of(payload: bytes) -> Answer:
-    """What was answered when this payload was logged."""
+    """Read the answer out of a logged payload: a repeated request gets the answer that it got before."""
     row = orjson.loads(payload)
     answer = {name: row[name] for name in _ANSWERED}
     return {**answer, "deferred": True} if row.get("deferred") else answer
 
 
 def uuid7() -> str:
-    """A time-ordered UUID, version 7 (RFC 9562): 48 bits of milliseconds, 74 random bits."""
+    """Make a time-ordered UUID, version 7 (RFC 9562): 48 bits of milliseconds, 74 random bits."""
     milliseconds = time.time_ns() // 1_000_000
     bits = _random.getrandbits(74)
     value = milliseconds << 80 | 0x7 << 76 | (bits >> 62) << 64 | 0b10 << 62 | bits & (1 << 62) - 1
@@ -48,7 +50,7 @@ def uuid7() -> str:
 
 
 class Decider:
-    """Decides for one bandit.
+    """Decides for one bandit; the service calls it once per request.
 
     Args:
         salt: secret of this endpoint; with it an event id's draw is fixed, without it nobody can foresee the draw.
@@ -74,7 +76,7 @@ class Decider:
     def decide(
         self, request: PredictRequest, served: Served, known: Container[str], at: datetime
     ) -> tuple[list[str], New]:
-        """The event id of each instance, and a new decision for each event id that is not known yet.
+        """Return the event id of each instance, and a new decision for each event id that is not known yet.
 
         An event id that occurs twice in the request is decided once, by its first instance.
 

@@ -1,4 +1,4 @@
-"""Group commit: one thread writes to the bus, and whatever arrives during one transaction shares the next."""
+"""Group commit: one thread writes to the message bus, and what arrives during one transaction shares the next."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Entry:
 
 
 class GroupCommit:
-    """Publishes for one event loop. `submit` and the futures belong to that loop; the bus is used by one thread.
+    """Publishes to the message bus for one event loop, to which `submit` and its futures belong.
 
     Args:
-        too_late: told, on that loop, what the bus took when nobody waited for it any more.
+        too_late: called on that loop with what the bus took when nobody waited for it any more.
     """
 
     def __init__(self, bus: Publisher, too_late: Callable[[Sequence[Message]], None] = lambda messages: None) -> None:
@@ -42,7 +42,10 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[list[Receipt]]:
-        """The receipts, or BusError. Cancelling the future withdraws what has not reached a transaction yet."""
+        """Queue messages for the next transaction; the future gives their receipts, or BusError.
+
+        Cancelling the future withdraws what has not reached a transaction yet.
+        """
         future: asyncio.Future[list[Receipt]] = self._loop.create_future()
         if self._waiting + len(messages) > MESSAGES_WAITING:
             self.last_error = f"{self._waiting} events wait for the message bus already; try again later"
@@ -60,7 +63,7 @@ class GroupCommit:
         self._gathered = []
 
     def close(self) -> None:
-        """Write what was submitted, then end. Blocks; not for the event loop's thread while it serves."""
+        """Write what was submitted, then end the thread. Blocks; not for the event loop's thread while it serves."""
         self._queue.put(None)
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""The three routes that carry traffic, answered before FastAPI's routing: its layers cost as much as the decision.
+"""Answers the three routes that carry traffic before FastAPI's routing, whose layers cost as much as the decision.
 
 Every request passes here, so the token is asked for here, before anything of a body is read.
 """
@@ -43,7 +43,7 @@ class _Gone(Exception):
 
 
 class HotRoutes:
-    """ASGI: POST to the predict route, to /reward and /activate; everything else goes to `app`.
+    """The outermost ASGI application: answers POST to predict, reward and activate; hands the rest to `app`.
 
     Args:
         token: what every request must show, but for those to `open_route`.
@@ -85,6 +85,7 @@ class HotRoutes:
             await _respond(send, status, answer, headers)
 
     def count_refusal(self, status: int) -> None:
+        """Count a request that was refused with this HTTP status."""
         _count(self._service(), status)
 
     def _authorized(self, scope: Scope) -> bool:

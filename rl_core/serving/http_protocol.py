@@ -1,4 +1,4 @@
-"""HTTP/1.1 with limits: a connection that is slow, endless or malformed ends by itself and costs the others nothing.
+"""HTTP/1.1 with limits: ends slow, endless and malformed connections, so that they cost the others nothing.
 
 uvicorn's protocol waits for ever for a request that does not come, and its parser takes a head of any length (httptools
 keeps an unfinished header until it ends). What is refused here never reaches the application.
@@ -34,17 +34,20 @@ _TOO_MANY = (HTTPStatus.BAD_REQUEST, f"more than {MAX_PIPELINED} requests wait o
 
 
 def limited(request_timeout_s: float, refused: Callable[[int], None]) -> type[LimitedProtocol]:
-    """The protocol class for uvicorn.
+    """Make the protocol class that uvicorn starts for each connection.
 
     Args:
         request_timeout_s: within which a request must arrive whole, and within which a client must read its answer.
-        refused: told the status of each request that is answered here.
+        refused: called with the status of each request that is answered here.
     """
     return type("Limited", (LimitedProtocol,), {"timeout_s": request_timeout_s, "refused": staticmethod(refused)})
 
 
 def max_connections() -> int:
-    """As many as there are descriptors for, `MAX_CONNECTIONS` at most: without one the bus could not be written."""
+    """Count the connections that may be open: as descriptors allow, `MAX_CONNECTIONS` at most.
+
+    Some descriptors are kept back, since without one the message bus could not be written.
+    """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -56,7 +59,7 @@ class _Refused(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection; uvicorn calls it."""
 
     timeout_s: float
     refused: Callable[[int], None]
@@ -127,7 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the head, or of the trailers of a chunked body."""
+        """Add up the bytes of the head, or of the trailers of a chunked body."""
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._give_up(_HEAD_TOO_LONG)
@@ -154,7 +157,7 @@ class LimitedProtocol(HttpToolsProtocol):
         raise _Refused
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser gave up on."""
+        """Refuse what uvicorn's parser gave up on, in the form of every other error."""
         self._refuse(self._refusal)
 
     # What leaves
@@ -208,7 +211,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _read_first(self) -> None:
-        """If it was this process that stood still, the rest lies in the socket: one look before the client is slow."""
+        """Look at the socket once more before the client counts as slow: it may be this process that stood still."""
         self._deadline = self.loop.call_later(_ONE_LOOK_S, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -224,7 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end()
 
     def shutdown(self) -> None:
-        """The server stops: what is at work is answered; who sends or reads slowly gets a little time."""
+        """End the connection as the server stops: what is at work is answered; the slow get a little time."""
         super().shutdown()
         self._stop_waiting()
         self._deadline = self.loop.call_later(_SLOW_AT_THE_END_S, self._end)

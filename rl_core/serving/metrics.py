@@ -1,4 +1,7 @@
-"""The server's counters in Prometheus' text format: https://prometheus.io/docs/instrumenting/exposition_formats/"""
+"""Writes the server's counters in Prometheus' text format.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _COUNTERS = {
 
 
 def prometheus(state: dict[str, Any]) -> str:
-    """`state` as of `Service.state`."""
+    """Write `Service.state` as the text of `/metrics`."""
     lines = []
     for name, help_text in _COUNTERS.items():
         lines += [

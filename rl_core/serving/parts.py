@@ -1,4 +1,4 @@
-"""What a prediction server is made of, on this machine or on Google Cloud."""
+"""The parts of a prediction server, opened for this machine or for Google Cloud."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ SALT_BYTES = 32
 
 @dataclass(frozen=True)
 class Parts:
-    """Args:
-    salt: the endpoint's secret, made once: an event id keeps its draw over restarts and replicas.
-    announce_in: the state folder in which to say where the server listens.
-    reporter: where to say how it does, where nobody can ask it.
+    """What the server is put together from.
+
+    Args:
+        salt: the endpoint's secret, made once: an event id keeps its draw over restarts and replicas.
+        announce_in: the state folder in which to say where the server listens.
+        reporter: writes the server's state down where nobody can ask it.
     """
 
     policies: Policies
@@ -42,7 +44,7 @@ class Parts:
 
 @contextmanager
 def opened(bandit: Bandit, settings: Settings, container: ServingContainer) -> Iterator[Parts]:
-    """Raises BanditError where one of them can't be had."""
+    """Open a server's parts and close them at the end. Raises BanditError where one of them can't be had."""
     with (_on_google_cloud if bandit.backend == "gcp" else _on_this_machine)(bandit, settings, container) as parts:
         try:
             yield parts

@@ -1,4 +1,4 @@
-"""Which policies are served: a thread follows the registry's pointers and swaps one reference when one is loaded."""
+"""The policies that are served: a thread follows the registry's aliases and swaps one reference when one is loaded."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ RETRY_REFUSED_S = 5.0
 
 @dataclass(frozen=True)
 class Served:
+    """A loaded policy with its version."""
+
     version: str
     policy: Policy
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is loaded at one moment. A request takes one snapshot and uses it to its end.
+    """The policies loaded at one moment; a request takes one snapshot and uses it to its end.
 
     `vacant`: there is nothing to load, since no champion was ever named.
     """
@@ -41,24 +43,30 @@ class Snapshot:
     vacant: bool = False
 
     def loaded(self) -> dict[str, Served]:
+        """Return the loaded policies by version."""
         present = (served for served in (self.champion, self.challenger, self.predecessor) if served)
         return {served.version: served for served in present}
 
 
 class Policies(Protocol):
+    """A source of policies; the service asks it for the snapshot."""
+
     @property
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> Snapshot:
+        """The policies loaded now."""
 
     def start(self, on_change: Callable[[], None]) -> None:
         """Load what there is, then follow; `on_change` is called on any thread after the snapshot was replaced."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop following."""
 
 
 class OneArtefact:
     """Serves the artefact folder that `AIP_STORAGE_URI` names, as `version` or the folder's name.
 
-    Raises PolicyError.
+    Raises:
+        PolicyError: the artefact is damaged.
     """
 
     def __init__(self, artefact: Path, problem: Problem, version: str | None = None) -> None:
@@ -74,11 +82,11 @@ class OneArtefact:
 class RegistryWatcher:
     """Loads champion and challenger as the registry names them, and keeps the champion's predecessor.
 
-    A version that can't be loaded is refused with its reason and tried again every few seconds while it is pointed at;
-    the champion before it goes on serving. A pointer that disappears changes nothing.
+    A version that can't be loaded is refused with its reason and tried again every few seconds while an alias names it;
+    the champion before it goes on serving. An alias that disappears changes nothing.
 
     Args:
-        poll_s: how often to look at the pointers.
+        poll_s: seconds between two looks at the aliases.
     """
 
     def __init__(self, registry: PolicyRegistry, problem: Problem, poll_s: float = POLL_S) -> None:
@@ -107,7 +115,7 @@ class RegistryWatcher:
             self.poll()
 
     def poll(self) -> None:
-        """Look at the pointers once; load and swap where they moved."""
+        """Look at the aliases once; load and swap where they moved."""
         try:
             pointers = self._registry.alias("champion"), self._registry.alias("challenger")
         except (BanditError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Tells the fleet's common place how this replica does: on Vertex AI nobody can ask a replica itself."""
+"""Reports how this replica does to a place that the fleet shares: on Vertex AI nobody can ask a replica itself."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ EVERY_S = 20.0
 
 
 class Reporter(Protocol):
-    """Blocks; is called by one thread at a time."""
+    """Writes one replica's reports; blocks, and is called by one thread at a time."""
 
-    def report(self, state: dict[str, Any]) -> None: ...
+    def report(self, state: dict[str, Any]) -> None:
+        """Write the server's state."""
 
     def close(self) -> None:
-        """This replica is gone."""
+        """Take the report away: this replica is gone."""
 
 
 class ReplicaReports:
-    """Reports at once, whenever something changed, and every `every_s`. Lives on the event loop it was made on."""
+    """Reports whenever something changed, and every `every_s`; belongs to the event loop it was made on."""
 
     def __init__(self, reporter: Reporter, state: Callable[[], dict[str, Any]], every_s: float = EVERY_S) -> None:
         self._reporter = reporter
@@ -35,10 +36,11 @@ class ReplicaReports:
         self._task = self._loop.create_task(self._run())
 
     def changed(self) -> None:
-        """From any thread."""
+        """Ask for a report now; from any thread."""
         self._loop.call_soon_threadsafe(self._changed.set)
 
     async def close(self) -> None:
+        """Stop, and take the report away."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._outlive(self._reporter.close)

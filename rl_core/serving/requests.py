@@ -1,4 +1,4 @@
-"""Request bodies, read by hand: pydantic costs more than the decision. All or nothing: one bad instance refuses all.
+"""Parses request bodies by hand, since pydantic costs more than the decision. One bad instance refuses all.
 
 Every refusal is a SchemaError of one line that names the place, what was got, the rule and the next step.
 """
@@ -28,7 +28,7 @@ _NUMBERS = {int, float}
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """n instances. `observations` is [n, observation_dim], finite; None stands for what the client left open.
+    """n instances, parsed. `observations` is [n, observation_dim], finite; None stands for what the client left open.
 
     Args:
         deferred: the decisions train only once they are activated.
@@ -45,7 +45,7 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """Or an activation, which says that the decision's answer was used; its `reward` is a placeholder."""
+    """A reward, or an activation: that says the decision's answer was used, and its `reward` is a placeholder."""
 
     event_id: str
     reward: float
@@ -54,7 +54,9 @@ class Reward:
 
 
 def parse_predict(body: bytes, problem: Problem, max_instances: int, now: datetime) -> PredictRequest | list[Reward]:
-    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
+    """Parse the body of a request to the predict route. Raises SchemaError.
+
+    `{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
     "parameters"?: {"source"?, "defer_activation"?}}`; or `{"rewards": [...]}` as `parse_rewards` takes it, or
     `{"activations": [...]}` as `parse_activations` does: on Vertex AI no other route is reachable.
     """
@@ -79,7 +81,10 @@ def parse_predict(body: bytes, problem: Problem, max_instances: int, now: dateti
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
-    """`{"rewards": [{"event_id", "reward", "observed_at"?}]}` or one such object; observed_at is `now` if left out."""
+    """Parse `{"rewards": [{"event_id", "reward", "observed_at"?}]}`, or one such object. Raises SchemaError.
+
+    `observed_at` is `now` if left out.
+    """
     request = _json_object(body, '{"rewards": [{"event_id": "…", "reward": 1.0}]}')
     if "rewards" not in request:
         return [_reward(request, "the reward", problem, now)]
@@ -87,7 +92,7 @@ def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime
 
 
 def parse_activations(body: bytes, problem: Problem, max_activations: int, now: datetime) -> list[Reward]:
-    """`{"activations": ["<event_id>", ...]}`."""
+    """Parse `{"activations": ["<event_id>", ...]}`. Raises SchemaError."""
     return _activations(_json_object(body, '{"activations": ["…"]}'), problem, max_activations, now)
 
 

@@ -43,7 +43,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(bandit: Bandit, settings: Settings, port: int) -> int:
-    """Serve until SIGTERM or SIGINT. `AIP_HTTP_PORT` goes before `port`; 0 takes any free port.
+    """Serve until SIGTERM or SIGINT; return the exit status.
+
+    Args:
+        port: to listen on, unless `AIP_HTTP_PORT` says otherwise; 0 takes any free one.
 
     Raises:
         ConfigError: a token where Vertex AI asks, or a host that is not this machine's.
@@ -80,7 +83,7 @@ def _check_who_may_ask(bandit: Bandit, settings: Settings, container: ServingCon
 
 
 def application(bandit: Bandit, container: ServingContainer, parts: Parts, token: SecretStr | None = None) -> HotRoutes:
-    """The server without its process: follows the policies and writes to the bus within its ASGI lifespan."""
+    """Build the server without its process: follows the policies and writes to the bus within its ASGI lifespan."""
     service: Service
 
     @asynccontextmanager
@@ -135,7 +138,7 @@ def _serve(
 
 
 class _Announced(uvicorn.Server):
-    """Tells the state folder, if there is one, where it listens, from when it does until it begins to stop."""
+    """uvicorn's server, which writes where it listens into the state folder from its start to its stop."""
 
     def __init__(self, config: uvicorn.Config, announcement: Announcement, state_dir: Path | None, name: str) -> None:
         super().__init__(config)
@@ -159,7 +162,7 @@ class _Announced(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce(self, state_dir: Path) -> None:
-        """A disk that is full is no reason to leave those who know the address without an answer."""
+        """Retry until endpoint.json is written; a full disk must not keep clients from finding the server."""
         while True:
             try:
                 self._announcement.write(state_dir)
@@ -171,7 +174,7 @@ class _Announced(uvicorn.Server):
 
 
 def _announcement(listener: socket.socket, elsewhere: str | None) -> Announcement:
-    """`elsewhere`: BANDIT_SERVER_URL; who reads it there knows another process by our number, if any."""
+    """Say where the server listens; `elsewhere` is BANDIT_SERVER_URL, where our pid means another process, if any."""
     started_at = datetime.now(UTC).isoformat()
     return Announcement(elsewhere or _url(listener), None if elsewhere else os.getpid(), started_at)
 

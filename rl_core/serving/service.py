@@ -1,4 +1,4 @@
-"""What the server does with a parsed request: decide, log, answer. Knows nothing of HTTP."""
+"""The server's work on a parsed request: decide, log, answer. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LATENCIES_REMEMBERED = 4096
 
 
 class Unavailable(EndpointError):
-    """Nothing is wrong with the request: sent again later, with the same event ids, it will be answered."""
+    """The request can't be answered now (503); sent again later with the same event ids, it will be."""
 
 
 class Service:
-    """One bandit's answers. Lives on one event loop; only `bus` and the policies' loading are on other threads."""
+    """Answers for one bandit, on one event loop; only `bus` and the policies' loading are on other threads."""
 
     def __init__(self, bandit: Bandit, policies: Policies, bus: Publisher, salt: bytes) -> None:
         self._bandit = bandit
@@ -49,11 +49,11 @@ class Service:
         self.started_at = datetime.now(UTC).isoformat(timespec="microseconds")
 
     def close(self) -> None:
-        """Commit what was taken. Blocks."""
+        """Write what was taken to the bus, and stop taking. Blocks."""
         self._commit.close()
 
     async def predict(self, body: bytes) -> bytes:
-        """The answer to a request to the predict route. Raises SchemaError, Unavailable."""
+        """Answer a request to the predict route. Raises SchemaError, Unavailable."""
         started = time.perf_counter()
         request = parse_predict(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         if not isinstance(request, PredictRequest):
@@ -63,12 +63,12 @@ class Service:
         return answer
 
     async def reward(self, body: bytes) -> bytes:
-        """The answer to a reward request. Raises SchemaError, Unavailable."""
+        """Answer a reward request. Raises SchemaError, Unavailable."""
         rewards = parse_rewards(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         return await self._take(rewards)
 
     async def activate(self, body: bytes) -> bytes:
-        """The answer to an activation request. Raises SchemaError, Unavailable."""
+        """Answer an activation request. Raises SchemaError, Unavailable."""
         activations = parse_activations(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
         return await self._take(activations)
 
@@ -123,7 +123,7 @@ class Service:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
 
     def _count_too_late(self, messages: Sequence[Message]) -> None:
-        """Their request was answered 503: unless it is sent again, nobody has seen these decisions."""
+        """Count requests whose decisions were logged after a 503: unless sent again, nobody has seen their answers."""
         self.counts["undelivered"] += any(message.topic == "decisions" for message in messages)
 
     def _count_lost(self, done: asyncio.Future[list[Receipt]], messages: int) -> None:
@@ -131,7 +131,7 @@ class Service:
             self.counts["lost"] += messages
 
     async def _recall(self, event_ids: list[str]) -> None:
-        """Best effort answers before the bus does, so what an earlier process answered has to be looked up first.
+        """Look up what an earlier process answered under these ids: best effort answers before the bus could say.
 
         On another thread: a bus that is locked, or built anew at this moment, must not hold up every client.
         """
@@ -154,6 +154,7 @@ class Service:
         return orjson.dumps(answer if self._durable else {**answer, "durability": self._serving.durability})
 
     def health(self) -> dict[str, Any]:
+        """Return what the health route shows: status, champion, durability."""
         champion = self._policies.snapshot.champion
         return {
             "status": "ok" if champion else "no policy",
@@ -163,10 +164,11 @@ class Service:
 
     @property
     def vacant(self) -> bool:
-        """Waits for the first policy there will be."""
+        """Whether no policy was ever there, so that the server waits for the first."""
         return self._policies.snapshot.vacant
 
     def state(self) -> dict[str, Any]:
+        """Return what `/state` shows: policies, counters since the start, latency in ms."""
         snapshot = self._policies.snapshot
         taken = sorted(self.latencies)
         return {

@@ -1,4 +1,4 @@
-"""How simulated users reach an endpoint: a connection posts one request after the other."""
+"""The connection by which simulated users reach an endpoint: it posts one request after the other."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from rl_core.errors import EndpointError
 
 
 class Unreachable(EndpointError):
-    """No such endpoint, or no right to ask it: sending it again won't help."""
+    """There is no such endpoint, or no right to call it: sending the request again won't help."""
 
 
 class Connection(Protocol):
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to `/predict` or `/reward`.
+    """One connection to an endpoint, on this machine or on Vertex AI."""
 
-        Raises EndpointError where none came: it may have been taken all the same; Unreachable where none will come.
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send a body to `/predict` or `/reward`; return status and body of the answer.
+
+        Raises:
+            EndpointError: no answer came; the request may have been taken all the same.
+            Unreachable: none will come.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection."""
 
 
 Connect = Callable[[], Connection]

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP/1.1 connection to a prediction server: a tenth of what a general client costs per request."""
+"""An HTTP/1.1 client of one kept-alive connection: a tenth of what a general client costs per request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_S = 15.0
 
 
 class HttpConnection:
-    """Posts JSON to the server that `locate` finds; it is asked again after every broken connection.
+    """Posts JSON to the server that `locate` finds; `locate` is called again after every broken connection.
 
     The server answers with Content-Length, as ours does; nothing else is understood.
     """
@@ -26,7 +26,11 @@ class HttpConnection:
         self._host = ""
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer. Raises EndpointError where none came: it may have been taken all the same."""
+        """Send a body; return status and body of the answer.
+
+        Raises:
+            EndpointError: no answer came; the request may have been taken all the same.
+        """
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader, writer = self._streams or await self._connect()
@@ -59,5 +63,5 @@ class HttpConnection:
 
 
 def over_http(locate: Callable[[], str], token: SecretStr | None = None) -> Callable[[], HttpConnection]:
-    """Connections to the server whose base URL `locate` returns; `token` is BANDIT_SERVER_TOKEN."""
+    """Make a factory of connections to the server whose base URL `locate` returns; `token` is BANDIT_SERVER_TOKEN."""
     return lambda: HttpConnection(locate, token)

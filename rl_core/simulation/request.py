@@ -1,4 +1,4 @@
-"""What is published to the simulate topic: how many users the simulator function shall send."""
+"""The message of the simulate topic: how many users the simulator function shall send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from rl_core.movielens.download import download
 
 
 class TrafficRequest(Frozen):
-    """What is left out is as in the bandit's section `simulate`; without a seed, `seed` of the caller's choice."""
+    """A request for traffic; what is left out is as in the bandit's section `simulate`.
+
+    Without `seed`, the caller of `serve` chooses one.
+    """
 
     decisions: int | None = Field(default=None, ge=1, le=1_000_000)
     concurrency: int | None = Field(default=None, ge=1, le=256)
@@ -23,7 +26,7 @@ class TrafficRequest(Frozen):
 
     @classmethod
     def of(cls, payload: bytes) -> Self:
-        """Of a message's payload; an empty one asks for the defaults. Raises SchemaError."""
+        """Parse a message's payload; an empty one asks for the defaults. Raises SchemaError."""
         try:
             return cls.model_validate_json(payload or b"{}")
         except ValidationError as error:
@@ -35,7 +38,7 @@ class TrafficRequest(Frozen):
 
 
 def serve(request: TrafficRequest, bandit: Bandit, settings: Settings, seed: int) -> None:
-    """Send the users that were asked for.
+    """Send the users that a request asks for; the simulator function calls it.
 
     Raises:
         DataError: MovieLens 100K can't be had; users out of another data set would earn rewards that nobody learned.

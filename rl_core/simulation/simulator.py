@@ -24,7 +24,7 @@ Watch = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 def main(bandit: Bandit, settings: Settings, decisions: int, concurrency: int, seed: int, round: int) -> int:
-    """Send the users; 0 if every decision was acknowledged, 1 if not, 130 after Ctrl-C. Raises as `send` does."""
+    """Send the users; return 0 if every decision was acknowledged, 1 if not, 130 after Ctrl-C. Raises as `send`."""
     with _interrupts() as interrupted:
         traffic = send(bandit, settings, decisions, concurrency, seed, round, stop=interrupted, watch=_progress)
         if interrupted():
@@ -43,7 +43,7 @@ def send(
     stop: Callable[[], bool] = lambda: False,
     watch: Watch = lambda users: nullcontext(lambda served: None),
 ) -> Traffic:
-    """Simulated users for the bandit's endpoint; says where they go and what became of them.
+    """Send simulated users to the bandit's endpoint; print where they go and what became of them.
 
     Raises:
         EndpointError: no server runs, or it refused a request.
@@ -69,7 +69,7 @@ def send(
 
 @contextmanager
 def open_line(bandit: Bandit, settings: Settings) -> Iterator[tuple[str, Connect]]:
-    """Where the bandit's endpoint is, and how to connect to it. Raises EndpointError where there is none."""
+    """Find the bandit's endpoint; yield where it is and how to connect. Raises EndpointError where there is none."""
     if bandit.backend == "local":
         state_dir = settings.state_dir(bandit)
 

@@ -24,7 +24,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 @dataclass
 class Traffic:
-    """What happened: a decision or a reward counts as acknowledged when the server answered 200 for it."""
+    """What became of simulated users; a decision or reward is acknowledged when the server answered 200 for it."""
 
     requested: int
     acknowledged_ids: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Traffic:
 
     @property
     def complete(self) -> bool:
-        """Every decision and every reward was acknowledged."""
+        """Whether every decision and every reward was acknowledged."""
         return self.acknowledged == self.requested == self.rewards_acknowledged
 
     @property
@@ -50,6 +50,7 @@ class Traffic:
         return self.reward_sum / max(self.acknowledged, 1)
 
     def latency_ms(self, quantile: float) -> float:
+        """Return a quantile (0..1) of the requests' latencies, in milliseconds."""
         return 1e3 * float(np.quantile(self.latencies_s, quantile)) if self.latencies_s else 0.0
 
 

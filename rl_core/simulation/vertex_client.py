@@ -18,8 +18,10 @@ _BUSY = 503
 
 
 class VertexConnection:
-    """Args:
-    endpoint: the endpoint's full resource name.
+    """Posts to an endpoint on Vertex AI.
+
+    Args:
+        endpoint: the endpoint's full resource name.
     """
 
     def __init__(self, clients: GoogleClients, endpoint: Callable[[], str]) -> None:
@@ -28,7 +30,7 @@ class VertexConnection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="raw-predict")
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """`path` plays no part: Vertex AI has one route, and what the body holds says what it is."""
+        """Send a body; `path` plays no part, since Vertex AI has one route and what the body holds says what it is."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._raw_predict, body)
 
     def _raw_predict(self, body: bytes) -> tuple[int, bytes]:
@@ -55,7 +57,7 @@ class VertexConnection:
 
 
 def over_vertex(clients: GoogleClients) -> Callable[[], VertexConnection]:
-    """Connections to the bandit's endpoint. Raises EndpointError where there is none."""
+    """Make a factory of connections to the bandit's endpoint. Raises EndpointError where there is none."""
     from rl_core.backends.gcp.endpoint.endpoint import endpoint_name
 
     name = endpoint_name(clients)

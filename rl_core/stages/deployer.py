@@ -27,6 +27,8 @@ Trigger = Literal["startup", "sensor", "manual"]
 
 @dataclass(frozen=True)
 class Deployment:
+    """What the deployer did: the version, whether it was promoted, and why."""
+
     version: str
     promoted: bool
     reason: str
@@ -41,9 +43,10 @@ def run(
     trigger: str,
     job_id: str,
 ) -> Deployment:
-    """Register and perhaps promote. What this job has decided, or a promotion of this very policy, is not repeated.
+    """Register a policy and, where the verdict says so, promote it; a decision that was made before is not repeated.
 
-    So a retry never undoes the rollback of what its predecessor promoted.
+    That goes for what this job has decided and for a promotion of this very policy, so a retry never undoes the
+    rollback of what its predecessor promoted.
 
     Raises:
         PolicyError: the artefact is damaged, or the endpoint refused it.

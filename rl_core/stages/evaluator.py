@@ -1,8 +1,9 @@
-"""Challenger against champion, off-policy, on rows that neither was trained on.
+"""Judges challenger against champion, off-policy, on rows that neither was trained on.
 
 Both are judged as they would serve: highest score, with the exploration floor. The rows are the dataset's; each of its
-five folds is judged by statistics without that fold, so nothing is judged by what it taught (cross-fitting). The
-champion loses a fold only where it was trained on these windows too, which is so in a full retrain.
+five folds is judged by statistics without that fold, so nothing is judged by what it taught (cross-fitting,
+Chernozhukov et al. 2018, "Double/debiased machine learning"). The champion loses a fold only where it was trained on
+these windows too, which is so in a full retrain.
 """
 
 from __future__ import annotations

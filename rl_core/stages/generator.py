@@ -1,4 +1,4 @@
-"""The uniform random policy on the bandit's environment, into the log: what the first policy learns from.
+"""Logs the uniform random policy's interactions with the bandit's environment: what the first policy learns from.
 
 The producer is named by everything that shapes its rows, so that the same call finds its own rows and adds none.
 """
@@ -28,7 +28,7 @@ PART_ROWS = 100_000
 
 
 def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Window]:
-    """Log `rounds` interactions, joined with their rewards; returns the windows that hold them and nothing else.
+    """Log `rounds` interactions, joined with their rewards; return the windows that hold them and nothing else.
 
     Raises:
         ConfigError: the bandit has no environment, or it doesn't fit the problem.

@@ -1,4 +1,4 @@
-"""Windows of interactions become a dataset of TFRecords; rows that break a rule of the problem are quarantined."""
+"""Writes windows of interactions as a dataset of TFRecords; quarantines rows that break a rule of the problem."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PART_ROWS = 250_000
 
 
 def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path) -> int:
-    """Write the windows' served interactions into the dataset folder `out`; returns how many.
+    """Write the windows' served interactions into the dataset folder `out`; return how many.
 
     Rows that may not train lie in `quarantine.parquet`, also where there are so many of them that the run stops.
 

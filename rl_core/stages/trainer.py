@@ -1,4 +1,4 @@
-"""LinUCB in closed form: one block per window of the dataset, added to the blocks of the champion's lineage."""
+"""Trains LinUCB in closed form: one block per window of the dataset, added to the blocks of the champion's lineage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(
     agent: Agent,
     out: Path,
 ) -> Manifest:
-    """Write the policy artefact into `out`. Every row counts once: a second epoch would count it twice.
+    """Write the policy artefact into `out`. One pass: a second epoch would count every row twice.
 
     Without `full_retrain` the policy also holds the champion's windows; with it, the dataset's alone.
 

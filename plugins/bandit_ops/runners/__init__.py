@@ -1,4 +1,4 @@
-"""What starts pipelines: `get_runner` gives the runner a bandit names."""
+"""The runners, which start pipelines; `get_runner` opens the one that a bandit names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def get_runner(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> PipelineRunner:
-    """`clients` act for runner vertex; without them it acts as the process's own account."""
+    """Open the runner of a bandit; `clients` act for runner vertex, else the process's own account does."""
     if bandit.runner == "local":
         from bandit_ops.runners.local import LocalRunner
 

@@ -11,6 +11,8 @@ Parameters = dict[str, str | int | float | bool]
 
 
 class JobState(StrEnum):
+    """The state of a job."""
+
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
@@ -25,7 +27,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """`outputs` are the pipeline's outputs (small JSON values); `message` says why it failed."""
+    """The state of a job with the pipeline's `outputs` (small JSON values); `message` says why it failed."""
 
     state: JobState
     message: str = ""
@@ -33,19 +35,22 @@ class JobStatus:
 
 
 class PipelineRunner(Protocol):
-    """Every method may raise RunnerUnavailable: the same call may succeed later. Any other RunnerError stays."""
+    """Starts, watches and ends pipeline jobs. Any method may raise RunnerUnavailable: call it again later.
+
+    Any other RunnerError stays what it is.
+    """
 
     def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
         """Start the pipeline once under this id; a known id is left as it is. Raises RunnerError."""
 
     def status(self, job_id: str) -> JobStatus | None:
-        """None where no such job was ever submitted. Raises RunnerError."""
+        """Return the job's status; None where no such job was ever submitted. Raises RunnerError."""
 
     def cancel(self, job_id: str) -> None:
-        """Return once the job is terminal; a terminal or unknown job is left as it is. Raises RunnerError."""
+        """End the job; return once it is terminal. A terminal or unknown job is left as it is. Raises RunnerError."""
 
     def active(self) -> list[str]:
-        """The bandit's jobs that have not ended, whoever submitted them. Raises RunnerError."""
+        """Return the bandit's jobs that have not ended, whoever submitted them. Raises RunnerError."""
 
     def url(self, job_id: str) -> str:
-        """Where a person looks at the run."""
+        """Return the address where a person looks at the run."""

@@ -1,4 +1,4 @@
-"""The folder of one local run, and the only truth about it: a lock that lives and dies with the process, and a verdict.
+"""The folder of one local run, and the only truth about it: a lock that its process holds for life, and a verdict.
 
 lock        held exclusively by whoever starts the job, then by the job's process until it dies
 job.json    what to run          spec.yaml   the pipeline, filled in
@@ -28,11 +28,13 @@ MARK = "BANDITLOOP_JOB_FOLDER"
 
 
 class JobFolder:
+    """One run's folder, as the runner and the job's process read and write it."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def verdict(self) -> JobStatus | None:
-        """What `state.json` says; None before the process has begun."""
+        """Read the status in `state.json`; None before the process has begun."""
         try:
             content: dict[str, Any] = json.loads((self.path / "state.json").read_bytes())
         except FileNotFoundError:
@@ -42,7 +44,7 @@ class JobFolder:
         return JobStatus(JobState(content["state"]), content["message"], content["outputs"])
 
     def settle(self) -> JobStatus | None:
-        """The job's state, made true: a process that died without a verdict gets one, after what it left is killed.
+        """Return the job's status; first give a job whose process died without a verdict one, and kill what it left.
 
         None where the job never began: nothing has run, and it can be started under this id.
         """
@@ -60,6 +62,7 @@ class JobFolder:
             return self._close()
 
     def ask_cancel(self) -> None:
+        """Ask the job's process to end."""
         (self.path / "cancel").touch()
 
     @property
@@ -68,7 +71,7 @@ class JobFolder:
 
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[int | None]:
-        """The descriptor of the lock, or None where a starter, the job, or another `settle` holds it."""
+        """Hold the lock; yields its descriptor, or None where a starter, the job, or another `settle` holds it."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             try:
@@ -95,7 +98,7 @@ class JobFolder:
         return count
 
     def kill_all(self, timeout_s: float = 10.0) -> None:
-        """Return once no process of this job is left. Raises RunnerUnavailable."""
+        """Kill every process of this job; return once none is left. Raises RunnerUnavailable."""
         deadline = time.monotonic() + timeout_s
         while self.signal_all(signal.SIGKILL):
             if time.monotonic() > deadline:
@@ -105,6 +108,7 @@ class JobFolder:
             time.sleep(0.02)
 
     def log_tail(self, lines: int = 5) -> str:
+        """Return the last lines of the log as one line."""
         try:
             text = (self.path / "log.txt").read_text(errors="replace")
         except FileNotFoundError:

@@ -14,7 +14,7 @@ START_TIMEOUT_S = 60.0
 
 
 def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
-    """Return once the job's process has detached; it has inherited the lock.
+    """Start the job's process; return once it has detached and has inherited the lock.
 
     Raises:
         RunnerError: BANDIT_JOB_PYTHON can't be executed or lacks packages; nothing runs.
@@ -50,6 +50,7 @@ def _told(job: JobFolder, settings: Settings, error: Exception) -> RunnerError:
 
 
 def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
+    """Make the error for a BANDIT_JOB_PYTHON that can't run pipelines."""
     return RunnerError(
         f"BANDIT_JOB_PYTHON={settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
         f"point it at a Python with the packages of requirements/job.txt"
@@ -57,6 +58,6 @@ def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
 
 
 def child_environment(settings: Settings, root: Path) -> dict[str, str]:
-    """For a child that runs BANDIT_JOB_PYTHON with rl_core of `root`: our variables, with these settings."""
+    """Return the environment of BANDIT_JOB_PYTHON with rl_core of `root`: our variables, with these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
     return {**inherited, **settings.variables(), "PYTHONPATH": str(root)}

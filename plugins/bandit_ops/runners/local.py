@@ -32,7 +32,7 @@ _STARTS = 2
 
 @contextmanager
 def _disk() -> Iterator[None]:
-    """A disk that is full, or refuses, may have room later: whoever asks again goes on where this call stopped."""
+    """Turn a full or failing disk into RunnerUnavailable: there may be room later, and the same call goes on then."""
     try:
         yield
     except OSError as error:
@@ -40,7 +40,7 @@ def _disk() -> Iterator[None]:
 
 
 class LocalRunner:
-    """A `PipelineRunner`. Runs lie in `$BANDIT_HOME/{prefix}-{pipe_version}/runs/<job_id>/`.
+    """A `PipelineRunner` on this machine; runs lie in `$BANDIT_HOME/{prefix}-{pipe_version}/runs/<job_id>/`.
 
     Every method may be called from any process, at the same time: the folder's lock decides.
     """
@@ -52,7 +52,7 @@ class LocalRunner:
         self._root = root
 
     def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
-        """Return once the job's process runs, or has run; a second submit of an id joins the first.
+        """Start the job; return once its process runs, or has run. A second submit of an id joins the first.
 
         Raises:
             RunnerError: the parameters don't fit the pipeline, or BANDIT_JOB_PYTHON can't run it; nothing has run.
@@ -82,7 +82,7 @@ class LocalRunner:
             time.sleep(_POLL_S)
 
     def status(self, job_id: str) -> JobStatus | None:
-        """None also where a submitter died before the job began: submit it again.
+        """Return the job's status; None also where a submitter died before the job began: submit it again.
 
         A job found dead without a verdict is FAILED, once nothing of it is left alive.
         """
@@ -113,7 +113,7 @@ class LocalRunner:
         return self._folder(job_id).path.as_uri()
 
     def active(self) -> list[str]:
-        """The jobs of this bandit that are alive: what a teardown cancels first."""
+        """Return the jobs of this bandit that are alive: what a teardown cancels first."""
         jobs = sorted(path.name for path in self._runs.glob("*/") if _JOB_ID.fullmatch(path.name))
         return [job for job in jobs if (status := self.status(job)) is not None and not status.state.terminal]
 

@@ -1,4 +1,4 @@
-"""The compiled pipeline, filled in at submit: its name (the scope of the cache), image, sizes; parameters checked."""
+"""Fills in the compiled pipeline at submit: its name (the scope of the cache), image, sizes; checks parameters."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def load(root: Path, pipeline: Pipeline) -> dict[str, Any]:
+    """Read a compiled pipeline. Raises RunnerError where it was not compiled."""
     path = root / "pipeline_defs" / "compiled" / f"{pipeline}.yaml"
     try:
         loaded: dict[str, Any] = yaml.safe_load(path.read_text())
@@ -53,7 +54,7 @@ def size(spec: dict[str, Any], cpu: str | None, memory: str | None) -> None:
 
 
 def gigabytes(quantity: str) -> float:
-    """A Kubernetes quantity in units of 10⁹ bytes: "1Gi" is 1.073741824."""
+    """Convert a Kubernetes quantity to units of 10⁹ bytes: "1Gi" is 1.073741824."""
     number = float(quantity.rstrip("KMGTi"))
     unit = quantity.lstrip("0123456789.")
     base = 1024 if unit.endswith("i") else 1000
@@ -68,7 +69,9 @@ def cache_where_compiled(spec: dict[str, Any], enable_caching: bool) -> None:
 
 
 def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> Parameters:
-    """The parameters in the types that the pipeline declares: 1 is 1.0 to a step that takes a float, and to the cache.
+    """Return the parameters in the types that the pipeline declares.
+
+    1 is 1.0 to a step that takes a float, and to the cache.
 
     Raises:
         RunnerError: names a parameter that is missing, unknown or of another type.
@@ -92,7 +95,7 @@ def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) ->
 
 
 def code_digest(root: Path) -> str:
-    """sha256 of what a step executes: the code of rl_core and pipeline_defs, and the job's locked dependencies."""
+    """Hash what a step executes (SHA-256): the code of rl_core and pipeline_defs, and the job's locked dependencies."""
     digest = hashlib.sha256()
     sources = [*root.glob("rl_core/**/*.py"), *root.glob("pipeline_defs/**/*.py"), root / "requirements" / "job.txt"]
     for path in sorted(sources):

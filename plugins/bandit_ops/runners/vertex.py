@@ -33,7 +33,7 @@ _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 
 
 class VertexRunner:
-    """A `PipelineRunner`. Safe to call from any process, at the same time: Vertex holds one job of an id.
+    """A `PipelineRunner` on Vertex AI, which holds one job of an id; safe to call from any process at the same time.
 
     What may pass (throttling, outages, timeouts, broken connections) is tried again for `patience_s`, then
     RunnerUnavailable; anything else is a RunnerError at once.
@@ -51,7 +51,9 @@ class VertexRunner:
         self._root = root
 
     def submit(self, job_id: str, pipeline: Pipeline, parameters: Parameters, *, enable_caching: bool = True) -> None:
-        """Return once Vertex has the job. Where it has one of this id, that must be the same: spec and parameters.
+        """Submit the job; return once Vertex has it.
+
+        One that is there under this id must be the same: spec and parameters.
 
         Raises:
             RunnerError: the job can't run as it is described, or another holds its id; nothing was started.
@@ -80,7 +82,7 @@ class VertexRunner:
         return status_of(job)
 
     def cancel(self, job_id: str) -> None:
-        """Raises RunnerUnavailable where the job is still not terminal after `cancel_timeout_s`."""
+        """End the job; return once it is terminal. Raises RunnerUnavailable where it isn't after `cancel_timeout_s`."""
         from google.api_core.exceptions import FailedPrecondition, NotFound
 
         deadline = time.monotonic() + self.cancel_timeout_s
@@ -107,7 +109,7 @@ class VertexRunner:
         return console_url(self._names, job_id)
 
     def active(self) -> list[str]:
-        """The jobs of this bandit that have not ended: what a teardown cancels first."""
+        """Return the jobs of this bandit that have not ended: what a teardown cancels first."""
         ours = f'labels.{LABEL}="{self._names.artefact_name}"'
 
         def listed(**options: Any) -> list[PipelineJob]:
@@ -117,7 +119,7 @@ class VertexRunner:
         return sorted(job.name.rpartition("/")[2] for job in jobs if not state_of(job).terminal)
 
     def _into_experiment(self, job: PipelineJob) -> None:
-        """Whoever looks at a job sees to it: its context comes late. A failure is told, and mended by the next look."""
+        """Put the job into its experiment with each look, since its context comes late; a failure is only logged."""
         from rl_core.backends.gcp.experiments import associate_job
 
         try:
@@ -221,7 +223,7 @@ class VertexRunner:
 
 
 def image_of(names: Names) -> str:
-    """Raises ConfigError where the bandit names no image."""
+    """Return the job image. Raises ConfigError where the bandit names none."""
     if names.google.image is None:
         raise ConfigError(
             f"{names.artefact_name}: google.image is not set, and Vertex runs steps in it; build the job image "
@@ -231,6 +233,7 @@ def image_of(names: Names) -> str:
 
 
 def console_url(names: Names, job_id: str) -> str:
+    """Return the address of a pipeline run in Google's console."""
     return (
         f"https://console.cloud.google.com/vertex-ai/locations/{names.region}/pipelines/runs/{job_id}"
         f"?project={names.project}"
@@ -238,7 +241,7 @@ def console_url(names: Names, job_id: str) -> str:
 
 
 def differences(found: PipelineJob, wanted: PipelineJob) -> str:
-    """What of two jobs is not equal, in words, e.g. "parameter windows, image of trainer"."""
+    """Say in what two jobs differ, in words, e.g. "parameter windows, image of trainer"."""
     mine, theirs = parameters_of(wanted), parameters_of(found)
     changed = [f"parameter {name}" for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
     executors = [spec_of(job).get("deploymentSpec", {}).get("executors", {}) for job in (wanted, found)]

@@ -1,4 +1,4 @@
-"""What a Vertex PipelineJob says, in a runner's terms. Pure functions over the API's own message."""
+"""Reads a Vertex PipelineJob in a runner's terms. Pure functions over the API's own message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _STATES = {
 
 
 def status_of(job: PipelineJob) -> JobStatus:
-    """A state that this version of the API does not know is RUNNING: neither a success nor a reason to start anew."""
+    """Return a job's status. A state that this version of the API does not know is RUNNING.
+
+    That is neither a success nor a reason to start anew.
+    """
     state = state_of(job)
     if state is JobState.SUCCEEDED:
         outputs, missing = outputs_of(job)
@@ -44,7 +47,7 @@ def state_of(job: PipelineJob) -> JobState:
 
 
 def outputs_of(job: PipelineJob) -> tuple[dict[str, Any], list[str]]:
-    """The pipeline's outputs, and the names of those that the job does not tell.
+    """Return the pipeline's outputs, and the names of those that the job does not hold.
 
     Vertex keeps a task's outputs as `output:<name>` in the metadata of its execution.
     """
@@ -69,6 +72,7 @@ def outputs_of(job: PipelineJob) -> tuple[dict[str, Any], list[str]]:
 
 
 def spec_of(job: PipelineJob) -> dict[str, Any]:
+    """Return the pipeline spec as plain JSON values."""
     from google.protobuf import json_format
 
     found: dict[str, Any] = json_format.MessageToDict(type(job).pb(job).pipeline_spec)
@@ -76,6 +80,7 @@ def spec_of(job: PipelineJob) -> dict[str, Any]:
 
 
 def parameters_of(job: PipelineJob) -> dict[str, Any]:
+    """Return the parameters as plain JSON values."""
     from google.protobuf import json_format
 
     values = type(job).pb(job).runtime_config.parameter_values

@@ -17,6 +17,7 @@ MAY_READ = Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))
 
 
 def build_app() -> FastAPI:
+    """Build the web application that Airflow mounts."""
     app = FastAPI(title="banditloop", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/dags/{dag_id}/jobs/{job_id}", dependencies=[MAY_READ], response_class=HTMLResponse)

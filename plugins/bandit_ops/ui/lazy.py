@@ -1,4 +1,4 @@
-"""Airflow loads every plugin in every task: the web application is imported with its first request only."""
+"""Delays the import of the web application to its first request: Airflow loads every plugin in every task."""
 
 from __future__ import annotations
 

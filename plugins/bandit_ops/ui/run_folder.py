@@ -21,7 +21,7 @@ pre { overflow-x: auto; padding: 1rem; border: 1px solid #8886; border-radius: 6
 
 
 def find(home: Path, dag_id: str, job_id: str) -> Path | None:
-    """`home/<artefact name>/runs/<job_id>` where a DAG of this id started it.
+    """Find `home/<bandit id>/runs/<job_id>`, where a DAG of this id started it.
 
     The id of a job names the last word of its DAG's, `job.json` the bandit, which names the words before.
     """
@@ -45,7 +45,7 @@ def _bandit_of(folder: Path) -> str | None:
 
 
 def file_in(folder: Path, name: str) -> Path | None:
-    """The regular file of that name; None for anything that leads out of the folder, symbolic links included."""
+    """Find the regular file of that name; None for anything that leads out of the folder, symbolic links included."""
     try:
         path = (folder / name).resolve()
     except (ValueError, OSError):  # a null byte, or a name longer than names can be
@@ -54,6 +54,7 @@ def file_in(folder: Path, name: str) -> Path | None:
 
 
 def render(dag_id: str, job_id: str, folder: Path) -> str:
+    """Write the page of a run as HTML."""
     state = _json(folder / "state.json", {})
     title = f"{job_id}: {state.get('state', 'PENDING')}"
     parts = [

@@ -12,7 +12,7 @@ Topic = Literal["decisions", "rewards"]
 
 @dataclass(frozen=True)
 class Message:
-    """What a client of the bus publishes. `key` is the event_id; a decision's key is taken once, a reward's repeats."""
+    """An event as the server publishes it. `key` is the event_id: a decision's is accepted once, a reward's repeats."""
 
     topic: Topic
     key: str
@@ -21,7 +21,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The bus's answer: where the message stands, and what stands there.
+    """The bus's answer to one message: where it stands, and what stands there.
 
     `payload` differs from what was published where `repeated` is true: the first decision under a key wins.
     """
@@ -34,6 +34,8 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Delivery:
+    """A message as the event logger reads it from the bus."""
+
     offset: int
     key: str
     payload: bytes
@@ -48,34 +50,45 @@ class Publisher(Protocol):
 
     @property
     def producer(self) -> str:
-        """Begins with BUS_PREFIX: the joiner times such decisions out by the bus's watermark, a job's never."""
+        """The name under which the bus numbers messages.
+
+        It begins with BUS_PREFIX: the joiner times such decisions out by the bus's watermark, a job's never.
+        """
 
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
-        """All of it is durable when it returns. Raises BusError: none of it counts as accepted; publish it again."""
+        """Store the messages durably; return a receipt for each, in the same order.
+
+        Raises:
+            BusError: none of them counts as accepted; publish them again.
+        """
 
     def now(self) -> datetime:
-        """The time by the clock of the stamps: what is published later has `received_at` >= this. Never waits."""
+        """Return the time by the clock of the stamps: later messages have `received_at` >= this. Never waits."""
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
-        """The payload accepted under this key, if this publisher knows of one."""
+        """Return the payload accepted under this key, if this publisher knows of one."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what the publisher holds; it can't be used afterwards."""
 
 
 class MessageBus(Publisher, Protocol):
-    """A bus that a process reads by offset: the local one. Pub/Sub pushes its messages to the logger function."""
+    """A bus that the event logger reads by offset: the local one. Pub/Sub pushes to the logger function instead."""
 
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
-        """By offset, from what is kept on without a gap; a message that is gone (`forget`) leaves an empty one."""
+        """Return the messages after an offset, ascending, `limit` at most.
+
+        Without a gap from the oldest one that is kept; a message that was deleted (`forget`) leaves an empty one.
+        """
 
     def watermark(self) -> datetime:
-        """A time T such that every message with received_at < T is visible to `read` from now on."""
+        """Return a time T such that every message with received_at < T is visible to `read` from now on."""
 
     def head(self, topic: Topic) -> int:
-        """The last offset given, 0 if none."""
+        """Return the last offset given, 0 if none."""
 
     def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
-        """Forget consumed messages received before `keep_after`; returns how many."""
+        """Delete consumed messages received before `keep_after`; return how many."""
 
     def forget(self, keys: Sequence[str]) -> int:
-        """Take the messages under these keys away for good; returns how many. Read, their offsets give empty ones."""
+        """Delete the messages under these keys for good; return how many. Their offsets are read as empty messages."""

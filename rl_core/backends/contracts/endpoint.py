@@ -1,4 +1,4 @@
-"""The endpoint: what serves predictions, on this machine or on Vertex AI."""
+"""The endpoint contract: what serves predictions, on this machine or on Vertex AI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Endpoint(Protocol):
-    """What serves predictions."""
+    """What serves predictions, as deployer and rollback hand it a new champion."""
 
     def stage(self, version: str, timeout_s: float = 30.0) -> None:
         """Return once the endpoint has loaded the version and its probes matched. Raises EndpointError, PolicyError."""
@@ -15,4 +15,4 @@ class Endpoint(Protocol):
         """Return once the version answers as champion. Raises EndpointError."""
 
     def state(self) -> dict[str, Any]:
-        """`{"champion": …, "challenger": …, "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""
+        """Return `{"champion", "challenger", "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""

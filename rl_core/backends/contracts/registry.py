@@ -1,4 +1,4 @@
-"""The policy registry: versions with their lineage, who is champion, and every attempt at training."""
+"""The policy registry contract: versions with their lineage, who is champion, and every attempt at training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl_core.backends.contracts.store import Window
 
 @dataclass(frozen=True)
 class WindowRef:
-    """A window whose block counts in a policy. `block` is the content digest of the stored block."""
+    """A window that counts in a policy, with the content digest of its stored block."""
 
     seq_low: int
     seq_high: int
@@ -30,6 +30,8 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Lineage:
+    """Where a policy comes from: its parent, the windows it was trained on, and those it leaves out."""
+
     parent: str | None
     windows: tuple[WindowRef, ...]
     excluded: tuple[Exclusion, ...] = ()
@@ -37,7 +39,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at training: recorded whatever its verdict. `key` makes recording idempotent."""
+    """One try at training, recorded whatever its verdict; `key` makes recording idempotent."""
 
     key: str
     windows: tuple[Window, ...]
@@ -50,12 +52,13 @@ class Attempt:
 
 
 class PolicyRegistry(Protocol):
-    """Versions with lineage, aliases, attempts, and the immutable blocks that policies are sums of."""
+    """The versions with lineage, aliases and attempts, and the immutable blocks that policies are sums of."""
 
     def put_block(self, source: Path) -> str:
         """Store a block file under its content digest and return the digest; idempotent."""
 
-    def block_path(self, digest: str) -> Path: ...
+    def block_path(self, digest: str) -> Path:
+        """Return the stored block as a file on this machine. Raises RegistryError where it is not stored."""
 
     def register(self, artefact: Path, lineage: Lineage) -> str:
         """Copy the artefact in and return its version `{prefix}-{pipe_version}-{n:04d}`.
@@ -63,37 +66,41 @@ class PolicyRegistry(Protocol):
         Idempotent: the same artefact (manifest digest) and lineage give the same version.
         """
 
-    def versions(self) -> list[str]: ...
+    def versions(self) -> list[str]:
+        """Return all versions in the order in which they were registered."""
 
-    def path(self, version: str) -> Path: ...
+    def path(self, version: str) -> Path:
+        """Return the version's artefact as a folder on this machine. Raises RegistryError: unknown, or altered."""
 
-    def lineage(self, version: str) -> Lineage: ...
+    def lineage(self, version: str) -> Lineage:
+        """Return the lineage of a version. Raises RegistryError where it is unknown."""
 
-    def alias(self, name: Literal["champion", "challenger"]) -> str | None: ...
+    def alias(self, name: Literal["champion", "challenger"]) -> str | None:
+        """Return the version that an alias names, if any."""
 
     def stage(self, version: str) -> None:
-        """Point `challenger` at the version: the endpoint loads and probes it."""
+        """Let `challenger` name the version, so that the endpoint loads and probes it."""
 
     def promote(self, version: str, expected_champion: str | None, attempt: Attempt | None = None) -> None:
-        """Compare-and-swap of `champion`, and the record of the attempt that won it, in one step.
+        """Let `champion` name the version and record the attempt that won it, in one step (compare-and-swap).
 
-        Already being champion is success. Raises PromotionConflict.
+        Already being champion is success. Raises PromotionConflict where the champion is not the expected one.
         """
 
     def restore(self, champion: str | None, expected_champion: str, attempt: Attempt | None = None) -> None:
-        """Undo a promotion that never came to serve, in one step: swap back, also to no champion; forget its attempt.
+        """Undo a promotion that never came to serve, and drop its attempt, in one step; also to no champion.
 
-        Raises PromotionConflict.
+        Raises PromotionConflict where the champion is not the expected one.
         """
 
     def record(self, attempt: Attempt) -> None:
-        """Keep the attempt; a second one under the same key is dropped."""
+        """Record an attempt; a second one under the same key is dropped."""
 
     def attempts(self) -> list[Attempt]:
-        """All of them, whatever their verdict, in the order they were recorded."""
+        """Return all attempts, whatever their verdict, in the order they were recorded."""
 
     def lease(self, holder: str, ttl_s: float) -> None:
-        """Take or renew the training lease. Raises LeaseHeld, naming holder and expiry."""
+        """Take or renew the training lock for `ttl_s` seconds. Raises LeaseHeld, naming holder and expiry."""
 
     def release(self, holder: str) -> None:
-        """Give the lease back; releasing what one doesn't hold does nothing."""
+        """Give the training lock back; releasing what one doesn't hold does nothing."""

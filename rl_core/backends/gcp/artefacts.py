@@ -47,7 +47,7 @@ def download(clients: GoogleClients, uri: str, into: Path) -> Path:
 
 
 def upload(clients: GoogleClients, folder: Path, prefix: str) -> None:
-    """Keep every file of `folder` below `prefix` of the bandit's bucket; what lies there already must be the same.
+    """Store every file of `folder` below `prefix` of the bandit's bucket; what lies there already must be the same.
 
     Raises:
         RegistryError: other content lies there, or it can't be written.
@@ -57,7 +57,7 @@ def upload(clients: GoogleClients, folder: Path, prefix: str) -> None:
 
 
 def upload_file(clients: GoogleClients, file: Path, name: str) -> None:
-    """As `upload`, of one file. A file written before, also by the lost answer to this very call, is success."""
+    """Store one file as `upload` does. A file written before, also by the lost answer to this call, is success."""
     from google.api_core.exceptions import PreconditionFailed
 
     blob = clients.bucket.blob(name)

@@ -29,8 +29,10 @@ def _read_refusal(response: Any, *_: Any, **__: Any) -> None:
 
 
 class GoogleClients:
-    """Args:
-    credentials: who acts; None means the process's own (Application Default Credentials).
+    """The Google clients of one bandit, which every part of the gcp backend shares.
+
+    Args:
+        credentials: who acts; None means the process's own (Application Default Credentials).
     """
 
     def __init__(self, bandit: Bandit, settings: Settings, credentials: Credentials | None = None) -> None:
@@ -42,7 +44,7 @@ class GoogleClients:
 
     @cached_property
     def credentials(self) -> Credentials:
-        """Raises ConfigError where the process has none."""
+        """The credentials of who acts. Raises ConfigError where the process has none."""
         if self._given is not None:
             return self._given
         import google.auth
@@ -84,12 +86,12 @@ class GoogleClients:
 
     @cached_property
     def bucket(self) -> Any:
-        """No request is made."""
+        """The bandit's bucket; no request is made."""
         return self.storage.bucket(self.names.bucket)
 
     @cached_property
     def publisher(self) -> Any:
-        """The thin client, without batching threads: the bus batches by itself."""
+        """The thin Pub/Sub client, without batching threads: the bus batches by itself."""
         from google.pubsub_v1 import PublisherClient
 
         return PublisherClient(transport=self._pubsub_transport("publisher"))
@@ -131,7 +133,7 @@ class GoogleClients:
         return aiplatform_v1.MetadataServiceClient(credentials=self.credentials, client_options=self._vertex_options)
 
     def rest(self, service: str, version: str) -> Any:
-        """For services without a library in Composer; the discovery documents are bundled with googleapiclient."""
+        """Make a client of a service without a library in Composer, from the discovery documents of googleapiclient."""
         if (service, version) not in self._rest:
             from googleapiclient import discovery
 
@@ -146,7 +148,7 @@ class GoogleClients:
         return self._rest[service, version]
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the clients that were opened."""
         for name in ("bigquery", "storage"):
             if name in self.__dict__:
                 self.__dict__[name].close()

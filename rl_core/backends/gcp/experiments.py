@@ -24,7 +24,7 @@ _ROLE = "roles/aiplatform.user on the project"
 
 
 def associate(clients: GoogleClients, job_id: str) -> bool:
-    """`associate_job` of the job under this id. Raises RunnerError also where there is none."""
+    """Put the job of this id into the experiment, as `associate_job`. Raises RunnerError also where there is none."""
     names = clients.names
     with explained(RunnerError, f"read {job_id}", names, _ROLE):
         job = clients.pipelines.get_pipeline_job(name=f"{names.parent}/pipelineJobs/{job_id}")
@@ -60,6 +60,7 @@ def associate_job(clients: GoogleClients, job: PipelineJob) -> bool:
 
 
 def experiment_path(names: Names) -> str:
+    """Name the experiment's context in Vertex Metadata."""
     return f"{_store(names)}/contexts/{names.experiment}"
 
 

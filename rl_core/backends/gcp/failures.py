@@ -1,4 +1,4 @@
-"""Google's errors as ours: one line that names the setting to mend or the role to give; and which of them may pass."""
+"""Turns Google's errors into ours, which name the setting to mend or the role to give; knows which of them may pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRANSIENT_CODES = {408, 429, 500, 502, 503, 504}
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the same call may succeed a little later: throttling, outages, timeouts and broken connections."""
+    """Tell whether the same call may succeed a little later: throttling, outages, timeouts and broken connections."""
     from google.api_core import exceptions as google
     from google.auth.exceptions import TransportError
     from requests import exceptions as http
@@ -26,7 +26,7 @@ def transient(error: BaseException) -> bool:
 
 
 def patiently(timeout_s: float = 60.0) -> Any:
-    """A google.api_core Retry for calls that may be repeated: reads, and writes that say the same again."""
+    """Make a google.api_core Retry for calls that may be repeated: reads, and writes that say the same again."""
     from google.api_core.retry import Retry
 
     return Retry(predicate=transient, initial=0.2, maximum=5.0, timeout=timeout_s)

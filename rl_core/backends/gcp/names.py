@@ -1,4 +1,4 @@
-"""What a bandit's resources on Google Cloud are called. Provisioning, run time and teardown agree by it."""
+"""The names of a bandit's resources on Google Cloud, by which provisioning, run time and teardown agree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ACCOUNT_ID_MOST = 30  # https://cloud.google.com/iam/docs/service-accounts-crea
 
 @dataclass(frozen=True)
 class Names:
-    """All derived from `{prefix}-{pipe_version}`; short ids within the project, full names by method."""
+    """The names of one bandit's resources, all derived from `{prefix}-{pipe_version}`."""
 
     google: Google
     artefact_name: str
@@ -37,7 +37,7 @@ class Names:
 
     @property
     def location(self) -> str:
-        """Of dataset and bucket."""
+        """Where dataset and bucket lie."""
         return self.google.location or self.google.region
 
     @property
@@ -54,7 +54,7 @@ class Names:
 
     @property
     def folder(self) -> str:
-        """The bucket's objects of this bandit begin with it: a bucket may be shared."""
+        """The prefix of this bandit's objects in the bucket, which may be shared."""
         return f"{self.artefact_name}/"
 
     @property
@@ -63,15 +63,16 @@ class Names:
 
     @property
     def dataset(self) -> str:
-        """BigQuery takes letters, digits and underscores."""
+        """The dataset's id: BigQuery takes letters, digits and underscores."""
         return self.artefact_name.replace("-", "_")
 
     def table(self, name: str) -> str:
+        """Return the full name of a table."""
         return f"{self.project}.{self.dataset}.{name}"
 
     @property
     def events_topic(self) -> str:
-        """Decisions, rewards and heartbeats; the attribute `kind` tells which."""
+        """The topic of decisions, rewards and heartbeats; the attribute `kind` says which."""
         return f"projects/{self.project}/topics/{self.artefact_name}-events"
 
     @property
@@ -96,7 +97,7 @@ class Names:
 
     @property
     def image_base(self) -> str:
-        """Without digest. kfp.local wants "python" in an image's name."""
+        """The job image without digest. kfp.local wants "python" in an image's name."""
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.artefact_name}/python-banditloop"
 
     @property
@@ -114,11 +115,12 @@ class Names:
         return self.google.vertex.experiment or self.artefact_name
 
     def account(self, role: Role) -> str:
-        """E-mail of the service account that acts as `role`; one named in the YAML goes first."""
+        """Return the e-mail of the service account that acts as `role`; one named in the YAML goes first."""
         chosen = {"job": self.google.vertex.service_account, "server": self.google.endpoint.service_account}.get(role)
         return chosen or f"{self.account_id(role)}@{self.project}.iam.gserviceaccount.com"
 
     def account_id(self, role: Role) -> str:
+        """Return the id of the service account that acts as `role`; one that is too long is cut, with a hash."""
         whole = f"{self.artefact_name}-{role}"
         if len(whole) <= _ACCOUNT_ID_MOST:
             return whole
@@ -128,7 +130,7 @@ class Names:
 
 
 def names_of(bandit: Bandit) -> Names:
-    """Raises ConfigError where the bandit has no section `google`."""
+    """Return the names of a bandit's resources. Raises ConfigError where the bandit has no section `google`."""
     if bandit.google is None:
         raise ConfigError(f"{bandit.name}: has no section google; add one with at least a project")
     if len(bandit.artefact_name) > _ARTEFACT_NAME_MOST:

@@ -15,14 +15,17 @@ _ASKED_EVERY_S = 300.0
 
 
 class ServerClock:
-    """Exact to about a second, the resolution of HTTP's Date header; within a process it never runs backwards."""
+    """The servers' clock; within a process it never runs backwards.
+
+    Exact to about a second, the resolution of HTTP's Date header.
+    """
 
     def __init__(self, clients: GoogleClients) -> None:
         self._clients = clients
         self._known: tuple[float, datetime] | None = None
 
     def now(self) -> datetime:
-        """UTC. Asked anew every few minutes; in between this machine's monotonic clock counts on."""
+        """Return the time, UTC. Asked anew every few minutes; in between this machine's monotonic clock counts on."""
         if self._known is None or time.monotonic() - self._known[0] > _ASKED_EVERY_S:
             asked = self._asked()
             self._known = time.monotonic(), asked if self._known is None else max(asked, self._counted(self._known))

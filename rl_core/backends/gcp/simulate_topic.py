@@ -1,4 +1,4 @@
-"""Asking the simulator function for traffic."""
+"""Asks the simulator function for traffic, through its topic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEADLINE_S = 30.0
 
 
 def ask_for_traffic(clients: GoogleClients, request: Mapping[str, int | None]) -> str:
-    """Publish what `rl_core.simulation.request` reads; returns the id of the message.
+    """Publish a request as `rl_core.simulation.request` reads it; return the id of the message.
 
     Raises:
         BusError: Pub/Sub did not take it.

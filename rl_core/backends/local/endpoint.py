@@ -22,7 +22,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Announcement:
-    """Where a server listens: written once it does, removed when it stops; `pid` is None in another container."""
+    """Where a server listens: the content of `endpoint.json`; `pid` is None for a process in another container."""
 
     url: str
     pid: int | None
@@ -30,15 +30,17 @@ class Announcement:
 
     @staticmethod
     def path(state_dir: Path) -> Path:
+        """Return where the announcement lies in a state folder."""
         return state_dir / "endpoint" / "endpoint.json"
 
     def write(self, state_dir: Path) -> None:
+        """Write the announcement; the server does once it listens. Raises OSError."""
         path = self.path(state_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(self)).encode())
 
     def remove(self, state_dir: Path) -> None:
-        """Take it away, unless another server's stands there by now."""
+        """Delete the announcement, unless another server's stands there by now."""
         try:
             if self.read(state_dir) == self:
                 self.path(state_dir).unlink()
@@ -47,7 +49,7 @@ class Announcement:
 
     @classmethod
     def read(cls, state_dir: Path) -> Self:
-        """Raises EndpointError where there is none or its process is gone."""
+        """Read the announcement. Raises EndpointError where there is none or its process is gone."""
         path = cls.path(state_dir)
         try:
             found = cls(**json.loads(path.read_text()))
@@ -75,7 +77,7 @@ def _alive(pid: int) -> bool:
 
 
 class LocalEndpoint:
-    """`Endpoint`: hands policies over through the registry's pointers and watches the server take them."""
+    """`Endpoint`: hands policies over through the registry's aliases and watches the server take them."""
 
     def __init__(self, state_dir: Path, registry: PolicyRegistry, token: SecretStr | None = None) -> None:
         self._state_dir = state_dir
@@ -83,7 +85,7 @@ class LocalEndpoint:
         self._token = token
 
     def url(self) -> str:
-        """The server's base URL. Raises EndpointError."""
+        """Return the server's base URL. Raises EndpointError."""
         return Announcement.read(self._state_dir).url
 
     def state(self) -> dict[str, Any]:

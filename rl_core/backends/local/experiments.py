@@ -1,4 +1,4 @@
-"""Every local pipeline run as a TensorBoard log: its parameters, what it measured, how it ended.
+"""Writes every local pipeline run as a TensorBoard log: its parameters, what it measured, how it ended.
 
     tensorboard --logdir var/movielens-v1/experiments
 
@@ -22,7 +22,7 @@ _LONGEST = 200  # characters of a parameter; the bandit's own JSON is in no colu
 
 
 def begin(run: Path, pipeline: str, parameters: Mapping[str, Any]) -> None:
-    """Args: run: the run's folder, `<state>/experiments/<job_id>`."""
+    """Write the run's parameters into its folder `run`, `<state>/experiments/<job_id>`."""
     from google.protobuf.struct_pb2 import Value
     from tensorboard.plugins.hparams import metadata
     from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
@@ -35,7 +35,7 @@ def begin(run: Path, pipeline: str, parameters: Mapping[str, Any]) -> None:
 
 
 def measured(run: Path, metrics: Mapping[str, float], step: int) -> None:
-    """Note the metrics of a run that has begun here; of a run that is executed elsewhere, nothing.
+    """Write the metrics of a run that has begun here; of a run that is executed elsewhere, nothing.
 
     Args:
         step: the last `seq` that the policy knows: so the runs' points stand in the order of the log.
@@ -49,6 +49,7 @@ def measured(run: Path, metrics: Mapping[str, float], step: int) -> None:
 
 
 def end(run: Path, *, succeeded: bool) -> None:
+    """Write how the run ended."""
     from tensorboard.plugins.hparams import api_pb2, metadata
     from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
 

@@ -1,4 +1,4 @@
-"""The local policy registry: a folder whose one pointer file, `registry.json`, is replaced atomically.
+"""The local policy registry: a folder whose one document, `registry.json`, is replaced atomically.
 
 registry.json       versions with lineage, aliases, attempts, lease; read without a lock, written under registry.lock
 versions/<version>/ the artefacts, immutable

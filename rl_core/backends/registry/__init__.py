@@ -1,1 +1,1 @@
-"""What every policy registry shares: its one document, and how that changes."""
+"""What both policy registries share: their one document, and how it changes."""

@@ -1,4 +1,4 @@
-"""What every policy registry does with its one document; a backend says how it is read, changed and kept."""
+"""The policy registry over one document; a backend says how that is read, changed and kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def manifest_digest(artefact: Path) -> str:
-    """The name of an artefact's content: its manifest names every file by sha256. Raises RegistryError."""
+    """Hash an artefact's manifest, which names every file by SHA-256. Raises RegistryError."""
     try:
         return sha256((artefact / "manifest.json").read_bytes()).hexdigest()
     except OSError as error:
@@ -25,7 +25,7 @@ def manifest_digest(artefact: Path) -> str:
 
 
 def require_untouched(artefact: Path, digest: str) -> Path:
-    """The artefact, whose manifest is the one that was registered. Raises RegistryError."""
+    """Return the artefact if its manifest is the one that was registered. Raises RegistryError."""
     if manifest_digest(artefact) != digest:
         raise RegistryError(
             f"{artefact}/manifest.json is not the one that was registered; restore it from a copy, or train again"
@@ -34,7 +34,7 @@ def require_untouched(artefact: Path, digest: str) -> Path:
 
 
 class DocumentRegistry(ABC):
-    """`PolicyRegistry`, but for the places of blocks and artefacts."""
+    """`PolicyRegistry`, but for the places of blocks and artefacts; both backends derive theirs from it."""
 
     def __init__(self, artefact_name: str) -> None:
         self._artefact_name = artefact_name

@@ -1,4 +1,4 @@
-"""`registry.json`: what a policy registry knows, as checked types. One document on every backend."""
+"""The registry's document, `registry.json`, as checked types; the same on every backend."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ AliasName = Literal["champion", "challenger"]
 
 
 class Registered(BaseModel):
+    """A registered version."""
+
     digest: str  # sha256 of the artefact's manifest, which holds the checksums of all its files
     lineage: Lineage
     registered_at: datetime
 
 
 class Lease(BaseModel):
+    """Who holds the training lock, and until when."""
+
     holder: str
     until: datetime
 
 
 class RegistryState(BaseModel):
+    """All that a policy registry knows but for blocks and artefacts."""
+
     # NaN and Infinity stand as such in the file: a null would make it unreadable
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
@@ -37,6 +43,7 @@ class RegistryState(BaseModel):
     lease: Lease | None = None
 
     def of(self, version: str) -> Registered:
+        """Return a registered version. Raises RegistryError naming the last known."""
         if version in self.versions:
             return self.versions[version]
         known = list(self.versions)
@@ -44,6 +51,7 @@ class RegistryState(BaseModel):
         raise RegistryError(f"no version {version!r}; the {'last ' if len(known) > 5 else ''}versions are {listed}")
 
     def leased_to_another(self, holder: str, now: datetime) -> Lease | None:
+        """Return the training lock if somebody else holds it now."""
         lease = self.lease
         return lease if lease and lease.holder != holder and lease.until > now else None
 
@@ -58,14 +66,13 @@ class RegistryState(BaseModel):
             del self.aliases["challenger"]
 
     def record(self, attempt: Attempt) -> None:
+        """Record an attempt; a second one under the same key is dropped."""
         if all(attempt.key != known.key for known in self.attempts):
             self.attempts.append(attempt)
 
     @classmethod
     def parse(cls, content: bytes, place: object) -> Self:
-        """Args:
-        place: where the document lies, for the error.
-        """
+        """Parse the document; `place` is where it lies, for the error. Raises RegistryError."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -78,10 +85,7 @@ class RegistryState(BaseModel):
 
 
 def check_lineage(lineage: Lineage, state: RegistryState, stored: Callable[[str], bool]) -> None:
-    """Every interaction belongs to one window, counted or excluded; a counted window's block is stored.
-
-    Raises RegistryError.
-    """
+    """Raise RegistryError unless windows don't overlap, counted or excluded, and each counted one's block is stored."""
     if lineage.parent is not None:
         state.of(lineage.parent)
     counted = [(window.seq_low, window.seq_high) for window in lineage.windows]

@@ -1,4 +1,4 @@
-"""The first payload published under each decision's key: what a repeat within this process is answered with."""
+"""Keeps the first payload published under each decision's key: a repeat within this process is answered with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _OVERHEAD_BYTES = 300  # of an entry, beside its payload
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`receipt` is None where it was sent and never acknowledged: the same payload is sent again, not another."""
+    """The payload that stands under a key; without `receipt` it was sent, not acknowledged, and must be sent again."""
 
     payload: bytes
     receipt: Receipt | None
 
 
 class FirstPayloads:
-    """The latest of them, within `most_bytes`. Thread-safe, and never waits for the network."""
+    """The latest payloads within `most_bytes`, for the publisher. Thread-safe, and never waits for the network."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -30,10 +30,12 @@ class FirstPayloads:
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Standing | None:
+        """Return what stands under the key, if it is still remembered."""
         with self._lock:
             return self._kept.get(key)
 
     def put(self, key: str, standing: Standing) -> None:
+        """Remember what stands under the key, and drop the oldest beyond `most_bytes`."""
         with self._lock:
             if (before := self._kept.pop(key, None)) is not None:
                 self._bytes -= _size(before)

@@ -38,7 +38,9 @@ _log = logging.getLogger(__name__)
 
 
 class PubSubPublisher:
-    """`Publisher`: requests go out one after the other; a thread sends the heartbeats. Starting it does not wait.
+    """`Publisher` on Pub/Sub: requests go out one after the other; a thread sends the heartbeats.
+
+    Starting it does not wait.
 
     Args:
         deadline_s: for each request; default: serving.publish_deadline_s.
@@ -88,12 +90,12 @@ class PubSubPublisher:
         return self._stamps.take()
 
     def lookup(self, topic: Topic, key: str) -> bytes | None:
-        """Of decisions this process remembers, unacknowledged ones too: what a repeat would publish. Never waits."""
+        """Return what a repeat of this decision would publish, if this process remembers it. Never waits."""
         standing = self._first.get(key) if topic == "decisions" else None
         return None if standing is None else standing.payload
 
     def close(self) -> None:
-        """Say goodbye: what was accepted has these offsets, and there will be no more."""
+        """Send a last heartbeat: what was accepted has these offsets, and nothing follows under this name."""
         with self._lock:
             self._stop.set()
         self._thread.join()
@@ -199,7 +201,9 @@ def _place(i: int, message: Message) -> str | int:
 
 
 def publish_joiner_heartbeat(clients: GoogleClients) -> datetime:
-    """Returns its time: once it is in the store, the bus has delivered what was published long before it.
+    """Send the joiner's own heartbeat; return its time.
+
+    Once it is in the store, the bus has delivered what was published long before it.
 
     Raises:
         BusError: Pub/Sub did not take it.

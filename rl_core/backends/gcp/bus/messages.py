@@ -1,4 +1,4 @@
-"""An event as a message of Pub/Sub: the payload as data, the bus's stamps as attributes.
+"""Events as messages of Pub/Sub: the payload as data, the bus's stamps as attributes.
 
 kind         decision | reward | heartbeat
 producer     who accepted it
@@ -25,6 +25,8 @@ TOPICS: dict[str, Topic] = {kind: topic for topic, kind in KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Event:
+    """A decision, reward or heartbeat with its stamps, on its way through Pub/Sub."""
+
     kind: Kind
     producer: str
     offset: int
@@ -44,7 +46,7 @@ class Event:
 
     @classmethod
     def of(cls, payload: bytes, attributes: Mapping[str, str]) -> Self:
-        """Raises SchemaError naming the attribute that is missing or wrong."""
+        """Read the event of a message. Raises SchemaError naming the attribute that is missing or wrong."""
         try:
             kind, offset = attributes["kind"], int(attributes["offset"])
             received_at = datetime.fromisoformat(attributes["received_at"])
@@ -66,7 +68,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """`producer` says: what I accepted before `at` has offsets up to these.
+    """A server's statement: what `producer` accepted before `at` has offsets up to these.
 
     Args:
         ended: it accepts nothing more under this name.
@@ -80,7 +82,7 @@ class Heartbeat:
 
     @property
     def row(self) -> dict[str, Any]:
-        """As in the table `heartbeats`."""
+        """The row for the table `heartbeats`."""
         return {
             "producer": self.producer,
             "decisions": self.decisions,
@@ -96,7 +98,7 @@ class Heartbeat:
 
     @classmethod
     def of(cls, payload: bytes) -> Self:
-        """Raises SchemaError."""
+        """Read a heartbeat from its payload. Raises SchemaError."""
         try:
             given = json.loads(payload)
             at = datetime.fromisoformat(given["at"])

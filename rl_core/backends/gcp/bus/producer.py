@@ -1,4 +1,4 @@
-"""The name under which a process accepts events, how far it got, and when the name ends."""
+"""The producer: the name under which a process accepts events, how far it got, and when the name ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Producer:
-    """Offsets that Pub/Sub acknowledged. Not thread-safe.
+    """A producer's offsets that Pub/Sub acknowledged. Not thread-safe.
 
     Attributes:
         announced: a heartbeat without offsets was acknowledged; before that nothing may be published under the name.
@@ -26,11 +26,12 @@ class Producer:
         self.announced = False
 
     def heartbeat(self, at: datetime, ended: bool = False) -> Heartbeat:
+        """Make the heartbeat that states the offsets acknowledged so far."""
         return Heartbeat(self.name, self.offsets["decisions"], self.offsets["rewards"], at, ended)
 
 
 class Stamps:
-    """Times that never decrease and pass as time passes, whatever the wall clock does. Thread-safe; waits for nobody.
+    """Gives times that never decrease and pass as time passes, whatever the wall clock does. Thread-safe; never waits.
 
     Each process begins at its wall clock, so those of a bandit's servers must agree: a decision of one whose reward
     another accepts is waited for longer or shorter by what they differ. Google keeps its machines within milliseconds.
@@ -43,5 +44,6 @@ class Stamps:
         self._lock = threading.Lock()
 
     def take(self) -> datetime:
+        """Return the time now."""
         with self._lock:
             return _EPOCH + timedelta(microseconds=self._clock.read().stamp_ns // 1000)

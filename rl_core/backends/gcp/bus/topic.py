@@ -1,4 +1,4 @@
-"""Requests to the topic of events: each within a deadline, and whoever asks learns whether all of it was taken."""
+"""Sends requests to the topic of events: each within a deadline, and it is known whether all of it was taken."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 
 
 class EventsTopic:
-    """Args:
-    deadline_s: for one request with its retries; the library's own would be tried for ten minutes.
+    """The topic that one publisher sends to.
+
+    Args:
+        deadline_s: for one request with its retries; the library's own would be tried for ten minutes.
     """
 
     def __init__(self, clients: GoogleClients, deadline_s: float) -> None:
@@ -32,7 +34,7 @@ class EventsTopic:
         _ = self._clients.publisher
 
     def send(self, events: Sequence[Event]) -> None:
-        """One request. Raises BusError: Pub/Sub may have taken all of it or nothing."""
+        """Send one request. Raises BusError: Pub/Sub may have taken all of it or nothing."""
         from google.api_core.retry import Retry
         from google.pubsub_v1.types import PublishRequest
 
@@ -49,7 +51,7 @@ class EventsTopic:
 
 
 def requests(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """As few requests as Pub/Sub takes them in."""
+    """Split events into as few requests as Pub/Sub takes them in."""
     group: list[Event] = []
     size = 0
     for event in events:

@@ -1,4 +1,4 @@
-"""The container that serves predictions on Vertex AI: the job image, told by its environment which bandit it serves."""
+"""The container that serves predictions on Vertex AI: the job image, whose environment names the bandit to serve."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ POLICY_VERSION = "BANDIT_POLICY_VERSION"
 
 
 def image_of(clients: GoogleClients) -> str | None:
-    """The job image by digest: `google.image`, or in a step BANDIT_IMAGE, which says what it runs in."""
+    """Return the job image by digest: `google.image`, or in a step BANDIT_IMAGE, the image it runs in."""
     return clients.names.google.image or clients.settings.image
 
 
 def serving_container(clients: GoogleClients, version: str | None = None) -> aiplatform_v1.ModelContainerSpec:
-    """Args:
+    """Describe the container to Vertex AI.
+
+    Args:
         version: serve this policy out of AIP_STORAGE_URI; default: follow the registry.
 
     Raises:

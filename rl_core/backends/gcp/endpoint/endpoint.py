@@ -23,7 +23,7 @@ _POLL_S = 0.5
 
 
 def open_vertex_endpoint(clients: GoogleClients) -> Endpoint:
-    """By `google.endpoint.deploy_mode`."""
+    """Open the endpoint of `google.endpoint.deploy_mode`."""
     if clients.names.google.endpoint.deploy_mode == "model":
         from rl_core.backends.gcp.endpoint.model_endpoint import ModelEndpoint
 
@@ -32,19 +32,23 @@ def open_vertex_endpoint(clients: GoogleClients) -> Endpoint:
 
 
 def endpoint_name(clients: GoogleClients) -> str:
-    """In full, `projects/…/endpoints/<id>`: what predictions are sent to. Raises EndpointAbsent."""
+    """Return the endpoint's full name, `projects/…/endpoints/<id>`, for predictions. Raises EndpointAbsent."""
     return str(VertexEndpoint(clients).get().name)
 
 
 def ensure_endpoint(clients: GoogleClients) -> bool:
-    """Make the endpoint where it is missing; whether it was made. Raises EndpointError."""
+    """Make the endpoint where it is missing; return whether it was made. Raises EndpointError."""
     return VertexEndpoint(clients).ensure()
 
 
 def ensure_server_deployed(clients: GoogleClients) -> bool:
-    """deploy_mode=pointer: the server of the current image answers; deploy_mode=model has none. Whether it was changed.
+    """Deploy the server of the current image where it does not answer; return whether anything was changed.
 
-    Takes ten minutes or so where it deploys. Raises EndpointError, ConfigError without google.image.
+    For deploy_mode=pointer; deploy_mode=model has no server of its own. Takes ten minutes or so where it deploys.
+
+    Raises:
+        EndpointError: Vertex AI refused, or the server did not come up.
+        ConfigError: google.image is not set.
     """
     if clients.names.google.endpoint.deploy_mode == "model":
         return False
@@ -52,12 +56,16 @@ def ensure_server_deployed(clients: GoogleClients) -> bool:
 
 
 def delete_endpoint(clients: GoogleClients) -> bool:
-    """The endpoint with everything that is deployed to it; whether there was one. Raises EndpointError."""
+    """Delete the endpoint with everything deployed to it; return whether there was one. Raises EndpointError."""
     return VertexEndpoint(clients).delete()
 
 
 def delete_models(clients: GoogleClients) -> list[str]:
-    """The mirrored policies' model and the server's; the names of those there were. Raises EndpointError."""
+    """Delete the mirrored policies' model and the server's; return the names of those there were.
+
+    Raises:
+        EndpointError: Vertex AI refused.
+    """
     from google.api_core.exceptions import NotFound
 
     gone = []
@@ -72,7 +80,7 @@ def delete_models(clients: GoogleClients) -> list[str]:
 
 
 class PointerEndpoint:
-    """`Endpoint`: hands policies over through the registry's pointers and watches every live replica take them."""
+    """`Endpoint`: hands policies over through the registry's aliases and watches every live replica take them."""
 
     def __init__(self, clients: GoogleClients, registry: PolicyRegistry) -> None:
         self._endpoint = VertexEndpoint(clients)
@@ -90,7 +98,10 @@ class PointerEndpoint:
         self._wait(version, "served as champion", lambda state: state["champion"] == version, timeout_s)
 
     def state(self) -> dict[str, Any]:
-        """`champion` is None where the replicas differ; `loaded` is what all have; counts are sums."""
+        """Return the replicas' states as one.
+
+        `champion` is None where the replicas differ; `loaded` is what all have; counts are sums.
+        """
         self._endpoint.get()
         return merged(self._live())
 
@@ -122,7 +133,7 @@ class PointerEndpoint:
 
 
 def merged(replicas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One state of several replicas', which are kept under `replicas`."""
+    """Merge the states of several replicas into one, which keeps them under `replicas`."""
     states = list(replicas.values())
     loaded = set.intersection(*(set(state["loaded"]) for state in states))
     refused = {version: reason for state in states for version, reason in state["refused"].items()}

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelEndpoint:
-    """`Endpoint`. Deploying takes minutes; each step is looked for before it is done, so a retry goes on."""
+    """`Endpoint` of deploy_mode=model. Deploying takes minutes; each step is looked for first, so a retry goes on."""
 
     def __init__(self, clients: GoogleClients, registry: VertexRegistry) -> None:
         self._endpoint = VertexEndpoint(clients)

@@ -1,4 +1,4 @@
-"""What each replica of the server says of itself: gs://<bucket>/<artefact>/endpoint/replicas/<id>.json.
+"""The reports of the server's replicas: gs://<bucket>/<bandit id>/endpoint/replicas/<id>.json.
 
 Vertex AI hides its replicas behind one address, so nobody can ask a single one; each writes down how it does.
 """
@@ -21,8 +21,10 @@ _FORGOTTEN = timedelta(days=1)
 
 
 class ReplicaReporter:
-    """Args:
-    replica_id: unique among all replicas there ever were.
+    """Writes one replica's report to Cloud Storage.
+
+    Args:
+        replica_id: unique among all replicas there ever were.
     """
 
     def __init__(self, clients: GoogleClients, replica_id: str) -> None:
@@ -32,7 +34,7 @@ class ReplicaReporter:
         self._swept = False
 
     def report(self, state: dict[str, Any]) -> None:
-        """Raises EndpointError."""
+        """Write the server's state. Raises EndpointError."""
         with _explained(self._clients, f"report to {self._blob.name}"):
             self._blob.upload_from_string(
                 json.dumps(state), content_type="application/json", timeout=_TIMEOUT_S, retry=_retry()
@@ -42,7 +44,7 @@ class ReplicaReporter:
             self._sweep()
 
     def close(self) -> None:
-        """This replica is gone. Raises EndpointError."""
+        """Delete the report: this replica is gone. Raises EndpointError."""
         from google.api_core.exceptions import NotFound
 
         with _explained(self._clients, f"delete {self._blob.name}"):
@@ -65,7 +67,7 @@ class ReplicaReporter:
 
 
 class Replicas:
-    """The reports of those that are alive: not older than LIVE_S by the clock of Cloud Storage, which stamped them."""
+    """The reports of live replicas: not older than LIVE_S by the clock of Cloud Storage, which stamped them."""
 
     def __init__(self, clients: GoogleClients) -> None:
         self._clients = clients
@@ -73,7 +75,7 @@ class Replicas:
         self._read: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def live(self) -> dict[str, dict[str, Any]]:
-        """By replica id. Raises EndpointError."""
+        """Return the live replicas' states by replica id. Raises EndpointError."""
         from google.api_core.exceptions import NotFound
 
         prefix, found = folder(self._clients), {}
@@ -95,11 +97,12 @@ class Replicas:
 
 
 def live(clients: GoogleClients) -> dict[str, dict[str, Any]]:
-    """The live replicas' states by id. Raises EndpointError."""
+    """Return the live replicas' states by replica id. Raises EndpointError."""
     return Replicas(clients).live()
 
 
 def folder(clients: GoogleClients) -> str:
+    """Name the folder of the reports in the bucket."""
     return f"{clients.names.folder}endpoint/replicas/"
 
 

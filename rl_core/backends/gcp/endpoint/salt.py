@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def shared_salt(clients: GoogleClients, length: int) -> bytes:
-    """`length` random bytes, made by the first replica that asks. Raises ConfigError."""
+    """Read the endpoint's salt, `length` random bytes that the first replica to ask makes. Raises ConfigError."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     names = clients.names

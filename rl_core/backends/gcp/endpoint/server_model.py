@@ -24,7 +24,7 @@ _DEADLINE_S = 300.0
 
 
 def ensure_server(clients: GoogleClients, timeout_s: float = DEPLOYED_WITHIN_S) -> bool:
-    """Deploy the server of the current image and settings where it is not, move the traffic, undeploy the one before.
+    """Deploy the server of the current image and settings where it is not; move the traffic; undeploy the one before.
 
     The one before answers until the new one is healthy, and whichever stage this is stopped at, the next call goes on.
     A private endpoint holds one deployed model, so there the one before goes first and nobody answers for a while:
@@ -48,7 +48,7 @@ def ensure_server(clients: GoogleClients, timeout_s: float = DEPLOYED_WITHIN_S) 
 
 
 def is_current(clients: GoogleClients) -> bool:
-    """Whether all traffic goes to the server of the current image and settings. Raises EndpointError."""
+    """Tell whether all traffic goes to the server of the current image and settings. Raises EndpointError."""
     endpoint = VertexEndpoint(clients)
     found = endpoint.find()
     with endpoint.explained(f"look at {model_name(clients)}"):
@@ -58,6 +58,7 @@ def is_current(clients: GoogleClients) -> bool:
 
 
 def model_name(clients: GoogleClients) -> str:
+    """Name the Vertex model of the server."""
     return f"{clients.names.model}-server"
 
 

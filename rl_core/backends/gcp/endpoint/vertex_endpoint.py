@@ -29,11 +29,13 @@ _TRIES = 5
 
 
 class VertexEndpoint:
+    """The bandit's endpoint resource on Vertex AI; provisioning, teardown and both deploy modes work on it."""
+
     def __init__(self, clients: GoogleClients) -> None:
         self._clients = clients
 
     def find(self) -> aiplatform_v1.Endpoint | None:
-        """By display name and label. Raises EndpointError."""
+        """Find the endpoint by display name and label. Raises EndpointError."""
         names = self._clients.names
         wanted = f'display_name="{names.endpoint}" AND labels.{LABEL}="{names.artefact_name}"'
         with self.explained(f"look for endpoint {names.endpoint}"):
@@ -44,7 +46,7 @@ class VertexEndpoint:
         return found[0] if found else None
 
     def get(self) -> aiplatform_v1.Endpoint:
-        """Raises EndpointAbsent."""
+        """Return the endpoint. Raises EndpointAbsent."""
         found = self.find()
         if found is None:
             names = self._clients.names
@@ -55,7 +57,7 @@ class VertexEndpoint:
         return found
 
     def ensure(self) -> bool:
-        """Make it where missing; whether it was made. Its id is given by us, so two at once make one."""
+        """Make the endpoint where missing; return whether it was made. Its id is ours, so two at once make one."""
         from google.api_core.exceptions import AlreadyExists
         from google.cloud import aiplatform_v1
 
@@ -111,7 +113,7 @@ class VertexEndpoint:
         return str(done.deployed_model.id)
 
     def serve(self, deployed_id: str) -> None:
-        """All traffic to this one. Raises EndpointError."""
+        """Send all traffic to this deployed model. Raises EndpointError."""
         from google.cloud import aiplatform_v1
         from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -147,7 +149,7 @@ class VertexEndpoint:
                 ).result(timeout=_SHORT_S)
 
     def delete(self) -> bool:
-        """Everything deployed, then the endpoint itself; whether there was one. Raises EndpointError."""
+        """Undeploy everything, then delete the endpoint; return whether there was one. Raises EndpointError."""
         endpoint = self.find()
         if endpoint is None:
             return False
@@ -158,7 +160,7 @@ class VertexEndpoint:
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
-        """Google's errors as EndpointError."""
+        """Turn Google's errors into EndpointError."""
         try:
             with explained(EndpointError, what, self._clients.names, ROLE):
                 yield
@@ -199,6 +201,7 @@ def _polling() -> Any:
 def deployed_version(
     endpoint: aiplatform_v1.Endpoint, model: aiplatform_v1.Model
 ) -> aiplatform_v1.DeployedModel | None:
+    """Find the deployed model that is this version of a model."""
     wanted = (model.name.partition("@")[0], model.version_id)
     for deployed in endpoint.deployed_models:
         name, _, version = deployed.model.partition("@")
@@ -208,7 +211,7 @@ def deployed_version(
 
 
 def traffic(endpoint: aiplatform_v1.Endpoint) -> Mapping[str, int]:
-    """Per cent by deployed model's id, of those that have any."""
+    """Return the traffic in per cent by deployed model's id, of those that have any."""
     return {deployed_id: share for deployed_id, share in endpoint.traffic_split.items() if share}
 
 

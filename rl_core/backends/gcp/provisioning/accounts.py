@@ -13,6 +13,8 @@ _SETTINGS = {"job": "google.vertex.service_account", "server": "google.endpoint.
 
 
 class Account(Owned):
+    """A service account, made and removed by provisioning."""
+
     part: Part = "identities"
     role = "roles/iam.serviceAccountAdmin on the project"
 
@@ -29,7 +31,7 @@ class Account(Owned):
         return Found.ABSENT if account is None else self._site.owner_by(account.get("description"))
 
     def create(self) -> None:
-        """Raises ProvisioningError for an account that the YAML names: that one is not ours to make."""
+        """Make the account. Raises ProvisioningError for one that the YAML names: that one is not ours to make."""
         names = self._site.names
         account_id = names.account_id(self._who)
         if not self.email.startswith(f"{account_id}@"):

@@ -1,4 +1,4 @@
-"""The bindings that a bandit needs on one resource; what they are is in grants.py."""
+"""Adds and removes the IAM bindings that a bandit needs on one resource; grants.py lists them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _LOOK_AGAIN_S = 2.0
 
 
 class Bindings:
-    """Args:
-    target: a key of policies.target_of.
+    """The bindings of one resource.
+
+    Args:
+        target: a key of policies.target_of.
     """
 
     def __init__(self, site: Site, target: str, wanted: Collection[Binding], part: Part, role: str) -> None:
@@ -36,7 +38,7 @@ class Bindings:
         return Found.ABSENT if self.missing() else Found.OURS
 
     def missing(self) -> list[Binding]:
-        """All of them where the resource itself is missing."""
+        """Return the bindings that are not there: all of them where the resource itself is missing."""
         from google.api_core.exceptions import NotFound
 
         try:
@@ -51,7 +53,7 @@ class Bindings:
         self._change(lambda policy: _with(policy, missing))
 
     def delete(self) -> Found:
-        """What the ledger knows of this resource; whatever else is bound there stays."""
+        """Remove what the ledger knows of this resource; whatever else is bound there stays."""
         from google.api_core.exceptions import NotFound
 
         ours = [binding for binding in self._ledger.bindings() if binding.target == self._target]

@@ -10,7 +10,7 @@ from rl_core.errors import ProvisioningError
 
 
 class Bucket:
-    """A bucket may be shared (`google.bucket`): of one that is not ours, only our folder is ever deleted.
+    """The bandit's bucket, perhaps shared (`google.bucket`): of one that is not ours, only our folder is ever deleted.
 
     Uniform access and public access prevention, so that only IAM speaks. No soft delete: the registry document is
     rewritten all the time, and every older copy would be paid for.
@@ -26,7 +26,7 @@ class Bucket:
         return f"bucket {self._site.names.bucket}"
 
     def exists(self) -> Found:
-        """Raises ProvisioningError for a bucket that lies elsewhere than `google.location` says."""
+        """Look for the bucket. Raises ProvisioningError for one that lies elsewhere than `google.location` says."""
         bucket = self._look()
         if bucket is None:
             return Found.ABSENT
@@ -50,7 +50,7 @@ class Bucket:
         self._site.clients.storage.create_bucket(bucket, location=names.location)
 
     def delete(self) -> Found:
-        """Our folder; and the bucket itself where we made it and nothing of anybody else lies in it."""
+        """Delete our folder; and the bucket itself where we made it and nothing of anybody else lies in it."""
         client, bucket = self._site.clients.storage, self._look()
         if bucket is None:
             return Found.ABSENT

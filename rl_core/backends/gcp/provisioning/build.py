@@ -1,4 +1,4 @@
-"""The whole of a bandit on Google Cloud, in order; made, checked, or taken away again."""
+"""Makes, checks or takes away the whole of a bandit on Google Cloud, in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ADMINS = {
 
 
 def resources(site: Site, *, ever: bool = False) -> list[Resource]:
-    """In the order in which they are made; the bucket, which holds the ledger, is the first.
+    """List the resources in the order in which they are made; the bucket, which holds the ledger, is the first.
 
     Args:
         ever: also what other settings of the bandit would ask for, and may have asked for once.
@@ -66,7 +66,7 @@ def resources(site: Site, *, ever: bool = False) -> list[Resource]:
 
 
 def wanted(site: Site) -> set[Binding]:
-    """Without those of the run-time account where it is unknown: a person has to give these."""
+    """List the bindings to add; where the run-time account is unknown, without its own: a person has to give these."""
     number = None
     found = set()
     for grant in GRANTS:

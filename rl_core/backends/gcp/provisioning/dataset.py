@@ -9,7 +9,7 @@ from rl_core.backends.gcp.store import tables
 
 
 class Dataset:
-    """Tables in a dataset that was there before are ours all the same, and go without it."""
+    """The dataset with its tables; tables that we made in a dataset that was there before go without it."""
 
     part: Part = "storage"
     role = "roles/bigquery.dataOwner and roles/bigquery.jobUser on the project"

@@ -9,7 +9,7 @@ from rl_core.errors import ProvisioningError
 
 
 class ServingEndpoint:
-    """Found by its label, so one that was there before is none of ours."""
+    """The Vertex endpoint with the mirrored models; found by its label, so one that was there is none of ours."""
 
     part: Part = "endpoint"
     role = "roles/aiplatform.user on the project"
@@ -33,7 +33,7 @@ class ServingEndpoint:
 
 
 class DeployedServer:
-    """The server of `google.image`; in deploy_mode=model the deployer deploys each policy instead."""
+    """The server of `google.image` on the endpoint; in deploy_mode=model the deployer deploys each policy instead."""
 
     part: Part = "endpoint"
     role = "roles/aiplatform.user on the project, and roles/iam.serviceAccountUser on the server's account"
@@ -51,7 +51,7 @@ class DeployedServer:
         return Found.OURS if server_model.is_current(self._site.clients) else Found.STALE
 
     def create(self) -> None:
-        """Raises ProvisioningError without an image: one can be built now, as its repository exists."""
+        """Deploy the server. Raises ProvisioningError without an image; its repository exists by now."""
         names = self._site.names
         if names.google.image is None:
             raise ProvisioningError(

@@ -23,8 +23,10 @@ _RUNTIME = "python311"
 
 @dataclass(frozen=True)
 class Shape:
-    """Args:
-    again: a message that the function failed on is delivered again, for a day.
+    """The size of a Cloud Function and how it is called.
+
+    Args:
+        again: a message that the function failed on is delivered again, for a day.
     """
 
     entry_point: str
@@ -43,6 +45,8 @@ SHAPES: dict[Literal["logger", "simulator"], Shape] = {
 
 
 class Function(Owned):
+    """One Cloud Function with its trigger."""
+
     part: Part = "functions"
     role = "roles/cloudfunctions.admin on the project, and roles/iam.serviceAccountUser on the function's account"
 
@@ -67,7 +71,7 @@ class Function(Owned):
         return Found.OURS if known and function.get("state") == "ACTIVE" else Found.STALE
 
     def create(self) -> None:
-        """Raises ProvisioningError where no bundle is there, or the build fails."""
+        """Deploy the function. Raises ProvisioningError where no bundle is there, or the build fails."""
         function = self._settled()
         self._upload()
         body = {**self._body, "labels": {**self._site.names.labels, _SPEC: self._spec}}

@@ -24,10 +24,12 @@ PRINCIPALS: dict[Principal, str] = {
 
 @dataclass(frozen=True)
 class Grant:
-    """Args:
-    on: a key of policies.target_of; "tables" stands for those in `tables`.
-    permissions: what is tested on the project before anything is made; of the provisioner's grants only.
-    simulated: only for bandits with an environment.
+    """One role that one principal needs on one resource, and why.
+
+    Args:
+        on: a key of policies.target_of; "tables" stands for those in `tables`.
+        permissions: what is tested on the project before anything is made; of the provisioner's grants only.
+        simulated: only for bandits with an environment.
     """
 
     role: str
@@ -213,6 +215,7 @@ APIS: tuple[str, ...] = (
 
 
 def markdown() -> str:
+    """Write the grants as the tables of docs/google-cloud.md."""
     rows = []
     for title, grants in (("Given by provisioning", GRANTS), ("Given by a person, once", BY_HAND)):
         rows += [f"### {title}", "", "| who | role | on | why |", "|---|---|---|---|"]

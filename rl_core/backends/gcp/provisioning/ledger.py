@@ -1,4 +1,4 @@
-"""Which IAM bindings we added: a binding carries no label, and one that was there before must outlive us."""
+"""Keeps which IAM bindings we added: a binding carries no label, and one that was there before must outlive us."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRIES = 5
 
 
 class Binding(NamedTuple):
-    """`target` is a key of policies.target_of, e.g. "project" or "table decisions"."""
+    """One role of one member on one resource; `target` is a key of policies.target_of, e.g. "table decisions"."""
 
     target: str
     role: str
@@ -21,20 +21,25 @@ class Binding(NamedTuple):
 
 
 class Ledger:
-    """An object in our folder of the bucket, changed by compare-and-swap. A binding is written here before it is added,
-    so a crash in between forgets none."""
+    """The ledger, an object in our folder of the bucket, changed by compare-and-swap.
+
+    A binding is written here before it is added, so a crash in between forgets none.
+    """
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     def bindings(self) -> set[Binding]:
+        """Return the bindings that we added."""
         return self._read()[0]
 
     def remember(self, bindings: Iterable[Binding]) -> None:
+        """Write bindings down before they are added."""
         new = set(bindings)
         self._change(lambda kept: kept | new)
 
     def forget(self, bindings: Iterable[Binding]) -> None:
+        """Strike bindings out once they are removed."""
         gone = set(bindings)
         self._change(lambda kept: kept - gone)
 

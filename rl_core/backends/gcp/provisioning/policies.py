@@ -1,4 +1,4 @@
-"""The IAM policy of one resource, read and written the same way whatever the resource is."""
+"""Reads and writes the IAM policy of one resource, the same way whatever the resource is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _DATASET_ROLES = {"roles/bigquery.dataViewer": "READER", "roles/bigquery.dataEdi
 
 
 class PolicyOf(NamedTuple):
-    """`write` raises Conflict, PreconditionFailed or Aborted where somebody else was faster."""
+    """How to read and write the IAM policy of one resource.
+
+    `write` raises Conflict, PreconditionFailed or Aborted where somebody else was faster.
+    """
 
     name: str
     read: Callable[[], Policy]
@@ -24,9 +27,11 @@ class PolicyOf(NamedTuple):
 
 
 def target_of(site: Site, target: str) -> PolicyOf:
-    """Args:
-    target: "project", "bucket", "dataset", "table <name>", "topic events|simulate", "repository", "account <e-mail>" or
-        "function logger|simulator" (the Cloud Run service under it, which is what is called).
+    """Return the policy of a resource that is named by a key.
+
+    Args:
+        target: "project", "bucket", "dataset", "table <name>", "topic events|simulate", "repository",
+            "account <e-mail>" or "function logger|simulator" (the Cloud Run service under it, which is what is called).
     """
     kind, _, which = target.partition(" ")
     names = site.names

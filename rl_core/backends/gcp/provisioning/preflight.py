@@ -1,4 +1,4 @@
-"""What is asked before anything is made: is the project there, may we, are the APIs enabled, is the region one."""
+"""Checks, before anything is made: is the project there, may we, are the APIs enabled, is the region one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def check(site: Site, *, may_make: bool) -> None:
 
 
 def actor(site: Site) -> str:
+    """Name the account that acts, for an error message."""
     provisioner = site.names.google.provisioner
     return f"google.provisioner={provisioner}" if provisioner else "the acting account (google.provisioner is not set)"
 

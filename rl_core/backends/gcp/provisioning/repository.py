@@ -9,6 +9,8 @@ from rl_core.backends.gcp.provisioning.rest import call, get, wait
 
 
 class Repository(Owned):
+    """The Docker repository of the job image, in Artifact Registry."""
+
     part: Part = "storage"
     role = "roles/artifactregistry.admin on the project"
 

@@ -1,4 +1,4 @@
-"""What every kind of resource can do, and what it works with."""
+"""The contract of a resource that provisioning makes, and what every resource works with."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ PARTS: tuple[Part, ...] = ("storage", "messaging", "identities", "functions", "e
 
 
 class Found(StrEnum):
+    """What `exists` found."""
+
     ABSENT = "absent"
     STALE = "made by us, and the settings have changed since"
     OURS = "made by us"
@@ -31,22 +33,24 @@ class Resource(Protocol):
     """One resource, or bindings of one resource. Every method may be called again after any crash."""
 
     @property
-    def part(self) -> Part: ...
+    def part(self) -> Part:
+        """The part of provisioning that it belongs to."""
 
     @property
     def role(self) -> str:
-        """What the acting account needs, e.g. "roles/pubsub.admin on the project"."""
+        """The role that the acting account needs, e.g. "roles/pubsub.admin on the project"."""
 
     def describe(self) -> str:
-        """Kind and name, e.g. "topic movielens-v1-events"."""
+        """Return kind and name, e.g. "topic movielens-v1-events"."""
 
-    def exists(self) -> Found: ...
+    def exists(self) -> Found:
+        """Look for the resource, without changing anything."""
 
     def create(self) -> None:
         """Make it where it is absent, mend it where it is stale. Raises what the clients raise."""
 
     def delete(self) -> Found:
-        """Take away what we made, and only that; gives what there was."""
+        """Take away what we made, and only that; return what there was."""
 
 
 class Owned(ABC):
@@ -72,10 +76,12 @@ class Owned(ABC):
 
 @dataclass(frozen=True)
 class Site:
-    """Args:
-    runtime_account: e-mail of the account that tasks, sensors and the joiner act as; None where it is unknown.
-    bundle: the zip of the Cloud Functions.
-    patience_s: how long a new account may take to be known to other services.
+    """The bandit to provision, and by whom.
+
+    Args:
+        runtime_account: e-mail of the account that tasks, sensors and the joiner act as; None where it is unknown.
+        bundle: the zip of the Cloud Functions.
+        patience_s: how long a new account may take to be known to other services.
     """
 
     bandit: Bandit
@@ -90,12 +96,13 @@ class Site:
 
     @property
     def mark(self) -> str:
-        """Stands in the description of what carries no label."""
+        """The word that stands in the description of what carries no label."""
         return f"{LABEL}={self.names.artefact_name}"
 
     def owner(self, labels: Mapping[str, str] | None) -> Found:
-        """OURS where the labels say so."""
+        """Tell by its labels whose a resource is."""
         return Found.OURS if (labels or {}).get(LABEL) == self.names.artefact_name else Found.FOREIGN
 
     def owner_by(self, description: str | None) -> Found:
+        """Tell by its description whose a resource is."""
         return Found.OURS if self.mark in (description or "").split() else Found.FOREIGN

@@ -1,4 +1,4 @@
-"""Calls of the REST services that have no library of their own in Composer: errors as the libraries raise them."""
+"""Calls REST services that have no library of their own in Composer; raises errors as the libraries do."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _UNKNOWN, _INTERNAL = 2, 13  # of google.rpc.Code
 
 
 def call(request: Any) -> dict[str, Any]:
-    """Execute it; throttling, outages and broken connections are ridden out for a minute.
+    """Execute a request; ride out throttling, outages and broken connections for a minute.
 
-    Raises GoogleAPICallError: NotFound, Forbidden, Conflict, …
+    Raises:
+        GoogleAPICallError: NotFound, Forbidden, Conflict, …
     """
     from google.api_core.retry import Retry
 
@@ -29,7 +30,7 @@ def call(request: Any) -> dict[str, Any]:
 
 
 def get(request: Any) -> dict[str, Any] | None:
-    """None where the resource does not exist."""
+    """Execute a request for a resource; return None where it does not exist."""
     from google.api_core.exceptions import NotFound
 
     try:

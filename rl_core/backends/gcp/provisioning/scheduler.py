@@ -15,6 +15,8 @@ from rl_core.backends.gcp.provisioning.rest import call, get
 
 
 class SchedulerJob(Owned):
+    """The Cloud Scheduler job that publishes to the simulate topic."""
+
     part: Part = "functions"
     role = "roles/cloudscheduler.admin on the project"
 

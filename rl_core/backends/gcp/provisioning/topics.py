@@ -11,6 +11,8 @@ RETENTION_DAYS = 7
 
 
 class Topic(Owned):
+    """A Pub/Sub topic."""
+
     part: Part = "messaging"
     role = "roles/pubsub.admin on the project"
 

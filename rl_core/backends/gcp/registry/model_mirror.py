@@ -38,6 +38,8 @@ Versions = Mapping[str, "aiplatform_v1.Model"]
 
 
 class ModelMirror:
+    """Makes Vertex Model Registry show what the registry's document says."""
+
     def __init__(self, clients: GoogleClients) -> None:
         self._clients = clients
         self._name = clients.names.model
@@ -66,14 +68,14 @@ class ModelMirror:
                 _log.warning("%s lags behind the registry until its next write: %s", self._name, error)
 
     def try_to_follow(self, state: Callable[[], RegistryState], uri_of: Callable[[str], str]) -> None:
-        """As `follow`, where nothing may be raised: the champion is swapped, and an error would deny that."""
+        """Do as `follow`, and log what it would raise: the champion is swapped, and an error would deny that."""
         try:
             self.follow(state, uri_of)
         except RegistryError as error:
             _log.error("%s; the registry's own document is right", error)
 
     def versions(self) -> dict[str, aiplatform_v1.Model]:
-        """The mirrored versions by policy version; of two copies, uploaded by two at once, the first."""
+        """Return the mirrored versions by policy version; of two copies, uploaded by two at once, the first."""
         from google.api_core.exceptions import NotFound
 
         try:

@@ -41,7 +41,10 @@ _RETRIED_FOR_S = 30.0
 
 
 class RegistryDocument(RegistryState):
-    """`writes`: ids of the latest writes, so that one whose answer was lost finds itself."""
+    """The registry's document in Cloud Storage.
+
+    `writes`: ids of the latest writes, so that one whose answer was lost finds itself.
+    """
 
     writes: tuple[str, ...] = ()
 
@@ -55,7 +58,7 @@ class _Seen:
 
 
 class VertexRegistry(DocumentRegistry):
-    """`PolicyRegistry`. What is fetched is kept below settings.home/<artefact>/cache."""
+    """`PolicyRegistry` in Cloud Storage. What is fetched is kept below settings.home/<bandit id>/cache."""
 
     def __init__(self, clients: GoogleClients) -> None:
         super().__init__(clients.names.artefact_name)
@@ -106,14 +109,15 @@ class VertexRegistry(DocumentRegistry):
         return require_untouched(folder, digest)
 
     def artefact_uri(self, digest: str) -> str:
+        """Return the gs:// folder of an artefact, by its digest."""
         return f"gs://{self._clients.names.bucket}/{self._artefact_prefix(digest)}"
 
     def digest(self, version: str) -> str:
-        """sha256 of the version's manifest."""
+        """Return the SHA-256 of the version's manifest."""
         return self._state().of(version).digest
 
     def register(self, artefact: Path, lineage: Lineage) -> str:
-        """As the contract says. Raises RegistryError also where Vertex Model Registry refuses for good."""
+        """Register as the contract says. Raises RegistryError also where Vertex Model Registry refuses for good."""
         version = super().register(artefact, lineage)
         self._mirror.follow(self._state, self.artefact_uri)
         return version

@@ -1,1 +1,1 @@
-"""The event store on BigQuery: tables, queries, the joiner's transaction, forgetting."""
+"""The event store on BigQuery: tables, queries, the joiner's transaction, deleting one person's rows."""

@@ -34,7 +34,7 @@ _DEADLINE_S = 60.0
 
 @dataclass(frozen=True)
 class JoinerRow:
-    """The one row of table `joiner`."""
+    """The one row of table `joiner`: how far the log is joined."""
 
     head: int
     revision: int
@@ -99,10 +99,11 @@ class BigQueryEventStore:
             raise not_the_next(known, first, last)
 
     def head(self) -> int:
-        """Read from the table `joiner` without a query: no job, no byte billed."""
+        """Read the last seq from the table `joiner` without a query: no job, no byte billed."""
         return self.joiner_row().head
 
     def joiner_row(self) -> JoinerRow:
+        """Read the row of table `joiner` without a query."""
         from google.cloud import bigquery
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
@@ -130,7 +131,7 @@ class BigQueryEventStore:
         return rows[0]
 
     def interactions(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
-        """Reads the partitions of the window, and of them the columns asked for."""
+        """Return the window's rows; reads its partitions only, and of them the columns asked for."""
         wanted = window_of(window, self.head(), columns)
         low, high = window
         read = list(dict.fromkeys(["seq", *wanted]))

@@ -1,4 +1,4 @@
-"""Takes one person's rows out of the log in BigQuery, in one transaction."""
+"""Deletes one person's rows from the log in BigQuery, in one transaction."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _EMPTY = {
 
 
 def find(queries: Queries, subjects: Sequence[str], event_ids: Sequence[str]) -> Forgotten:
+    """Find what there is of the subjects and events, as event ids, seqs and counts by table."""
     quoted = tuple(json.dumps(word, ensure_ascii=False) for word in (*subjects, *event_ids))
     sql = sql_file("forget_find")
     rows = queries.run("forget", sql, subjects=tuple(subjects), event_ids=tuple(event_ids), quoted=quoted).rows
@@ -42,7 +43,7 @@ def find(queries: Queries, subjects: Sequence[str], event_ids: Sequence[str]) ->
 
 
 def forget(queries: Queries, found: Forgotten, subjects: Sequence[str]) -> None:
-    """Raises StoreError: nothing of the part at hand was changed; forget again."""
+    """Delete what was found. Raises StoreError: nothing of the part at hand was changed; run it again."""
     emptied = ", ".join(f"`{column.name}` = {_empty(column)}" for column in INTERACTION if column.name not in _STAYS)
     sql = sql_file("forget", emptied=emptied)
     # The subjects' decisions are found by the subject: it goes with the last part.

@@ -28,12 +28,14 @@ _GAP_AFTER = timedelta(seconds=60)  # what is missing for less is on its way
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a producer. Args:
-    heard_at: when Pub/Sub took its last heartbeat.
-    delivered_at: of all producers alike: whatever was accepted before it has been delivered, as far as ours tell.
-    ended: it said that it accepts nothing more under this name.
-    met_at: its last heartbeat all of whose events are stored.
-    unmet_since: its first heartbeat some of whose events are not.
+    """What is known of a producer, from its heartbeats and from what is stored.
+
+    Args:
+        heard_at: when Pub/Sub took its last heartbeat.
+        delivered_at: of all producers alike: whatever was accepted before it has been delivered, as far as ours tell.
+        ended: it said that it accepts nothing more under this name.
+        met_at: its last heartbeat all of whose events are stored.
+        unmet_since: its first heartbeat some of whose events are not.
     """
 
     producer: str
@@ -50,7 +52,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Gap:
-    """A producer that holds the watermark."""
+    """A producer that holds the watermark back, since events of it are missing."""
 
     server: Server
 
@@ -97,11 +99,11 @@ class SqlJoiner:
         raise AssertionError("unreachable")
 
     def watermark(self) -> datetime | None:
-        """Every event that a server accepted before it is in the store, as far as heartbeats tell; None: not known.
+        """Return the time before which every event that a server accepted is in the store; None: not known.
 
-        A server that said goodbye, or was not heard of for google.silent_after_s before the time up to which delivery
-        works, is taken as gone, unless something that it accepted is still missing: that holds the watermark, see
-        `gaps`. How far delivery works: sql/watermark.sql.
+        As far as heartbeats tell. A server that said goodbye, or was not heard of for google.silent_after_s before the
+        time up to which delivery works, is taken as gone, unless something that it accepted is still missing: that
+        holds the watermark, see `gaps`. How far delivery works: sql/watermark.sql.
         """
         servers = self.servers()
         here = next((server.delivered_at for server in servers), None)
@@ -119,12 +121,13 @@ class SqlJoiner:
         return min(marks)
 
     def gaps(self) -> list[Gap]:
-        """The producers whose events have been missing for a minute or longer, as `watermark` last found them."""
+        """Return the producers with events missing for a minute or longer, as `watermark` last found them."""
         servers = self._servers if self._servers is not None else self.servers()
         here = max((server.heard_at for server in servers), default=datetime.min.replace(tzinfo=UTC))
         return [Gap(s) for s in servers if s.unmet_since is not None and s.unmet_since < here - _GAP_AFTER]
 
     def servers(self) -> list[Server]:
+        """Query what is known of every producer."""
         known = self._store.joiner_row().watermark
         answer = self._store.queries.run(
             "watermark",

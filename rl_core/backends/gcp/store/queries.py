@@ -1,4 +1,4 @@
-"""Queries on the bandit's dataset: GoogleSQL with parameters, tables by name, transactions repeated when aborted."""
+"""Runs queries on the bandit's dataset: GoogleSQL with parameters, tables by name, aborted transactions again."""
 
 from __future__ import annotations
 
@@ -43,17 +43,19 @@ Parameter = bool | int | float | str | datetime | Null | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Answer:
+    """The rows of a query, and the bytes that it was billed for."""
+
     rows: pa.Table
     bytes_processed: int
 
 
 def sql_file(name: str, **names: str) -> str:
-    """The text of `sql/<name>.sql` with `$table` and the like filled in."""
+    """Read `sql/<name>.sql` with `$table` and the like filled in."""
     return Template((_FOLDER / f"{name}.sql").read_text()).substitute(names)
 
 
 class Queries:
-    """All of one bandit's. Thread-safe.
+    """The queries of one bandit. Thread-safe.
 
     Attributes:
         bytes_processed: by all queries so far.
@@ -65,12 +67,12 @@ class Queries:
         self.bytes_processed = 0
 
     def run(self, what: str, sql: str, role: str = READER, **parameters: Parameter) -> Answer:
-        """Raises StoreError naming `what`, setting and role."""
+        """Run a query; `what` and `role` are for the error. Raises StoreError naming `what`, setting and role."""
         with explained(StoreError, what, self._clients.names, role):
             return self._answer(what, sql, parameters)
 
     def transact(self, what: str, sql: str, **parameters: Parameter) -> Answer:
-        """A script with one transaction, again where another aborted it. Raises StoreError: nothing was changed."""
+        """Run a script with one transaction, again where another aborted it. Raises StoreError: nothing was changed."""
         from google.api_core.exceptions import GoogleAPICallError
 
         with explained(StoreError, what, self._clients.names, WRITER):
@@ -85,7 +87,7 @@ class Queries:
                 longest_pause_s = min(5.0, 2 * longest_pause_s)
 
     def statement_type(self, sql: str) -> str:
-        """What BigQuery takes the text for, e.g. "SELECT"; free. Raises what Google raises."""
+        """Ask what BigQuery takes the text for, e.g. "SELECT"; free. Raises what Google raises."""
         job = self._clients.bigquery.query(sql, job_config=self._config({}, dry_run=True), retry=_retry())
         return str(job.statement_type)
 

@@ -1,4 +1,4 @@
-"""Rows of the log on their way to BigQuery and back; every value comes back as it went in."""
+"""Converts rows of the log for BigQuery and back; every value comes back as it went in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAP = pa.map_(pa.string(), pa.string())
 
 
 def stored(rows: pa.Table) -> pa.Table:
-    """With BigQuery's types for ours: a map is the text of a JSON object."""
+    """Convert rows to BigQuery's types: a map becomes the text of a JSON object."""
     for at, field in enumerate(rows.schema):
         if field.type.equals(_MAP):
             texts = [
@@ -27,7 +27,7 @@ def stored(rows: pa.Table) -> pa.Table:
 
 
 def read(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows as BigQuery gave them, in our types."""
+    """Convert rows as BigQuery gave them to our types."""
     columns = []
     for field in schema:
         column = rows[field.name]
@@ -40,6 +40,7 @@ def read(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def parquet(rows: pa.Table) -> io.BytesIO:
+    """Write rows as a Parquet file in memory, for a load job."""
     from pyarrow import parquet as pq
 
     written = io.BytesIO()
@@ -49,7 +50,11 @@ def parquet(rows: pa.Table) -> io.BytesIO:
 
 
 def in_json(rows: pa.Table | Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
-    """For insertAll: timestamps with their offset from UTC, nulls left out. Raises SchemaError on foreign rows."""
+    """Convert rows for insertAll: timestamps with their offset from UTC, nulls left out.
+
+    Raises:
+        SchemaError: the rows are none of this table's.
+    """
     from rl_core.backends.conform import conform
 
     schema = arrow_schema(columns)

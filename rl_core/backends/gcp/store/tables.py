@@ -37,10 +37,12 @@ _BATCH = Column("batch", "string", "the append that brought the row here")
 
 @dataclass(frozen=True)
 class TableKind:
-    """Args:
-    day: the timestamp column whose UTC day partitions the table; "" partitions by the day of loading.
-    keep_days: partitions older than this are deleted; None keeps them for ever.
-    raw: they are kept for retention.raw_log_days of the bandit instead.
+    """One table of the dataset: its columns, and how it is partitioned and kept.
+
+    Args:
+        day: the timestamp column whose UTC day partitions the table; "" partitions by the day of loading.
+        keep_days: partitions older than this are deleted; None keeps them for ever.
+        raw: they are kept for retention.raw_log_days of the bandit instead.
     """
 
     columns: tuple[Column, ...]
@@ -95,7 +97,7 @@ KINDS: dict[str, TableKind] = {
 
 
 def ensure_tables(clients: GoogleClients) -> list[str]:
-    """Make dataset and tables where missing, add columns that a table lacks; returns the full names of what was made.
+    """Make dataset and tables where missing, add columns that a table lacks; return the full names of what was made.
 
     Raises StoreError naming setting and role.
     """
@@ -125,7 +127,7 @@ def ensure_tables(clients: GoogleClients) -> list[str]:
 
 
 def missing_tables(clients: GoogleClients) -> list[str]:
-    """Full names of what `ensure_tables` would make. Raises StoreError naming setting and role."""
+    """Return the full names of what `ensure_tables` would make. Raises StoreError naming setting and role."""
     from google.cloud.exceptions import NotFound
 
     client, names = clients.bigquery, clients.names
@@ -145,7 +147,7 @@ def missing_tables(clients: GoogleClients) -> list[str]:
 
 
 def drop(clients: GoogleClients) -> list[str]:
-    """Delete the dataset with everything in it, if it carries our label; returns the full names of what is gone."""
+    """Delete the dataset with everything in it, if it carries our label; return the full names of what is gone."""
     from google.cloud.exceptions import NotFound
 
     from rl_core.backends.gcp.names import LABEL

@@ -1,4 +1,4 @@
-"""Rows of some events, out of the files that may hold them: ids that ascend with time lie in few, others in all."""
+"""Finds the rows of some events in the files that may hold them: few files for ids that ascend with time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from rl_core.errors import StoreError
 
 
 class ByEvent:
+    """The rows of these events in one table."""
+
     def __init__(self, table: DeltaTable, event_ids: Collection[str]) -> None:
         self._table = table
         self._ids = sorted(event_ids)
 
     def rows(self, columns: list[str]) -> pa.Table:
-        """Raises StoreError where a file can't be read."""
+        """Read the rows. Raises StoreError where a file can't be read."""
         parts = [self._of(file, columns) for file in self._table.files() if self._asked(file)]
         return pa.concat_tables(parts) if parts else self._table.open([]).to_table(columns=columns)
 
     def in_file(self, file: DataFile) -> bool:
+        """Tell whether the file holds a row of these events."""
         return bool(self._asked(file)) and self._of(file, ["event_id"]).num_rows > 0
 
     def among(self, rows: pa.Table) -> pa.ChunkedArray:
-        """True for the rows of these events."""
+        """Mark the rows that belong to these events."""
         return pc.is_in(rows["event_id"], value_set=pa.array(self._ids, pa.string()))
 
     def _asked(self, file: DataFile) -> Sequence[str]:

@@ -1,7 +1,7 @@
-"""How far the joiner has dealt with decisions and rewards, by producer: a restarted one begins there.
+"""The joiner's checkpoint: how far it has dealt with decisions and rewards, by producer; a restarted one begins there.
 
-A note beside the tables. It counts as long as interactions and rewards_apart hold what they held when it was written;
-without it, or where a torn end of theirs was cut off, `pending` looks at the whole log.
+A file beside the tables. It counts as long as interactions and rewards_apart hold what they held when it was written;
+without it, or where a partial commit of theirs was cut off, `pending` looks at the whole log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Offsets = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Dealt:
-    """Of each producer, the offset up to which nothing is open, waits or is to be joined.
+    """The checkpoint: of each producer, the offset up to which nothing is open, waits or is to be joined.
 
     Args:
         head: the last seq of interactions at that time.
@@ -35,6 +35,7 @@ class Dealt:
 
 
 def read(store: Path) -> Dealt | None:
+    """Read the checkpoint; None where there is none that can be read."""
     try:
         return Dealt(**json.loads((store / NOTE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -42,10 +43,11 @@ def read(store: Path) -> Dealt | None:
 
 
 def remove(store: Path) -> None:
-    """A note that counts no more: the log may grow beyond its numbers again, with other rows."""
+    """Delete a checkpoint that counts no more: the log may grow beyond its numbers again, with other rows."""
     (store / NOTE).unlink(missing_ok=True)
     sync_folder(store)
 
 
 def write(store: Path, dealt: Dealt) -> None:
+    """Write the checkpoint, atomically."""
     write_atomically(store / NOTE, json.dumps(asdict(dealt)).encode())

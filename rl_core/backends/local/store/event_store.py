@@ -149,7 +149,7 @@ class DeltaEventStore:
         )
 
     def dealt(self) -> Dealt | None:
-        """The joiner's last note, if the tables still hold what it rests on."""
+        """Read the joiner's checkpoint, if the tables still hold what it rests on."""
         done = dealt.read(self._path)
         if done and (self.head() < done.head or self._tables["rewards_apart"].version_of(_JOINER) < done.apart):
             dealt.remove(self._path)
@@ -186,7 +186,7 @@ class DeltaEventStore:
         return found
 
     def retire(self, before: datetime) -> Mapping[str, int]:
-        """Delete raw rows that were received before and are dealt with; returns how many of each table."""
+        """Delete raw rows received before a time that are dealt with; return how many of each table."""
         with self.joiner_lock():
             done = self.dealt()
             return {} if done is None else forgetting.retire(self._tables, done, before)

@@ -1,4 +1,4 @@
-"""Takes rows out of the local store for good: one person's on request, or all of an age.
+"""Deletes rows from the local store for good: one person's on request, or all of an age.
 
 Interactions keep their seq as empty rows, so that windows stay without gap; nobody was served, so none of them trains.
 """
@@ -37,7 +37,7 @@ _EMPTY: dict[pa.DataType, Any] = {
 
 
 def find(tables: Mapping[str, DeltaTable], subjects: Collection[str], event_ids: Collection[str]) -> Forgotten:
-    """What there is of them."""
+    """Find what there is of the subjects and events, as event ids, seqs and counts by table."""
     rejected = [row["payload"] for row in _payloads(tables[REJECTED])]
     ids = {*event_ids, *(_event_id(text) for text in rejected if _mentions(text, subjects))} - {""}
     for name in ("decisions", "interactions") if subjects else ():
@@ -54,7 +54,7 @@ def find(tables: Mapping[str, DeltaTable], subjects: Collection[str], event_ids:
 
 
 def forget(tables: Mapping[str, DeltaTable], found: Forgotten, subjects: Collection[str]) -> None:
-    """Under the joiner's lock. Afterwards no older version of any table is left."""
+    """Delete what was found; afterwards no older version of any table is left. Call under the joiner's lock."""
     for name in _ORDER:
         table = tables[name]
         with table.writing():
@@ -70,7 +70,10 @@ def forget(tables: Mapping[str, DeltaTable], found: Forgotten, subjects: Collect
 
 
 def retire(tables: Mapping[str, DeltaTable], done: Dealt, before: datetime) -> dict[str, int]:
-    """Raw rows received before a time and dealt with; returns how many of each table. Under the joiner's lock."""
+    """Delete raw rows received before a time and dealt with; return how many of each table.
+
+    Call under the joiner's lock.
+    """
     # What was set apart is deleted after the reward itself, which would else count as new.
     limits: dict[str, Offsets | None] = {
         "rewards": done.rewards,

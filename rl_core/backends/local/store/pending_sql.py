@@ -31,6 +31,7 @@ ORDER BY h.producer, h."offset"
 
 
 def rewards(done: Dealt | None) -> str:
+    """Write the query for rewards neither used nor set apart, beyond the checkpoint where there is one."""
     if done is None:
         return _REWARDS.format(was_known="true")
     read = " ".join(f"WHEN {quoted(producer)} THEN {offset}" for producer, offset in done.read.items())
@@ -39,6 +40,7 @@ def rewards(done: Dealt | None) -> str:
 
 
 def quoted(text: str) -> str:
+    """Quote a text for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

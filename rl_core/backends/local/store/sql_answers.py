@@ -1,4 +1,4 @@
-"""SQL over the local store, in DuckDB. What a query can not hold in memory goes to a folder beside the tables."""
+"""Runs SQL over the local store, in DuckDB. What a query can't hold in memory goes to a folder beside the tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _LONGEST_QUERY_S = 3600.0
 
 
 def answer(queries: Sequence[str], tables: Mapping[str, Any], folder: Path) -> list[pa.Table]:
-    """Args:
+    """Answer queries, all from the same tables.
+
+    Args:
         tables: Arrow tables or datasets by the names that the queries use.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which files of a Delta table to merge: a row is rewritten a few times in its life, however long the table grows."""
+"""Chooses which files of a Delta table to merge, such that a row is rewritten only a few times in its life."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_MIDDLE = 8
 
 
 def mergeable(files: Sequence[DataFile], by_producer: bool) -> Iterator[list[DataFile]]:
-    """Neighbours to make one file of.
+    """Yield groups of neighbouring files to make one file of each.
 
     Small files become a middle one; eight middle ones, or as many as are enough, a sealed one. Readers of a log skip
     what a producer wrote before some offset: files of two producers are not mixed.

@@ -1,6 +1,6 @@
 """Data files of a Delta table: written to disk before a commit names them, chosen by the statistics that it keeps.
 
-What a file may hold is told by the least and greatest value of some columns; without them it may hold anything.
+The least and greatest values of some columns bound what a file may hold; without them it may hold anything.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class DataFile:
     high: Mapping[str, Any]
 
     def may_hold(self, column: str, low: Any = None, high: Any = None) -> bool:
-        """False where no value of the column lies in low..high; None leaves a side open."""
+        """Tell whether a value of the column may lie in low..high; None leaves a side open."""
         least, greatest = self.low.get(column), self.high.get(column)
         if low is not None and greatest is not None and greatest < low:
             return False
         return not (high is not None and least is not None and least > high)
 
     def only(self, column: str) -> Any:
-        """The one value of the column, None if it has several or if that is not known."""
+        """Return the one value of the column, None if it has several or if that is not known."""
         value = self.low.get(column)
         return value if value is not None and value == self.high.get(column) else None
 
 
 def files_of(table: Handle) -> list[DataFile]:
-    """Of the version that the handle stands at, in the order of their seq or offset."""
+    """Return the files of the version that the handle stands at, in the order of their seq or offset."""
     columns: dict[str, list[Any]] = pa.table(table.get_add_actions(flatten=True)).to_pydict()
     lows = {name[4:]: values for name, values in columns.items() if name.startswith("min.")}
     highs = {name[4:]: values for name, values in columns.items() if name.startswith("max.")}
@@ -68,7 +68,7 @@ def files_of(table: Handle) -> list[DataFile]:
 
 
 def write(folder: Path, rows: pa.Table, data_change: bool = True) -> AddAction:
-    """A new file below `folder` that is on disk when this returns, and what a commit says of it."""
+    """Write a new file below `folder`, on disk when this returns; return what a commit says of it."""
     from deltalake.transaction import AddAction
     from pyarrow import parquet
 
@@ -97,7 +97,7 @@ def write(folder: Path, rows: pa.Table, data_change: bool = True) -> AddAction:
 
 
 def whole(path: Path, size: int | None = None) -> bool:
-    """The file is there in its length, and its footer can be read."""
+    """Tell whether the file is there in its length, and its footer can be read."""
     from pyarrow import parquet
 
     try:
@@ -110,7 +110,7 @@ def whole(path: Path, size: int | None = None) -> bool:
 
 
 def unused(folder: Path, files: list[DataFile], older_than: timedelta) -> Iterator[Path]:
-    """Data files that no longer count, or never did, and were not touched since."""
+    """Yield data files that no longer count, or never did, and were not touched since."""
     kept = {file.path for file in files}
     before = time.time() - older_than.total_seconds()
     for path in folder.glob("*.parquet"):

@@ -1,4 +1,4 @@
-"""A Delta table as this process finds it, makes it, or gives it the columns that it lacks."""
+"""Opens a Delta table, makes it, or gives it the columns that it lacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIES = 3
 
 
 def opened(path: Path, schema: pa.Schema) -> Handle | None:
-    """None where there is none. Raises StoreError for a table of other columns."""
+    """Open the table; None where there is none. Raises StoreError for a table of other columns."""
     from deltalake import DeltaTable as Open
     from deltalake.exceptions import DeltaError
 
@@ -35,7 +35,7 @@ def opened(path: Path, schema: pa.Schema) -> Handle | None:
 
 
 def created(path: Path, schema: pa.Schema) -> Handle:
-    """On disk when this returns."""
+    """Make the table; on disk when this returns."""
     from deltalake import DeltaTable as Open
 
     path.mkdir(parents=True, exist_ok=True)

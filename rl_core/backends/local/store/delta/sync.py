@@ -1,8 +1,8 @@
-"""What of a Delta table is on disk for good, and how its end is mended after a power cut.
+"""Flushes what is committed to a Delta table, and cuts a partial commit off after a power cut.
 
 Delta does not flush. Here a data file is on disk before a commit names it; commit and folder are flushed after it, and
 the version is noted in the file `_synced`. Up to it, or to the newest whole checkpoint, the table is sound. What lies
-beyond is looked at when the table is opened: commits are taken up to the first that is damaged or names a damaged file;
+beyond is verified when the table is opened: commits are kept up to the first that is damaged or names a damaged file;
 the rest is moved to a folder `.torn-…`. The transaction versions go back with it, so that whoever wrote writes again.
 """
 
@@ -31,23 +31,24 @@ _log = logging.getLogger(__name__)
 
 
 def log_of(table: Path) -> Path:
+    """Return the folder of a table's commits."""
     return table / "_delta_log"
 
 
 def settled(table: Path) -> bool:
-    """Nothing was committed since the last note. True where there is no table."""
+    """Tell whether nothing was committed since the last note; true where there is no table."""
     return not log_of(table).is_dir() or max(_versions(table, _COMMIT), default=-1) == _noted(table)
 
 
 def note(table: Path, version: int) -> None:
-    """Everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
+    """Note that everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
     temporary = table / f"{_MARKER}.new"
     temporary.write_text(str(version))
     os.replace(temporary, table / _MARKER)
 
 
 def flush(table: Path, after: int, version: int) -> None:
-    """Commits and checkpoints after a version up to another; their data files are on disk already."""
+    """Flush commits and checkpoints after a version up to another; their data files are on disk already."""
     log = log_of(table)
     names = [f"{n:020d}{end}" for n in range(after + 1, version + 1) for end in (".json", ".checkpoint.parquet")]
     for name in (*names, "_last_checkpoint"):
@@ -58,7 +59,7 @@ def flush(table: Path, after: int, version: int) -> None:
 
 
 def settle(table: Path) -> None:
-    """Take what is whole for good, and set the rest aside. Call under the table's lock."""
+    """Keep for good what is whole, and move the rest aside. Call under the table's lock."""
     versions = _versions(table, _COMMIT)
     if not versions:
         return

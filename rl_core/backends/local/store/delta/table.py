@@ -1,6 +1,6 @@
 """One Delta Lake table of the local event store: made when first written, kept in few files, read through Arrow.
 
-A killed process leaves a commit whole or undone, and a power cut as well: see `delta_sync.py`.
+A killed process leaves a commit whole or undone, and a power cut as well: see `sync.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEEP_REMOVED = timedelta(hours=1)  # a reader that opened the table before a co
 
 
 class DeltaTable:
-    """Rows of `schema` under `path`. Safe to share between threads; not across a fork.
+    """Reads and writes rows of `schema` under `path`. Safe to share between threads; not across a fork.
 
     Args:
         by_producer: files hold rows of one producer each.
@@ -50,7 +50,7 @@ class DeltaTable:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The turn of one process and thread; waits for it. What changes the table is called within."""
+        """Hold the turn to write, of one process and thread; wait for it. What changes the table is called within."""
         with locked(self._path.parent / ".locks" / f"{self._path.name}.lock", f"a write to {self._path.name}"):
             self._writer = threading.get_ident()
             try:
@@ -59,12 +59,12 @@ class DeltaTable:
                 self._writer = None
 
     def version_of(self, application: str) -> int:
-        """The number that `append` last wrote for this application, 0 if none."""
+        """Return the number that `append` last wrote for this application, 0 if none."""
         with self._reading() as table:
             return (table.transaction_version(application) or 0) if table else 0
 
     def append(self, rows: pa.Table, application: str | None = None, version: int = 0) -> None:
-        """One atomic commit, on disk when this returns.
+        """Append rows in one atomic commit, on disk when this returns.
 
         Raises:
             SchemaError: the rows don't have this table's columns.
@@ -84,7 +84,7 @@ class DeltaTable:
         application: str | None = None,
         version: int = 0,
     ) -> int:
-        """Rewrite files, one atomic commit for all of them; returns by how many rows the table became shorter.
+        """Rewrite files, in one atomic commit for all of them; return by how many rows the table became shorter.
 
         Args:
             change: of a file's rows; None leaves the file as it is.
@@ -111,7 +111,7 @@ class DeltaTable:
         return gone
 
     def purge(self) -> None:
-        """Nothing but the latest version is left: no removed file, no older commit, nothing that was set aside."""
+        """Delete all but the latest version: removed files, older commits, and what was moved aside."""
         import shutil
 
         if not self._there():
@@ -132,20 +132,21 @@ class DeltaTable:
         return delta_sync.log_of(self._path).is_dir()
 
     def files(self) -> list[DataFile]:
-        """Of the latest version, in the order of seq, or of producer and offset."""
+        """Return the files of the latest version, in the order of seq, or of producer and offset."""
         with self._reading() as table:
             return files_of(table) if table else []
 
     def look(self, application: str) -> tuple[int, list[DataFile]]:
-        """`version_of` and `files`, of the same version of the table."""
+        """Return `version_of` and `files`, of the same version of the table."""
         with self._reading() as table:
             return (table.transaction_version(application) or 0, files_of(table)) if table else (0, [])
 
     def dataset(self, keep: Callable[[DataFile], bool] = lambda file: True) -> Dataset:
-        """The rows of the latest version, but for the files that `keep` leaves out; the others come whole."""
+        """Open the rows of the latest version, but for the files that `keep` leaves out; the others come whole."""
         return self.open(list(filter(keep, self.files())))
 
     def open(self, files: Sequence[DataFile]) -> Dataset:
+        """Open the rows of these files."""
         from pyarrow import dataset
 
         with self._explained():
