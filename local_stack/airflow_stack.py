@@ -136,7 +136,7 @@ class AirflowStack:
         """Every live process of this Airflow: components, workers, tasks."""
         return _members(self._sessions())
 
-    def wait_for_dags(self, dag_ids: list[str], timeout_s: float = 60) -> None:
+    def wait_for_dags(self, dag_ids: list[str], timeout_s: float = 180) -> None:
         """Return once the dag-processor has stored these DAGs. Raises BanditError with the reason why one can't be."""
 
         def stored() -> bool:

@@ -1,7 +1,7 @@
 """A healthy run never fails, however busy the machine: startup, three retrains by the sensor, one by hand, as shipped.
 
-Beside it, processes that only compute keep every core busy and one keeps the disk busy, so that the scheduler deals with
-what happened long after it happened. Prints one line a play; `--report` writes them as JSON.
+Beside it, processes that only compute keep every core busy and one keeps the disk busy, so that the scheduler deals
+with what happened long after it happened. Prints one line a play; `--report` writes them as JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from local_stack.stack import Stack
 from rl_core.backends import open_registry
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.config import Settings
+from rl_core.errors import BanditError
 from rl_core.movielens.data import synthetic_path
 from rl_core.movielens.environment import load_environment
 from rl_core.movielens.synthetic import write_synthetic
@@ -117,7 +118,8 @@ class Play:
         state_dir = self.settings.state_dir(self.bandit)
         connect = over_http(lambda: Announcement.read(state_dir).url, self.settings.server_token)
         done = simulate(self.environment, connect, decisions, concurrency=self.bandit.simulate.concurrency, seed=seed)
-        assert done.ended_early is None, done.ended_early
+        if done.ended_early:
+            raise BanditError(f"traffic {seed} ended early: {done.ended_early}")
 
     def _ended(self, noun: str, run_id: str) -> None:
         self._until(lambda: self.api.run(self._dag(noun), run_id)["end_date"], f"{noun} {run_id} to end")

@@ -58,7 +58,7 @@ def task_violations(task: object) -> list[str]:
         found.append("no execution_timeout; a hanging task holds its slot for ever: set one")
     if task.is_teardown and task.on_failure_fail_dagrun:
         found.append("on_failure_fail_dagrun makes a run whose work failed a success; leave it off")
-    if isinstance(task, BaseSensorOperator) and task.retries < 1000:
+    if isinstance(task, BaseSensorOperator) and (task.retries or 0) < 1000:
         found.append(f"retries={task.retries}; a sensor loses looks and must survive it: derive it from PatientSensor")
     if isinstance(task, BaseSensorOperator) and task.timeout > 86_400:
         found.append("waits longer than a day; give it a timeout")
