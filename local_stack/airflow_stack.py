@@ -173,6 +173,8 @@ class AirflowStack:
             "AIRFLOW__API__PORT": port,
             "AIRFLOW__API__BASE_URL": self.url,  # or every task calls the default port and dies
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            # After a power cut, tasks of the scheduler that is gone are taken up again within half a minute, not five.
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",  # 5 end a try within seconds while the api-server restarts
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
