@@ -22,7 +22,7 @@ from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from tests.delivered_events import DeliveredEvents
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 class World:

@@ -17,7 +17,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.movielens.synthetic import write_synthetic
 from rl_core.stages import generator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture
