@@ -38,8 +38,8 @@ class AirflowApi:
 
         Asks again after a 500, which has changed nothing: the api-server notes each change that is asked for in its
         table `log` on its event loop, and where another request's change is between its write and its commit, which
-        needs the loop too, the two wait for each other until SQLite gives one up as locked. What only looks is asked
-        again where no answer came, too.
+        needs the loop too, the two wait for each other until SQLite gives one up as locked; PostgreSQL locks rows. What
+        only looks is asked again where no answer came, too.
         """
         for left in reversed(range(_ASKED)):
             try:

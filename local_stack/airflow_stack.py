@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import psutil
 
 from local_stack.airflow_api import AirflowApi
 from local_stack.ports import require_free_port
+from local_stack.postgres import Postgres
 from local_stack.processes import identified, identity, living, send
 from local_stack.signals import uninterrupted
 from rl_core.config import Settings
@@ -36,6 +38,7 @@ COMPONENTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+DATABASE = "postgres"
 HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 LOCK_WAIT_S, API_SERVER_LOCK_WAIT_S = 60, 3
 """How long Airflow waits for a lock of its SQLite. A scheduler that gives up misses a heartbeat or dies, and the usual
@@ -67,6 +70,7 @@ class AirflowStack:
         self._root = root
         self._options = dict(options or {})
         self._pids = self.home / "stack.json"
+        self._postgres = Postgres(self.home / DATABASE, self._log(DATABASE))
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, timeout_s: float = 180, progress: Callable[[str], None] | None = None) -> None:
@@ -76,13 +80,16 @@ class AirflowStack:
             raise BanditError(f"Airflow runs already under {self.home}; stop it first (make down)")
         require_free_port(self.settings.airflow_port, "BANDIT_AIRFLOW_PORT")
         (self.home / "logs" / "components").mkdir(parents=True, exist_ok=True)
+        self._children = []
+        self._pids.unlink(missing_ok=True)
         tell("preparing Airflow's database")
-        self._prepare_database()
+        if self._takes_postgres(tell):
+            self._postgres.create()
+            server = self._begin({DATABASE: self._postgres.spawn})[DATABASE]
+            self._postgres.wait(server, timeout_s)
+        self._migrate()
         tell("starting scheduler, dag-processor, triggerer and api-server")
-        with uninterrupted():
-            leaders = {name: self._spawn(name) for name in COMPONENTS}
-            self._children = list(leaders.values())
-            self._pids.write_text(json.dumps({name: identity(leader.pid) for name, leader in leaders.items()}))
+        leaders = self._begin({name: partial(self._spawn, name) for name in COMPONENTS})
         wait_for(lambda: self._healthy(leaders), timeout_s, f"Airflow to be healthy; see {self.home}/logs/components")
         tell(f"Airflow is ready at {self.url}")
 
@@ -92,9 +99,11 @@ class AirflowStack:
         The scheduler goes first and lets running tasks end within `grace_s` while the api-server still answers them.
         """
         leaders = self._leaders()
-        for names, wait_s in ((("scheduler",), grace_s), (("dag-processor", "triggerer", "api-server"), 5.0)):
+        others = ("dag-processor", "triggerer", "api-server")
+        for names, wait_s in ((("scheduler",), grace_s), (others, 5.0), ((DATABASE,), 10.0)):
             going = [leaders[name] for name in names if name in leaders]
-            send(signal.SIGTERM, going)
+            # At SIGTERM PostgreSQL would wait for its clients to go; at SIGINT it sends them away.
+            send(signal.SIGINT if DATABASE in names else signal.SIGTERM, going)
             psutil.wait_procs(going, timeout=wait_s)
         self.kill()
 
@@ -124,11 +133,8 @@ class AirflowStack:
         send(signal.SIGTERM, [old])
         psutil.wait_procs([old], timeout=5)
         send(signal.SIGKILL, _members(session))
-        child = self._spawn(name)
-        self._children.append(child)
-        recorded = {**self._recorded(), name: identity(child.pid)}
-        self._pids.write_text(json.dumps(recorded))
-        wait_for(lambda: self._healthy({name: child}), timeout_s, f"a new {name} to be healthy")
+        new = self._begin({name: partial(self._spawn, name)})
+        wait_for(lambda: self._healthy(new), timeout_s, f"a new {name} to be healthy")
 
     def running(self) -> bool:
         return bool(_members(self._sessions()))
@@ -158,11 +164,10 @@ class AirflowStack:
 
     def _airflow_configuration(self, component: str) -> dict[str, str]:
         port = str(self.settings.airflow_port)
-        lock_wait_s = API_SERVER_LOCK_WAIT_S if component == "api-server" else LOCK_WAIT_S
         return {
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": f"{self._root}{os.pathsep}{REPO / 'plugins'}",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{quote(str(self.home))}/airflow.db?timeout={lock_wait_s}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url(component),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -181,11 +186,35 @@ class AirflowStack:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
 
-    def _prepare_database(self) -> None:
-        marker = self.home / f"migrated-{version('apache-airflow-core')}"
-        if marker.exists() and (self.home / "airflow.db").exists():
+    def database_url(self, component: str = "") -> str:
+        """Return the address of Airflow's database for SQLAlchemy: PostgreSQL's while that runs, else SQLite's."""
+        if DATABASE in self._leaders():
+            return self._postgres.url()
+        lock_wait_s = API_SERVER_LOCK_WAIT_S if component == "api-server" else LOCK_WAIT_S
+        return f"sqlite:///{quote(str(self.home))}/airflow.db?timeout={lock_wait_s}"
+
+    def _takes_postgres(self, tell: Callable[[str], None]) -> bool:
+        """Whether Airflow's state is, or is to be, in PostgreSQL. Raises BanditError where it should be and can't."""
+        asked = self.settings.airflow_db
+        if asked == "sqlite":
+            return False
+        kept = self._postgres.data.exists()
+        if asked == "auto" and not kept and (self.home / "airflow.db").exists():
+            tell("Airflow keeps to the SQLite that it has; `make clean` begins with PostgreSQL")
+            return False
+        reason = self._postgres.unfit()
+        if reason and (asked == "postgres" or kept):
+            raise BanditError(f"{reason}; BANDIT_AIRFLOW_DB=sqlite begins with an empty SQLite instead")
+        if reason:
+            tell(f"Airflow's database is SQLite, which answers some clicks with 500 under load: {reason}")
+        return not reason
+
+    def _migrate(self) -> None:
+        file = self.home / (DATABASE if DATABASE in self._leaders() else "airflow.db")
+        marker = self.home / f"migrated-{version('apache-airflow-core')}-{file.name}"
+        if marker.exists() and file.exists():
             return
-        log = self.home / "logs" / "components" / "db-migrate.log"
+        log = self._log("db-migrate")
         with log.open("wb") as out:
             command = [sys.executable, "-m", "airflow", "db", "migrate"]
             done = subprocess.run(command, env=self.environment(), stdout=out, stderr=out, check=False)
@@ -193,9 +222,21 @@ class AirflowStack:
             raise BanditError(f"airflow db migrate failed with {done.returncode}; see {log}")
         marker.touch()
 
+    def _log(self, name: str) -> Path:
+        return self.home / "logs" / "components" / f"{name}.log"
+
+    def _begin(self, spawns: Mapping[str, Callable[[], subprocess.Popen[bytes]]]) -> dict[str, subprocess.Popen[bytes]]:
+        """Start and record processes, so that another program, too, can end them."""
+        with uninterrupted():
+            begun = {name: spawn() for name, spawn in spawns.items()}
+            self._children += begun.values()
+            recorded = {**self._recorded(), **{name: identity(child.pid) for name, child in begun.items()}}
+            self._pids.write_text(json.dumps(recorded))
+        return begun
+
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "airflow", *COMPONENTS[name]]
-        with (self.home / "logs" / "components" / f"{name}.log").open("ab") as out:
+        with self._log(name).open("ab") as out:
             return subprocess.Popen(
                 command,
                 env=self.environment(name),
@@ -209,8 +250,9 @@ class AirflowStack:
     def _healthy(self, leaders: Mapping[str, subprocess.Popen[bytes]]) -> bool:
         for name, leader in leaders.items():
             if leader.poll() is not None:
-                log = self.home / "logs" / "components" / f"{name}.log"
-                raise BanditError(f"Airflow's {name} ended with {leader.returncode} while starting; see {log}")
+                raise BanditError(
+                    f"Airflow's {name} ended with {leader.returncode} while starting; see {self._log(name)}"
+                )
         try:
             self.api.execution_health()
             health = self.api.health()
@@ -238,7 +280,8 @@ class AirflowStack:
 
 
 def _members(sessions: set[int]) -> list[psutil.Process]:
-    return living(lambda process: os.getsid(process.pid) in sessions)
+    """PostgreSQL's processes lead sessions of their own, and are children of its first."""
+    return living(lambda process: os.getsid(process.pid) in sessions or process.ppid() in sessions)
 
 
 def _beat_after(part: dict[str, Any], started: float) -> bool:

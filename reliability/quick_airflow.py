@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from bandit_ops.runners.job_folder import MARK
 from local_stack.airflow_api import AirflowApi
@@ -68,7 +70,8 @@ class PatientApi(AirflowApi):
 
 
 def worker_of(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
-    """The executor's process whose title names the task instance."""
+    """The executor's process whose title names the task instance; `ti_id` as the API has it, or as SQLite keeps it."""
+    ti_id = str(UUID(ti_id))
     for process in stack.processes():
         title = command_line(process)
         if "LocalExecutor" in title and ti_id in title:
@@ -78,9 +81,15 @@ def worker_of(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
 
 def running_worker(stack: AirflowStack, ti_id: str) -> psutil.Process | None:
     """The same, once it has reported the task as running."""
-    with contextlib.closing(sqlite3.connect(f"file:{stack.home}/airflow.db?mode=ro", uri=True)) as database:
-        found = database.execute("select state from task_instance where id = ?", (ti_id.replace("-", ""),)).fetchone()
-    return worker_of(stack, ti_id) if found == ("running",) else None
+    query = "select state from task_instance where replace(cast(id as varchar), '-', '') = :id"
+    found = select(stack, query, id=UUID(ti_id).hex)
+    return worker_of(stack, ti_id) if found == [("running",)] else None
+
+
+def select(stack: AirflowStack, query: str, **values: object) -> list[tuple[Any, ...]]:
+    """Rows of Airflow's own tables. Raises SQLAlchemyError where its database does not answer."""
+    with create_engine(stack.database_url(), poolclass=NullPool).connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query), values)]
 
 
 def kill_worker(worker: psutil.Process, *, task_only: bool = False) -> None:

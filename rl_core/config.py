@@ -299,6 +299,7 @@ class Settings(Frozen):
     server_url: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     server_token: SecretStr | None = Field(default=None, description="what clients of the prediction server must show")
     airflow_port: int = Field(default=8088, ge=1, le=65535)
+    airflow_db: Literal["auto", "postgres", "sqlite"] = "auto"
     google_endpoint: str | None = Field(default=None, pattern=r"^http://[^/\s]+$")
     pubsub_emulator_host: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d+$")
     image: str | None = None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
+from sqlalchemy.exc import SQLAlchemyError
 
 from local_stack.airflow_stack import REPO, AirflowStack
-from reliability.quick_airflow import QUICK, PatientApi, preload, worker_of
+from reliability.quick_airflow import QUICK, PatientApi, preload, select, worker_of
 from reliability.storm.world import World
 from rl_core.errors import BanditError
 from rl_core.waiting import wait_for
@@ -70,12 +71,14 @@ class Airflow:
 
     def runs(self) -> Counter[str]:
         """How many runs of the retrain DAG ended in which state."""
-        rows = self._select("select state, count(*) from dag_run where dag_id = ? group by state", self._retrain)
+        rows = self._select(
+            "select state, count(*) from dag_run where dag_id = :dag_id group by state", dag_id=self._retrain
+        )
         return Counter(dict(rows))
 
     def keep_unpaused(self) -> None:
         """What an operator does after three failed runs in a row paused the DAG."""
-        rows = self._select("select is_paused from dag where dag_id = ?", self._retrain)
+        rows = self._select("select is_paused from dag where dag_id = :dag_id", dag_id=self._retrain)
         if rows and rows[0][0]:
             self.api.unpause(self._retrain)
             self.unpaused += 1
@@ -84,8 +87,8 @@ class Airflow:
         """Whether the job's run is in the last try of its `wait`: a fault there fails the run, as it should."""
         rows = self._select(
             "select t.try_number from task_instance t join dag_run r on t.dag_id = r.dag_id and t.run_id = r.run_id "
-            "where t.dag_id = ? and t.task_id = 'train.wait' and r.state = 'running'",
-            self._retrain,
+            "where t.dag_id = :dag_id and t.task_id = 'train.wait' and r.state = 'running'",
+            dag_id=self._retrain,
         )
         return any(number > RETRIES for (number,) in rows)
 
@@ -94,7 +97,7 @@ class Airflow:
         query = "select id, dag_id, run_id, task_id, try_number from task_instance where state = 'running'"
         for ti_id, dag_id, run_id, task_id, number in self._select(query):
             if number <= RETRIES:
-                process = worker_of(self.stack, _hyphened(ti_id))
+                process = worker_of(self.stack, str(ti_id))
                 if process is not None:
                     return Try(dag_id, run_id, task_id, number, process)
         return None
@@ -102,10 +105,11 @@ class Airflow:
     def overcome(self, found: Try) -> bool:
         """Whether the task has been taken up again."""
         rows = self._select(
-            "select state, try_number from task_instance where dag_id = ? and run_id = ? and task_id = ?",
-            found.dag_id,
-            found.run_id,
-            found.task_id,
+            "select state, try_number from task_instance "
+            "where dag_id = :dag_id and run_id = :run_id and task_id = :task_id",
+            dag_id=found.dag_id,
+            run_id=found.run_id,
+            task_id=found.task_id,
         )
         if not rows:
             return False
@@ -121,35 +125,31 @@ class Airflow:
 
     def progress_since(self, at: float) -> bool:
         """Whether a scheduler that is alive has begun or ended a task since then."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at + 1))
+        stamp = _utc(at + 1)
         alive = self._select(
-            "select 1 from job where job_type = 'SchedulerJob' and state = 'running' and latest_heartbeat > ? "
-            "and start_date > ?",
-            stamp,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)),
+            "select 1 from job where job_type = 'SchedulerJob' and state = 'running' and latest_heartbeat > :stamp "
+            "and start_date > :at",
+            stamp=stamp,
+            at=_utc(at),
         )
-        moved = self._select("select 1 from task_instance where start_date > ? or end_date > ? limit 1", stamp, stamp)
+        moved = self._select("select 1 from task_instance where start_date > :at or end_date > :at limit 1", at=stamp)
         return bool(alive and moved)
 
     def _training(self) -> bool:
         """Whether a run is beyond its gate."""
         beyond = self._select(
             "select 1 from task_instance t join dag_run r on t.dag_id = r.dag_id and t.run_id = r.run_id "
-            "where t.dag_id = ? and r.state = 'running' and t.task_id = 'gate' and t.state = 'success'",
-            self._retrain,
+            "where t.dag_id = :dag_id and r.state = 'running' and t.task_id = 'gate' and t.state = 'success'",
+            dag_id=self._retrain,
         )
         return bool(beyond)
 
-    def _select(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
-        with contextlib.suppress(sqlite3.Error):
-            path = f"file:{self.stack.home}/airflow.db?mode=ro"
-            with contextlib.closing(sqlite3.connect(path, uri=True, timeout=5)) as database:
-                return database.execute(query, values).fetchall()
+    def _select(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        with contextlib.suppress(SQLAlchemyError):
+            return select(self.stack, query, **values)
         return []
 
 
-def _hyphened(ti_id: str) -> str:
-    """SQLite keeps the id as 32 hexadecimal digits; a worker's title has it as a UUID is written."""
-    if "-" in ti_id:
-        return ti_id
-    return f"{ti_id[:8]}-{ti_id[8:12]}-{ti_id[12:16]}-{ti_id[16:20]}-{ti_id[20:]}"
+def _utc(seconds: float) -> str:
+    """A moment as SQLite compares it, too. PostgreSQL's sessions are in the machine's time zone unless it says UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(seconds))
