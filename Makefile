@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
+.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock dist bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -74,6 +74,10 @@ faults: $(READY) ## the storm: 200 kills, full disks, a damaged bus; writes var/
 
 soak: $(READY) ## 15 minutes of traffic with policies swapped under it; writes var/soak/report.json
 	@$(PY) -m reliability.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+dist: $(READY) ## write dist/banditloop-<version>-py3-none-any.whl, to be installed elsewhere
+	$(UV) build --quiet --wheel --no-build-isolation --python $(PY) --out-dir dist
+	@ls dist/banditloop-*.whl
 
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi
