@@ -55,6 +55,7 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt requirements/airflow.in -o requirements/airflow.txt
 	$(LOCK) -c requirements/dev.txt requirements/job.in -o requirements/job.txt
+	$(LOCK) -c requirements/dev.txt requirements/server.in -o requirements/server.txt
 	$(LOCK) -c requirements/dev.txt requirements/functions.in -o requirements/functions.txt
 	$(LOCK) -c requirements/dev.txt requirements/postgres.in -o requirements/postgres.txt
 	for version in $(COMPOSER_PROVIDERS); do \
@@ -87,6 +88,7 @@ functions-bundle: $(READY) ## write dist/functions/<bandit>.zip, the Cloud Funct
 
 images: ## build the images of docker-compose.yaml (needs a Docker engine)
 	docker build --file docker/job.Dockerfile --target job --build-arg REVISION="$$(git rev-parse HEAD)" --tag python-banditloop:local .
+	docker build --file docker/job.Dockerfile --target server --build-arg REVISION="$$(git rev-parse HEAD)" --tag python-banditloop-server:local .
 	docker build --file docker/airflow.Dockerfile --tag banditloop-airflow:local .
 
 composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins and data of Cloud Composer
