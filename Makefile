@@ -77,6 +77,7 @@ soak: $(READY) ## 15 minutes of traffic with policies swapped under it; writes v
 	@$(PY) -m reliability.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 dist: $(READY) ## write dist/banditloop-<version>-py3-none-any.whl, to be installed elsewhere
+	@rm -f dist/banditloop-*.whl
 	$(UV) build --quiet --wheel --no-build-isolation --python $(PY) --out-dir dist
 	@ls dist/banditloop-*.whl
 

@@ -48,6 +48,7 @@ class VertexEndpoint(Frozen):
             )
         return self
 
+
 _DIGEST = r"^[^@\s]+@sha256:[0-9a-f]{64}$"
 
 

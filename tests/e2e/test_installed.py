@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 REPO = Path(__file__).parents[2]
 UV = REPO / ".uv" / "bin" / "uv"
 SHIPPED = REPO / "dags" / "bandits" / "movielens.yaml"
+README = (REPO / "README.md").read_text().partition("## Install into your own project")[2].partition("\n## ")[0]
 PATIENCE_S = 180.0  # what takes longer hangs
 
 
@@ -53,9 +54,9 @@ def run(command: list[str | Path], **variables: str) -> subprocess.CompletedProc
     )
 
 
-def done(command: list[str | Path]) -> None:
+def done(command: list[str | Path], **variables: str) -> None:
     """Run what must end well."""
-    ended = run(command)
+    ended = run(command, **variables)
     assert ended.returncode == 0, ended.stderr + ended.stdout
 
 
@@ -115,19 +116,15 @@ def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pinned = re.findall(r"^\S+==[^\s;]+", (REPO / "requirements" / "server.txt").read_text(), re.MULTILINE)
     (folder / "tested.txt").write_text("\n".join(pinned))  # a release of tomorrow is no fault of ours
     done([sys.executable, "-m", "venv", folder / "venv"])
-    pip: list[str | Path] = [
-        folder / "venv" / "bin" / "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-    ]
-    done([*pip, "--constraint", folder / "tested.txt", f"{wheel}[server]"])
+    (folder / "dist").symlink_to(wheel.parent)
+    [command] = re.findall(r"^pip install .*$", README, re.MULTILINE)
+    paths = f"{folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done(["bash", "-c", f"cd {folder} && {command}"], PATH=paths, PIP_CONSTRAINT=str(folder / "tested.txt"))
     return folder / "venv" / "bin"
 
 
 class TestTheExtraServer:
-    """`pip install banditloop-….whl[server]` into an empty environment."""
+    """An empty environment, after README's `pip install`."""
 
     def test_brings_the_command(self, server: Path) -> None:
         ended = run([server / "banditloop", "serve", "--help"])
@@ -236,13 +233,13 @@ class TestTheExtraAirflow:
 
     @pytest.fixture
     def theirs(self, tmp_path: Path) -> Path:
-        """A folder of YAMLs, and a DAG folder with a file that names it."""
+        """A folder of YAMLs, and a DAG folder with README's file that names it."""
         (tmp_path / "bandits").mkdir()
         content = yaml.safe_load(SHIPPED.read_text())
         (tmp_path / "bandits" / "shop.yaml").write_text(yaml.safe_dump(content | {"name": "shop", "prefix": "shop"}))
         (tmp_path / "dags").mkdir()
-        lines = f'from bandit_ops.airflow_dags import bandit_dags\n\nbandit_dags("{tmp_path / "bandits"}")\n'
-        (tmp_path / "dags" / "bandits.py").write_text(lines)
+        [lines] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        (tmp_path / "dags" / "bandits.py").write_text(lines.replace("/opt/bandits", str(tmp_path / "bandits")))
         return tmp_path
 
     def look(self, theirs: Path, packages: Path) -> dict[str, Any]:

@@ -138,5 +138,5 @@ def test_only_what_tf_agents_needs_asks_for_an_old_python(extras: dict[str, list
 
 def test_how_to_add_tf_agents_is_said_with_the_version_that_is_tested(repo: Path) -> None:
     line = f"pip install --no-deps tf-agents=={pins(repo, 'job')['tf-agents']}"
-    for place in ("pyproject.toml", "README.md", "rl_core/policy/saved_model.py"):
+    for place in ("pyproject.toml", "docs/install.md", "rl_core/policy/saved_model.py"):
         assert line in (repo / place).read_text(), place
