@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer install images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
+.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer install images lint types format compile composer-bundle functions-bundle lock dist bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -61,6 +61,7 @@ lock: $(UV) ## refresh requirements/*.txt from requirements/*.in
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt requirements/airflow.in -o requirements/airflow.txt
 	$(LOCK) -c requirements/dev.txt requirements/job.in -o requirements/job.txt
+	$(LOCK) -c requirements/dev.txt requirements/server.in -o requirements/server.txt
 	$(LOCK) -c requirements/dev.txt requirements/functions.in -o requirements/functions.txt
 	$(LOCK) -c requirements/dev.txt requirements/postgres.in -o requirements/postgres.txt
 	for version in $(COMPOSER_PROVIDERS); do \
@@ -81,6 +82,11 @@ faults: $(READY) ## the storm: 200 kills, full disks, a damaged bus; writes var/
 soak: $(READY) ## 15 minutes of traffic with policies swapped under it; writes var/soak/report.json
 	@$(PY) -m reliability.soak $(if $(MINUTES),--minutes $(MINUTES))
 
+dist: $(READY) ## write dist/banditloop-<version>-py3-none-any.whl, to be installed elsewhere
+	@rm -f dist/banditloop-*.whl
+	$(UV) build --quiet --wheel --no-build-isolation --python $(PY) --out-dir dist
+	@ls dist/banditloop-*.whl
+
 clean: ## forget all state (keeps the installed packages); refuses while something runs
 	@if [ -x $(PY) ]; then $(PY) -m local_stack clean; fi
 
@@ -89,6 +95,7 @@ functions-bundle: $(READY) ## write dist/functions/<bandit>.zip, the Cloud Funct
 
 images: ## build the images of docker-compose.yaml (needs a Docker engine)
 	docker build --file docker/job.Dockerfile --target job --build-arg REVISION="$$(git rev-parse HEAD)" --tag python-banditloop:local .
+	docker build --file docker/job.Dockerfile --target server --build-arg REVISION="$$(git rev-parse HEAD)" --tag python-banditloop-server:local .
 	docker build --file docker/airflow.Dockerfile --tag banditloop-airflow:local .
 
 composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins and data of Cloud Composer

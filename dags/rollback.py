@@ -1,21 +1,7 @@
-"""Makes an older policy the champion again: `previous`, or a version by name. Nothing is trained; it takes seconds.
+"""`<bandit>_rollback` for each YAML in `bandits/`; bandit_ops/airflow_dags/rollback.py builds and describes it."""
 
-The endpoint loads and probes the version before it becomes champion. The swap fails if another run has promoted a
-policy meanwhile. Interactions that only the rolled-back policy was trained on are in no later policy.
+from pathlib import Path
 
-## When this fails
-- `promote`: *has no parent to go back to* – the champion is the first policy; name a version in the form.
-- `promote`: *is not a registered version* – the error lists the latest ones.
-- `promote`: *the champion is* – another run was faster; look at what serves now, then trigger again.
-"""
+from bandit_ops.airflow_dags import bandit_dags
 
-from airflow.sdk import DAG
-
-from bandit_ops.bandits import good_bandits
-from bandit_ops.house import house_rules
-from bandit_ops.params import rollback_params
-from bandit_ops.rollback import PromoteVersion
-
-for bandit in good_bandits(__file__):
-    with DAG(**house_rules(bandit, "rollback", __doc__), schedule=None, params=rollback_params()):
-        PromoteVersion(task_id="promote", bandit=bandit)
+bandit_dags(Path(__file__).resolve().parent / "bandits", "rollback")

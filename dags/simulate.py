@@ -1,39 +1,7 @@
-"""Sends simulated users to the running prediction server; each gets a decision and returns the reward that is theirs.
+"""`<bandit>_simulate` for each YAML in `bandits/`; bandit_ops/airflow_dags/simulate.py builds and describes it."""
 
-Off unless the bandit's YAML says `simulate.enabled: true`; by hand it always works. On Google Cloud the task only asks
-the simulator function for the users; its log tells how it went.
-
-## When this fails
-- `simulate`: *did not answer* – start the prediction server and the event logger first (`make up` does).
-- `simulate`: *publish to …-simulate* – the line says which role or setting is missing.
-- `simulate`: *ended with 2* – the line above it says which setting is wrong.
-"""
-
-from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG
+from bandit_ops.airflow_dags import bandit_dags
 
-from bandit_ops.bandits import good_bandits
-from bandit_ops.house import house_rules
-from bandit_ops.params import simulate_params
-from bandit_ops.traffic import SimulateTraffic
-
-for bandit in good_bandits(__file__):
-    if bandit.environment is None:
-        continue
-    by_dag = bandit.google is None or bandit.google.simulate_by == "dag"
-    schedule = bandit.simulate.schedule if bandit.simulate.enabled and by_dag else None
-    with DAG(
-        **house_rules(bandit, "simulate", __doc__),
-        schedule=schedule,
-        is_paused_upon_creation=True,
-        params=simulate_params(bandit),
-    ):
-        SimulateTraffic(
-            task_id="simulate",
-            bandit=bandit,
-            bandit_yaml=Path(__file__).resolve().parent / "bandits" / f"{bandit.name}.yaml",
-            execution_timeout=timedelta(hours=1),
-            retries=0,  # a second try would send the same users again
-        )
+bandit_dags(Path(__file__).resolve().parent / "bandits", "simulate")

@@ -1,39 +1,7 @@
-"""Gives birth to the bandit's first policy: pipeline `startup`, by hand, once.
+"""`<bandit>_startup` for each YAML in `bandits/`; bandit_ops/airflow_dags/startup.py builds and describes it."""
 
-`source=simulation` lets a uniform random policy act in the environment and trains on what it logged; `source=log`
-trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
+from pathlib import Path
 
-A bandit with `backend: gcp` is provisioned first: what is missing is made, under `google.provisioner`; with
-`provision=false` it is only looked for. Every task may be cleared and run again. A bandit that serves already is
-brought up to date by `…_provision`.
+from bandit_ops.airflow_dags import bandit_dags
 
-## When this fails
-- `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.
-- `take_lease`: *is held by* – another training runs; wait for it, then clear the task.
-- `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
-- `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.
-- `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
-- `release_lease`: *is still active* – as above; until then no other training begins.
-"""
-
-from airflow.sdk import DAG
-
-from bandit_ops.assets import AnnounceChampion
-from bandit_ops.bandits import good_bandits
-from bandit_ops.house import house_rules
-from bandit_ops.lease import ReleaseLease, TakeLease
-from bandit_ops.params import startup_params
-from bandit_ops.pipeline_tasks import pipeline
-from bandit_ops.plans import startup_plan
-from bandit_ops.provisioning import advice, provisioning
-
-for bandit in good_bandits(__file__):
-    with DAG(**house_rules(bandit, "startup", advice(bandit, __doc__)), schedule=None, params=startup_params(bandit)):
-        lease = TakeLease(task_id="take_lease", bandit=bandit, planner=startup_plan)
-        train = pipeline(bandit, lease.output, group_id="train", setups=[lease])
-        announce = AnnounceChampion(task_id="announce_champion", bandit=bandit, report=train.wait.output)
-        release = ReleaseLease(task_id="release_lease", bandit=bandit, after=train.cancel)
-
-        provisioning(bandit, before=lease)
-        lease >> train.submit
-        [announce, train.cancel] >> release.as_teardown(setups=lease)
+bandit_dags(Path(__file__).resolve().parent / "bandits", "startup")

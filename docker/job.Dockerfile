@@ -1,6 +1,6 @@
-# The job image: every pipeline step and the prediction server run in it. cloudbuild.yaml builds and pushes it;
-# docker-compose.yaml builds it for a laptop. Refer to it by digest (google.image), never by tag.
-# `--target stand-ins` adds what docker-compose.emulators.yaml runs in Google's place.
+# The job image, for pipeline steps and the event logger, and with `--target server` a fifth of it, for the prediction
+# server alone. cloudbuild.yaml builds and pushes both; docker-compose.yaml builds them for a laptop. Refer to them by
+# digest (google.image, google.server_image), never by tag. `--target stand-ins` is for docker-compose.emulators.yaml.
 ARG PYTHON=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${PYTHON} AS installer
@@ -11,6 +11,11 @@ FROM installer AS packages
 COPY requirements/job.txt /locks/
 RUN /installer/bin/uv venv --python /usr/local/bin/python3.11 /opt/job \
  && /installer/bin/uv pip sync --no-cache --python /opt/job/bin/python --require-hashes --compile-bytecode /locks/job.txt
+
+FROM installer AS server-packages
+COPY requirements/server.txt /locks/
+RUN /installer/bin/uv venv --python /usr/local/bin/python3.11 /opt/job \
+ && /installer/bin/uv pip sync --no-cache --python /opt/job/bin/python --require-hashes --compile-bytecode /locks/server.txt
 
 FROM installer AS stand-ins-packages
 COPY requirements/dev.txt /locks/
@@ -45,13 +50,20 @@ ENV PYTHONPATH=/opt/banditloop:/opt/banditloop/plugins
 USER 10001:10001
 CMD ["python", "-m", "stand_ins"]
 
-# Last, so that it is what a build without --target makes.
-FROM base AS job
-COPY --from=packages /opt/job /opt/job
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="banditloop job" org.opencontainers.image.revision="${REVISION}"
+FROM base AS serving
 USER 10001:10001
 # Vertex AI sets AIP_HTTP_PORT and its routes; a bandit's YAML may be given as an argument instead of BANDIT_DEFINITION.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
   CMD python docker/health.py http://127.0.0.1:${AIP_HTTP_PORT:-8080}/state
 CMD ["python", "-m", "rl_core", "serve"]
+
+FROM serving AS server
+COPY --from=server-packages /opt/job /opt/job
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="banditloop server" org.opencontainers.image.revision="${REVISION}"
+
+# Last, so that it is what a build without --target makes.
+FROM serving AS job
+COPY --from=packages /opt/job /opt/job
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="banditloop job" org.opencontainers.image.revision="${REVISION}"

@@ -1,15 +1,11 @@
-"""Registers the page of a pipeline run: the one file that Airflow scans here."""
+"""Registers the page of a pipeline run, unless an installed banditloop does: the one file that Airflow scans here.
 
-from __future__ import annotations
+Two plugins of one name are an import error to Airflow.
+"""
 
-from typing import Any
+from importlib.metadata import PackageNotFoundError, distribution
 
-from airflow.plugins_manager import AirflowPlugin
-
-from bandit_ops.links import URL_PREFIX
-from bandit_ops.ui.lazy import LazyApp
-
-
-class BanditPlugin(AirflowPlugin):
-    name = "banditloop"
-    fastapi_apps: list[Any] = [{"app": LazyApp(), "url_prefix": URL_PREFIX, "name": "banditloop"}]  # noqa: RUF012 - Airflow's own declaration
+try:
+    distribution("banditloop")
+except PackageNotFoundError:
+    from bandit_ops.plugin import BanditPlugin as BanditPlugin

@@ -2,3 +2,5 @@
 
 Imports numpy and pyarrow only; TensorFlow is imported inside the functions of `policy/saved_model.py`.
 """
+
+__version__ = "0.2.0"

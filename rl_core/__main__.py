@@ -1,4 +1,4 @@
-"""`python -m rl_core`: the long-running side by hand. `--help` on every command."""
+"""`banditloop`, or `python -m rl_core`: the long-running side by hand. `--help` on every command."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import argparse
 import logging
 import os
 import sys
+from importlib.util import find_spec
 
+from rl_core import __version__
 from rl_core.config import Settings
-from rl_core.errors import BanditError
+from rl_core.errors import BanditError, ConfigError
+
+NEEDS = {
+    "serve": ("fastapi_offline", "server"),
+    "simulate": ("orjson", "server"),
+    "log": ("deltalake", "job"),
+    "forget": ("deltalake", "job"),
+}
+"""The module that each command misses first, and the extra of the wheel (pyproject.toml) that brings it."""
 
 
 def positive(text: str) -> int:
@@ -20,12 +30,13 @@ def positive(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m rl_core", description=__doc__)
+    parser = argparse.ArgumentParser(prog="banditloop", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.add_argument("bandit", nargs="?", help="a name in dags/bandits, or a YAML; default: BANDIT_DEFINITION")
+        sub.add_argument("bandit", nargs="?", help="a YAML, or a name in dags/bandits; default: BANDIT_DEFINITION")
         return sub
 
     serve = command("serve", "answer predictions and take rewards, until stopped")
@@ -44,11 +55,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_installed(command: str, backend: str) -> None:
+    """Raise ConfigError where the extra of the wheel that the command needs is not installed."""
+    for module, extra in [NEEDS[command], *([("google.cloud.aiplatform", "gcp")] if backend == "gcp" else [])]:
+        if not _importable(module):
+            raise ConfigError(f"`{command}` needs {module}, which is not installed: pip install 'banditloop[{extra}]'")
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
+
+
 def run(argv: list[str] | None = None) -> int:
     """Run one command of the command line; return its exit status. Raises BanditError."""
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
     bandit = settings.bandit(args.bandit)
+    check_installed(args.command, bandit.backend)
     if args.command == "serve":
         from rl_core.serving import server
 
@@ -75,10 +101,15 @@ def run(argv: list[str] | None = None) -> int:
     )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Run the command that the arguments name; its exit status, 2 after an error that has been told."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
-        sys.exit(run())
+        return run()
     except BanditError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -362,7 +362,7 @@ class Settings(Frozen):
         if self.definition is not None:
             return Bandit.from_json(self.definition)
         if name is None:
-            raise ConfigError("which bandit? give a name in dags/bandits, or its JSON in BANDIT_DEFINITION")
+            raise ConfigError("which bandit? give its YAML, its name in dags/bandits, or its JSON in BANDIT_DEFINITION")
         return Bandit.from_yaml(self.bandit_path(name))
 
     def bandit_path(self, name: str) -> Path:
@@ -373,7 +373,7 @@ class Settings(Frozen):
         path = folder / f"{name}.yaml"
         if not path.exists():
             known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none"
-            raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}")
+            raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}. Or give the path of a YAML")
         return path
 
 

@@ -49,6 +49,9 @@ class VertexEndpoint(Frozen):
         return self
 
 
+_DIGEST = r"^[^@\s]+@sha256:[0-9a-f]{64}$"
+
+
 class Google(Frozen):
     """Every place, identity and size on Google Cloud; what resources are called is in google_cloud/names.py."""
 
@@ -57,9 +60,10 @@ class Google(Frozen):
     location: str | None = Field(default=None, description="of dataset and bucket, e.g. EU; default: the region")
     bucket: str | None = Field(default=None, description="default: <project>-<bandit id>")
     image: str | None = Field(
-        default=None,
-        pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$",
-        description="the job image, by digest: runs the steps and the server. `gcloud builds submit` prints it",
+        default=None, pattern=_DIGEST, description="the job image, by digest. `gcloud builds submit` prints both"
+    )
+    server_image: str | None = Field(
+        default=None, pattern=_DIGEST, description="the server's image, a fifth of it; default: the job image"
     )
     kms_key: str | None = Field(default=None, description="CMEK of dataset, bucket, topics, endpoint and runs")
     labels: dict[Label, Label] = Field(default={}, description="on everything that is made")

@@ -1,4 +1,4 @@
-"""Loads the bandits that lie next to the DAG files. A bad YAML harms no other: one DAG file reports it."""
+"""Loads the bandits of a folder. A bad YAML harms no other: one DAG file reports it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from rl_core.config import Bandit
 from rl_core.errors import ConfigError
 
 
-def good_bandits(dag_file: str) -> list[Bandit]:
-    """Load the valid bandits of `bandits/` next to a DAG file, by name; `__file__` is the argument."""
-    return list(_load(Path(dag_file).resolve().parent / "bandits")[0])
+def good_bandits(folder: Path) -> list[Bandit]:
+    """Load the valid bandits of the folder, ordered by name. Raises ConfigError where it holds no YAML at all."""
+    return list(_load(folder)[0])
 
 
-def check_bandits(dag_file: str) -> None:
-    """Raise one ConfigError naming every file that is not a bandit, and why."""
-    problems = _load(Path(dag_file).resolve().parent / "bandits")[1]
-    if problems:
+def check_bandits(folder: str | Path) -> None:
+    """Raise one ConfigError that names every YAML of the folder that is no bandit, and why; none where all are."""
+    if problems := _load(Path(folder))[1]:
         raise ConfigError("; ".join(problems))
 
 
@@ -39,5 +38,5 @@ def _load(folder: Path) -> tuple[tuple[Bandit, ...], tuple[str, ...]]:
                 "change one of them"
             )
     if not good and not problems:
-        problems.append(f"{folder}: holds no *.yaml; describe a bandit there")
+        raise ConfigError(f"{folder}: holds no *.yaml; describe a bandit there, or name the folder where they lie")
     return tuple(sorted(good.values(), key=lambda bandit: bandit.name)), tuple(problems)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -25,9 +24,8 @@ class SimulateTraffic(BanditTask, BaseOperator):
     gcp the task asks the simulator function instead, and ends: the function's log says how it went.
     """
 
-    def __init__(self, *, bandit_yaml: Path, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.bandit_yaml = bandit_yaml
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> None:
@@ -47,7 +45,8 @@ class SimulateTraffic(BanditTask, BaseOperator):
         from bandit_ops.runners.launch import child_environment
         from bandit_ops.runners.spec import ROOT
 
-        command = [settings.job_python, "-m", "rl_core", "simulate", str(self.bandit_yaml)]
+        settings = settings.model_copy(update={"definition": self.bandit.model_dump_json()})
+        command = [settings.job_python, "-m", "rl_core", "simulate", self.bandit.name]
         for name, value in request.items():
             command += [f"--{name}", str(value)]
         self._process = subprocess.Popen(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rl_core.bandit.linucb import LinUCB
+from rl_core.errors import PolicyError
 
 
 def export(linucb: LinUCB, out: Path) -> None:
@@ -50,12 +51,18 @@ def import_tf_agents() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tf_agents.policies.policy_saver" in sys.modules:
         return
-    with _stderr_held_back(), _third_party_warnings_ignored():
-        import tensorflow as tf
-        import tf_agents.bandits.agents.lin_ucb_agent
-        import tf_agents.policies.policy_saver  # noqa: F401
+    try:
+        with _stderr_held_back(), _third_party_warnings_ignored():
+            import tensorflow as tf
+            import tf_agents.bandits.agents.lin_ucb_agent
+            import tf_agents.policies.policy_saver  # noqa: F401
 
-        tf.constant(0)  # starts the runtime, which looks for a GPU and complains
+            tf.constant(0)  # starts the runtime, which looks for a GPU and complains
+    except ModuleNotFoundError as error:
+        raise PolicyError(
+            f"{error.name} is not installed, which policies are saved with; on Python 3.11: "
+            "pip install 'banditloop[job]', then pip install --no-deps tf-agents==0.19.0"
+        ) from error
 
 
 def _agent(linucb: LinUCB) -> Any:

@@ -169,6 +169,6 @@ def test_the_recurring_dag_is_continuous_and_only_simulation_waits_for_a_switch(
 
 
 def test_dag_files_are_short(repo: Path) -> None:
-    for path in (repo / "dags").glob("*.py"):
+    for path in [*(repo / "dags").glob("*.py"), *(repo / "plugins/bandit_ops/airflow_dags").glob("*.py")]:
         lines = len(path.read_text().splitlines())
         assert lines <= 60, f"{path.name} has {lines} lines; WHEN fits into 60, move HOW to plugins/bandit_ops"

@@ -19,14 +19,13 @@ pytestmark = pytest.mark.usefixtures("airflow_home")
 
 SPY = """#!/bin/sh
 echo "path=$PYTHONPATH home=$BANDIT_HOME args=$*"
+echo "bandit=$BANDIT_DEFINITION"
 exit ${SPY_STATUS:-0}
 """
 
 
 @pytest.fixture
-def said(
-    movielens: Bandit, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Any:
+def said(movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What the child is started with: BANDIT_JOB_PYTHON is a program that says so."""
     from bandit_ops.traffic import SimulateTraffic
 
@@ -39,8 +38,7 @@ def said(
     def run(run_id: str, seed: int | None = None) -> str:
         form = {"decisions": 10, "concurrency": 2, "seed": seed, "round": 0}
         ti = SimpleNamespace(dag_id="movielens_simulate", run_id=run_id)
-        path = repo / "dags" / "bandits" / "movielens.yaml"
-        task = SimulateTraffic(task_id="simulate", bandit=movielens, bandit_yaml=path)
+        task = SimulateTraffic(task_id="simulate", bandit=movielens)
         task.execute(cast("Context", {"ti": ti, "params": form}))
         return capsys.readouterr().out
 
@@ -56,8 +54,24 @@ def test_the_child_finds_rl_core_and_the_settings_wherever_it_is_started(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = said("manual__1", seed=3)
-    assert f"path={repo} home={tmp_path / 'home'} args=-m rl_core simulate " in line
+    assert f"path={repo} home={tmp_path / 'home'} args=-m rl_core simulate movielens " in line
     assert "--decisions 10 --concurrency 2 --seed 3 --round 0" in line
+
+
+def test_the_child_is_told_the_whole_bandit_so_that_it_needs_no_yaml(said: Any, movielens: Bandit) -> None:
+    told = said("manual__1").partition("bandit=")[2].splitlines()[0].partition(" [")[0]
+    assert Bandit.from_json(told[: told.rindex("}") + 1]) == movielens
+
+
+def test_where_a_wheel_is_installed_the_child_has_its_own(
+    said: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path to Airflow's packages would give the child those instead of what BANDIT_JOB_PYTHON was installed with."""
+    from bandit_ops.runners import spec
+
+    (tmp_path / "banditloop-0.2.0.dist-info").mkdir()
+    monkeypatch.setattr(spec, "ROOT", tmp_path)
+    assert "path= home=" in said("manual__1")
 
 
 def test_every_run_sends_users_in_an_order_of_its_own(said: Any) -> None:
@@ -116,7 +130,7 @@ class TestOnGoogleCloud:
             clients.subscriber.create_subscription(Subscription(name=subscription, topic=clients.names.simulate_topic))
 
             def ask() -> list[Any]:
-                task = SimulateTraffic(task_id="simulate", bandit=cloud_movielens, bandit_yaml=Path("none.yaml"))
+                task = SimulateTraffic(task_id="simulate", bandit=cloud_movielens)
                 form = {"decisions": 10, "concurrency": 2, "seed": None, "round": 0}
                 ti = SimpleNamespace(dag_id="movielens_simulate", run_id="manual__1")
                 task.execute(cast("Context", {"ti": ti, "params": form}))

@@ -24,7 +24,7 @@ from tests.harness.patience import patient
 if TYPE_CHECKING:
     from tests.repo.conftest import Dockerfile
 
-TARGETS = ("job", "stand-ins", "airflow")
+TARGETS = ("job", "server", "stand-ins", "airflow")
 
 
 @pytest.fixture(params=TARGETS)
@@ -107,19 +107,23 @@ def test_cloud_build_pushes_where_a_bandit_looks_and_prints_the_digest(repo: Pat
             text = re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text)
         return text
 
-    pushed = f"{names_of(cloud_movielens).image_base}:b1"
+    base = names_of(cloud_movielens).image_base
+    pushed = {"image": f"{base}:b1", "server_image": f"{base}-server:b1"}
     steps = [[filled(argument) for argument in step["args"]] for step in build["steps"]]
-    assert f"--tag={pushed}" in steps[0]
-    assert steps[1] == ["push", pushed]
-    assert steps[2] == ["inspect", "--format=google.image: {{index .RepoDigests 0}}", pushed]
-    assert "python" in pushed, "kfp.local warns of images without python in their name"
+    for setting, image in pushed.items():
+        assert any(f"--tag={image}" in step for step in steps)
+        assert ["push", image] in steps
+        assert ["inspect", f"--format=google.{setting}: {{{{index .RepoDigests 0}}}}", image] in steps
+    assert "python" in base, "kfp.local warns of images without python in their name"
     assert all(re.search(r":\d[\d.]+$", step["name"]) for step in build["steps"])
 
 
-def test_cloud_build_builds_a_stage_that_exists(repo: Path, job: Dockerfile) -> None:
-    arguments = yaml.safe_load((repo / "cloudbuild.yaml").read_text())["steps"][0]["args"]
-    assert "--file=docker/job.Dockerfile" in arguments
-    assert "--target=job" in arguments
+def test_cloud_build_builds_stages_that_exist(repo: Path, job: Dockerfile) -> None:
+    steps = yaml.safe_load((repo / "cloudbuild.yaml").read_text())["steps"]
+    built = [step["args"] for step in steps if step["args"][0] == "build"]
+    assert all("--file=docker/job.Dockerfile" in arguments for arguments in built)
+    assert [arguments[2] for arguments in built] == ["--target=job", "--target=server"]
+    assert {"job", "server"} <= job.stages.keys()
     assert list(job.stages)[-1] == "job", "a build without --target makes the last stage"
 
 
@@ -137,7 +141,7 @@ class TestTheJobImage:
     """Its files alone, with this interpreter in place of the image's."""
 
     def test_serves_by_default(self, job: Dockerfile, job_folder: Path) -> None:
-        command = json.loads(job.stages["job"].all("CMD")[0])
+        command = json.loads(job.stages["serving"].all("CMD")[0])
         assert command == ["python", "-m", "rl_core", "serve"]
         done = run(job_folder, *command[1:], "--help")
         assert done.returncode == 0, done.stderr
@@ -182,6 +186,12 @@ class TestTheJobImage:
         assert run(job_folder, "docker/health.py", f"http://127.0.0.1:{port}/state").returncode == 1
 
 
+def test_the_server_image_holds_the_servers_packages_and_is_otherwise_the_job_image(job: Dockerfile) -> None:
+    assert job.stages["server"].all("COPY") == ["--from=server-packages /opt/job /opt/job"]
+    assert "/locks/server.txt" in " ".join(job.stages["server-packages"].all("RUN"))
+    assert job.stages["server"].base == job.stages["job"].base == "serving"
+
+
 class TestTheAirflowImage:
     def test_has_a_second_environment_for_the_local_runner(self, airflow: Dockerfile) -> None:
         settings = " ".join(airflow.stages["final"].all("ENV")).split()
@@ -201,7 +211,7 @@ class TestTheAirflowImage:
         assert digests[0] == digests[1] != ""
 
     def test_loads_its_dags(self, airflow_folder: Path) -> None:
-        program = "import runpy; print(sorted(k for k in runpy.run_path('dags/retrain.py') if k == 'train'))"
+        program = "from bandit_ops.airflow_dags import bandit_dags; print(*bandit_dags('dags/bandits', 'retrain'))"
         done = run(
             airflow_folder,
             "-W",
@@ -211,7 +221,7 @@ class TestTheAirflowImage:
             path=f"{airflow_folder}:{airflow_folder}/plugins",
             AIRFLOW_HOME=str(airflow_folder),
         )
-        assert done.stdout.strip().endswith("['train']"), done.stderr
+        assert done.stdout.strip().endswith("movielens_retrain"), done.stderr
 
 
 def test_the_stand_ins_image_can_start_them(job: Dockerfile, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bandit_ops.runners.job_folder import MARK, JobFolder
+from bandit_ops.runners.spec import is_installed
 from rl_core.config import Settings
 from rl_core.errors import RunnerError, RunnerUnavailable
 
@@ -53,11 +54,15 @@ def unfit(job: JobFolder, settings: Settings, reason: object) -> RunnerError:
     """Make the error for a BANDIT_JOB_PYTHON that can't run pipelines."""
     return RunnerError(
         f"BANDIT_JOB_PYTHON={settings.job_python} can't run pipelines ({job.log_tail() or reason}); "
-        f"point it at a Python with the packages of requirements/job.txt"
+        f"point it at a Python with the packages of requirements/job.txt, or with banditloop[job] and tf-agents"
     )
 
 
 def child_environment(settings: Settings, root: Path) -> dict[str, str]:
-    """Return the environment of BANDIT_JOB_PYTHON with rl_core of `root`: our variables, with these settings."""
+    """Return the environment of a child that runs BANDIT_JOB_PYTHON: our variables, with these settings.
+
+    The child finds the code of a checkout by PYTHONPATH. Where a wheel is installed, that path would lead it to
+    Airflow's packages: BANDIT_JOB_PYTHON has banditloop itself.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
-    return {**inherited, **settings.variables(), "PYTHONPATH": str(root)}
+    return {**inherited, **settings.variables(), **({} if is_installed(root) else {"PYTHONPATH": str(root)})}

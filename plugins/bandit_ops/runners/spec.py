@@ -13,7 +13,7 @@ from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.errors import RunnerError
 
 ROOT = Path(rl_core.__file__).absolute().parent.parent
-"""Holds rl_core, pipeline_defs and requirements; on Composer it is plugins/, where the bundle puts the pipelines."""
+"""Holds rl_core and pipeline_defs: the repository, site-packages, or plugins/ on Composer."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -21,6 +21,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "NUMBER_DOUBLE": (int, float),
     "BOOLEAN": (bool,),
 }
+
+
+def is_installed(root: Path) -> bool:
+    """Tell whether the code in `root` is an installed wheel."""
+    return any(root.glob("banditloop-*.dist-info"))
 
 
 def load(root: Path, pipeline: Pipeline) -> dict[str, Any]:
@@ -95,7 +100,10 @@ def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) ->
 
 
 def code_digest(root: Path) -> str:
-    """Hash what a step executes (SHA-256): the code of rl_core and pipeline_defs, and the job's locked dependencies."""
+    """Hash what a step executes (SHA-256): the code of rl_core and pipeline_defs, and the job's locked dependencies.
+
+    An installed wheel has no lock: empty the cache after other versions of the dependencies were installed.
+    """
     digest = hashlib.sha256()
     sources = [*root.glob("rl_core/**/*.py"), *root.glob("pipeline_defs/**/*.py"), root / "requirements" / "job.txt"]
     for path in sorted(sources):

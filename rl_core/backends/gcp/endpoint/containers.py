@@ -1,4 +1,4 @@
-"""The container that serves predictions on Vertex AI: the job image, whose environment names the bandit to serve."""
+"""The container that serves predictions on Vertex AI; its environment names the bandit to serve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ POLICY_VERSION = "BANDIT_POLICY_VERSION"
 
 
 def image_of(clients: GoogleClients) -> str | None:
-    """Return the job image by digest: `google.image`, or in a step BANDIT_IMAGE, the image it runs in."""
-    return clients.names.google.image or clients.settings.image
+    """Return the image that serves, by digest: `google.server_image`, else the job image (in a step BANDIT_IMAGE)."""
+    google = clients.names.google
+    return google.server_image or google.image or clients.settings.image
 
 
 def serving_container(clients: GoogleClients, version: str | None = None) -> aiplatform_v1.ModelContainerSpec:

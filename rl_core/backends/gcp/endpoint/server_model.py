@@ -1,4 +1,4 @@
-"""The one server that deploy_mode=pointer runs: a Vertex model of the job image, deployed once for each new image."""
+"""The one server that deploy_mode=pointer runs: a Vertex model, deployed once for each new image."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class ServingEndpoint:
 
 
 class DeployedServer:
-    """The server of `google.image` on the endpoint; in deploy_mode=model the deployer deploys each policy instead."""
+    """The server of `google.server_image`; in deploy_mode=model the deployer deploys each policy instead."""
 
     part: Part = "endpoint"
     role = "roles/aiplatform.user on the project, and roles/iam.serviceAccountUser on the server's account"
