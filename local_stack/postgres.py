@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.airflow_api import wait_for
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 
 _NOBODY = 65534
 DISGUISES = {

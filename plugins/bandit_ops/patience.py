@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from bandit_ops.running import generation_of
+from bandit_ops.running import executors, generation_of
 from bandit_ops.task import BanditTask
 from rl_core.config import Bandit
 
@@ -78,13 +78,13 @@ class PatientTask(BanditTask):
 class PatientSensor(PatientTask, BaseSensorOperator):
     """Looks until it finds what it waits for, or until `timeout` seconds have passed since its first look in any try.
 
-    On one machine it stays in its worker, because a look costs more than a process that sleeps; where workers are
-    shared it holds none between two looks.
+    On one machine (LocalExecutor) it stays in its worker, because a look costs more than a process that sleeps; where
+    workers are shared it holds none between two looks.
     """
 
     def __init__(self, *, bandit: Bandit, timeout: float, **kwargs: Any) -> None:
         kwargs.setdefault("poke_interval", bandit.retrain.poke_interval_s)
-        if bandit.runner == "local":
+        if executors() == {"LocalExecutor"}:
             kwargs |= {"mode": "poke", "execution_timeout": timedelta(seconds=timeout) + timedelta(minutes=10)}
         else:
             kwargs |= {"mode": "reschedule"}

@@ -20,6 +20,13 @@ def is_manual(context: Context) -> bool:
     return str(context["dag_run"].run_type).rpartition(".")[2].lower() == "manual"
 
 
+def executors() -> set[str]:
+    """Return the class names of Airflow's executors."""
+    from airflow.sdk.configuration import conf
+
+    return {name.strip().rpartition(".")[2] for name in conf.get("core", "executor", fallback="").split(",")}
+
+
 def generation_of(context: Context) -> int:
     """How often a person has cleared tasks of the run; a retry doesn't count."""
     return context["dag_run"].clear_number or 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from bandit_ops.running import executors
 from rl_core.config import Bandit
 
 if TYPE_CHECKING:
@@ -166,9 +167,7 @@ def _executor_runs_callbacks() -> bool:
     """LocalExecutor does, and CeleryExecutor since its provider's 3.18; of others nothing is known."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from airflow.sdk.configuration import conf
-
-    names = {name.strip().rpartition(".")[2] for name in conf.get("core", "executor", fallback="").split(",")}
+    names = executors()
     if names == {"LocalExecutor"}:
         return True
     if names != {"CeleryExecutor"}:

@@ -78,7 +78,7 @@ class System:
     ends_within_s: float = 75.0
 
 
-OURS = System("ours", "fault_ours", "train.submit", "train.wait", "up_for_reschedule", "fault-v1", ends_within_s=300.0)
+OURS = System("ours", "fault_ours", "train.submit", "train.wait", "running", "fault-v1", ends_within_s=300.0)
 STOCK = System("stock", "fault_stock", "run", "run", "running", "stock")
 DEFERRABLE = System("stock, deferrable", "fault_deferrable", "run", "run", "deferred", "deferrable")
 

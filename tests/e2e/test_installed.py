@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import yaml
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Settings
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
@@ -84,7 +84,7 @@ def serving(programs: Path, bandit: Path, folder: Path, **variables: str) -> Ite
         assert server.wait(timeout=20) == 0, log.read_text()
 
 
-def promote_a_policy(bandit: Bandit, settings: Settings, folder: Path, clients: GoogleClients | None = None) -> str:
+def promote_a_policy(bandit: Bandit, settings: Settings, folder: Path) -> str:
     rng, problem = np.random.default_rng(3), bandit.problem
     observations = rng.standard_normal((500, problem.observation_dim)).astype(np.float32)
     actions = rng.integers(problem.num_actions, size=500)
@@ -94,7 +94,7 @@ def promote_a_policy(bandit: Bandit, settings: Settings, folder: Path, clients: 
         bandit.agent,
         accumulate(observations, actions, rng.standard_normal(500), problem.num_actions),
     )
-    registry = open_registry(bandit, settings, clients)
+    registry = open_backend(bandit, settings).registry()
     version = registry.register(folder / "artefact", Lineage(None, ()))
     registry.promote(version, None)
     return version
@@ -196,7 +196,7 @@ class TestTheServerImage:
             clients = GoogleClients(cloud_movielens, settings)
             clients.bucket.create(location="europe-west1")
             clients.publisher.create_topic(name=clients.names.events_topic)
-            version = promote_a_policy(cloud_movielens, settings, tmp_path, clients)
+            version = promote_a_policy(cloud_movielens, settings, tmp_path)
             with serving(image, tmp_path / "movielens.yaml", tmp_path, **variables) as url:
                 assert chosen_by(url, cloud_movielens) == version
             clients.close()
