@@ -27,6 +27,8 @@ from local_stack.airflow_stack import AirflowStack
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.gcp.endpoint.endpoint import endpoint_name
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.local.announcement import Announcement
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
@@ -209,10 +211,7 @@ def test_the_loop_closes_on_google_cloud_as_it_does_here(
     bandit = Bandit.from_yaml(composer / "dags" / "bandits" / "movielens.yaml")
     clients = GoogleClients(bandit, cloud_settings)
     request.addfinalizer(clients.close)
-    registry, store = (
-        open_backend(bandit, cloud_settings, clients).registry(),
-        open_backend(bandit, cloud_settings, clients).store(),
-    )
+    registry, store = VertexRegistry(clients), BigQueryEventStore(clients)
     environment, _ = load_environment(bandit, settings)
 
     assert left_in(cloud, clients) == []
