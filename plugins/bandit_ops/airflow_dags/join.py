@@ -21,7 +21,7 @@ from rl_core.config import Bandit
 
 def build(bandit: Bandit) -> DAG | None:
     """Build `<bandit>_join`; None on backend local."""
-    if bandit.backend != "gcp" or bandit.google is None:
+    if not backend_class(bandit).JOINED_BY_DAG:
         return None
     with DAG(**house_rules(bandit, "join", __doc__), schedule=bandit.google.join_schedule) as dag:
         JoinLog(task_id="join", bandit=bandit)
