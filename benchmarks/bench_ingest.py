@@ -13,7 +13,7 @@ from timing import Row, print_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rl_core.backends import open_store
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Dataset, Part, Rows
@@ -61,7 +61,7 @@ def fill_store(bandit: Bandit, settings: Settings, rows: Rows) -> None:
         "schema_version": pa.repeat(pa.scalar(1, pa.int32()), n),
         "reward": pa.array(rows.reward.astype(np.float64)),
     }
-    open_store(bandit, settings).append_interactions(pa.table(columns, INTERACTION_SCHEMA))
+    open_backend(bandit, settings).store().append_interactions(pa.table(columns, INTERACTION_SCHEMA))
 
 
 def main() -> None:

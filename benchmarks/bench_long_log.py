@@ -22,9 +22,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmarks.bench_storage import BANDIT, table, timed
+from rl_core.backends.local.joining.joiner import StoreJoiner
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit
-from rl_core.joining.joiner import StoreJoiner
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_SCHEMA
 from rl_core.stages.ingester import COLUMNS
 

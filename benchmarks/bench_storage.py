@@ -24,7 +24,6 @@ from rl_core.backends.local.message_bus import SqliteBus
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit
 from rl_core.joining.event_logger import EventLogger
-from rl_core.joining.joiner import join_pending
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
 
 SECONDS = 2.0
@@ -103,7 +102,7 @@ def bench_job(store: EventStore, bandit: Bandit, rows: int) -> None:
         store.append("decisions", decisions)
         store.append("rewards", rewards)
         appended += time.perf_counter() - begun
-    joined = timed(lambda: join_pending(bandit, store))
+    joined = timed(lambda: store.joiner(bandit).run(None))
     assert store.head() == rows
     print(f"job     {rows:,} decisions and rewards: append {appended:.2f} s, join {joined:.2f} s")
 

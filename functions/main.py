@@ -22,9 +22,10 @@ from cloudevents.http import CloudEvent
 
 os.environ.setdefault("BANDIT_HOME", f"{tempfile.gettempdir()}/banditloop")  # nothing else can be written here
 
+from rl_core.backends import open_backend
+from rl_core.backends.contracts.bus import Sink
 from rl_core.config import Bandit, Settings
 from rl_core.errors import SchemaError
-from rl_core.joining.event_sink import EventSink
 from rl_core.simulation.request import TrafficRequest, serve
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -68,8 +69,5 @@ def _bandit() -> Bandit:
 
 
 @cache
-def _sink() -> EventSink:
-    from rl_core.backends.gcp.clients import GoogleClients
-    from rl_core.backends.gcp.store.event_store import BigQueryEventStore
-
-    return EventSink(BigQueryEventStore(GoogleClients(_bandit(), Settings.from_environment())))
+def _sink() -> Sink:
+    return open_backend(_bandit(), Settings.from_environment()).sink()

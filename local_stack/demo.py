@@ -16,12 +16,10 @@ from rich.table import Table
 
 from local_stack.report import build_report, plot
 from local_stack.stack import Stack
-from rl_core.backends import open_endpoint, open_registry, open_store
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends import open_backend
 from rl_core.config import Settings
 from rl_core.errors import BanditError
 from rl_core.movielens.environment import load_environment
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import simulate
 
 RETRAIN_TIMEOUT_S = 180
@@ -111,7 +109,6 @@ class Demo:
         self.walls.startup = time.monotonic() - begun
 
     def _traffic(self, number: int, decisions: int) -> None:
-        state_dir = self.settings.state_dir(self.bandit)
         with self._step(f"traffic {number}: simulated users") as step:
             done = 0
 
@@ -122,7 +119,7 @@ class Demo:
 
             traffic = simulate(
                 self.environment,
-                over_http(lambda: Announcement.read(state_dir).url, self.settings.server_token),
+                open_backend(self.bandit, self.settings).line().connect,
                 decisions,
                 concurrency=self.bandit.simulate.concurrency,
                 seed=number,
@@ -135,7 +132,7 @@ class Demo:
 
     def _wait_for_retrain(self, number: int) -> None:
         begun = time.monotonic()
-        registry = open_registry(self.bandit, self.settings)
+        registry = open_backend(self.bandit, self.settings).registry()
         before = registry.alias("champion")
         with self._step(f"retrain {number}: the sensor counts, {self.bandit.name}_retrain trains and deploys") as step:
             while len(registry.attempts()) <= number:
@@ -147,13 +144,13 @@ class Demo:
                 time.sleep(0.1)
             attempt = registry.attempts()[-1]
             champion = str(registry.alias("champion"))
-            open_endpoint(self.bandit, self.settings).wait_serving(champion)
+            open_backend(self.bandit, self.settings).endpoint().wait_serving(champion)
             step.say(f"{attempt.verdict}: {before} → {champion}")
         self.walls.retrain.append(time.monotonic() - begun)
 
     def _drain(self) -> None:
         """Wait until the logger has carried everything acknowledged into the store and joined it."""
-        store = open_store(self.bandit, self.settings)
+        store = open_backend(self.bandit, self.settings).store()
         with self._step("the event logger carries the last events into the store"):
             deadline = time.monotonic() + 30
             wanted = len(self.acknowledged) + self.bandit.startup.rounds
@@ -163,8 +160,8 @@ class Demo:
     def _report(self) -> dict[str, Any]:
         return build_report(
             self.bandit,
-            open_store(self.bandit, self.settings),
-            open_registry(self.bandit, self.settings),
+            open_backend(self.bandit, self.settings).store(),
+            open_backend(self.bandit, self.settings).registry(),
             self.environment,
             self.data,
             self.walls.rounded(),

@@ -15,7 +15,7 @@ import psutil
 from local_stack.airflow_api import wait_for
 from local_stack.processes import identified, identity, send
 from local_stack.signals import uninterrupted
-from rl_core.backends import open_endpoint
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, EndpointError
 
@@ -42,7 +42,7 @@ class Services:
             started = {name: self._spawn(name, command) for name, command in self._commands.items()}
             self._children = list(started.values())
             self._record.write_text(json.dumps({name: identity(child.pid) for name, child in started.items()}))
-        endpoint = open_endpoint(self.bandit, self.settings)
+        endpoint = open_backend(self.bandit, self.settings).endpoint()
 
         def answers() -> bool:
             for name, child in started.items():

@@ -27,8 +27,8 @@ from typing import Any
 from kfp import components, local
 
 from pipeline_defs.step_log import StepLog, StepOutput
-from rl_core.backends.local import experiments
 from rl_core.files import write_atomically
+from rl_core.monitoring import experiment_log
 
 
 def detach(lock: int) -> None:
@@ -101,9 +101,9 @@ def run(folder: Path) -> int:
     write_state(folder, "RUNNING")
     job = json.loads((folder / "job.json").read_text())
     say(f"{job['pipeline_name']}: {job['job_id']}")
-    experiment = folder.parent.parent / experiments.EXPERIMENTS / folder.name
+    experiment = folder.parent.parent / experiment_log.EXPERIMENTS / folder.name
     parameters = {name: value for name, value in job["parameters"].items() if name != "bandit"}
-    noted(lambda: experiments.begin(experiment, job["pipeline_name"], parameters))
+    noted(lambda: experiment_log.begin(experiment, job["pipeline_name"], parameters))
     output = StepOutput(say)
     log = StepLog(folder / "steps.json", say, output)
     state, message, outputs = "SUCCEEDED", "", {}
@@ -119,7 +119,7 @@ def run(folder: Path) -> int:
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     cached = sum(step["state"] == "SKIPPED" for step in log.steps)
     say(f"{state} in {time.monotonic() - began:.1f} s: {len(log.steps)} steps, {cached} cached. {message or outputs}")
-    noted(lambda: experiments.end(experiment, succeeded=state == "SUCCEEDED"))
+    noted(lambda: experiment_log.end(experiment, succeeded=state == "SUCCEEDED"))
     write_state(folder, state, message, outputs)
     return 0 if state == "SUCCEEDED" else 1
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from local_stack.airflow_api import wait_for
 from local_stack.stack import Stack
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.local.endpoint import Announcement
 from rl_core.config import Settings
 from rl_core.errors import BanditError
@@ -90,7 +90,7 @@ class Play:
             return {
                 "runs": self._runs(),
                 "jobs": self._jobs(),
-                "policies": len(open_registry(self.bandit, self.settings).versions()),
+                "policies": len(open_backend(self.bandit, self.settings).registry().versions()),
                 "lost_looks": self._lost_looks(),
                 "run_by_hand_started_after_s": round(started_after_s, 1),
                 "least_load": round(self.least_load, 1),
@@ -132,7 +132,7 @@ class Play:
         wait_for(asked, PATIENCE_S, what)
 
     def _attempts(self) -> int:
-        return len(open_registry(self.bandit, self.settings).attempts())
+        return len(open_backend(self.bandit, self.settings).registry().attempts())
 
     def _in_the_gate(self) -> bool:
         newest = self.api.runs(self._dag("retrain"))[-1]

@@ -50,7 +50,7 @@ class VertexEndpoint(Frozen):
 
 
 class Google(Frozen):
-    """Every place, identity and size on Google Cloud; what resources are called is in backends/gcp/names.py."""
+    """Every place, identity and size on Google Cloud; what resources are called is in google_cloud/names.py."""
 
     project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     region: str = Field(default="europe-west1", pattern=r"^[a-z]+-[a-z]+\d+$")

@@ -18,6 +18,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from rl_core.backends import backend_class
 from rl_core.config import Bandit
 from rl_core.errors import BanditError
 from scripts.composer_bundle import needed
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         except BanditError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        if bandit.backend == "gcp":
+        if "functions" in backend_class(bandit).PARTS:
             path = args.out / f"{bandit.name}.zip"
             write(path, files := contents(yaml))
             print(f"{path}: {len(files)} files, {path.stat().st_size / 1024:,.0f} KiB")

@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.beliefs import BELIEFS, Belief, Scratch
 
 _YAML = Path(__file__).resolve().parent.parent / "dags" / "bandits" / "movielens.yaml"

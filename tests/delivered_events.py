@@ -7,7 +7,7 @@ from google.pubsub_v1.types import Subscription, Topic
 
 from rl_core.backends.contracts.bus import Topic as Table
 from rl_core.backends.gcp.bus.messages import KINDS, Event, Heartbeat
-from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.pubsub import PubSubStandIn
 
 

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.backend import GoogleBackend
 from rl_core.backends.gcp.provisioning import build, preflight
-from rl_core.backends.gcp.provisioning.resource import PARTS, Part, Site
+from rl_core.backends.gcp.provisioning.resource import Site
 from rl_core.config import Bandit, Settings
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.cloud import Cloud
 
 COMPOSER = "composer@test-project.iam.gserviceaccount.com"
@@ -54,7 +56,7 @@ class World:
         """What was said."""
         self.said = []
         preflight.check(site, may_make=True)
-        for part in parts or PARTS:
+        for part in parts or GoogleBackend.PARTS:
             build.provision(site, part, self.said.append)
         return self.said
 

@@ -1,16 +1,19 @@
-"""Turns Airflow's Google connections into the clients of a bandit."""
+"""Airflow's Google connections as credentials."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.config import Bandit, Settings
+from rl_core.config import Bandit
 from rl_core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
 
-def clients_of(bandit: Bandit, gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None) -> GoogleClients:
-    """Make a bandit's clients with the credentials of a connection. Raises ConfigError where it gives none."""
+
+def credentials_of(bandit: Bandit, gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None) -> Credentials:
+    """Returns who acts through the connection. Raises ConfigError where it gives no credentials."""
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowException
     from google.auth.exceptions import GoogleAuthError
@@ -21,10 +24,10 @@ def clients_of(bandit: Bandit, gcp_conn_id: str, impersonation_chain: str | Sequ
         else list(impersonation_chain)
     )
     try:
-        credentials = GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=chain).get_credentials()
+        found: Credentials = GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=chain).get_credentials()
     except (AirflowException, GoogleAuthError) as error:
         raise ConfigError(
             f"{bandit.name}: connection {gcp_conn_id!r} gives no credentials ({' '.join(str(error).split())}); "
             "correct the connection, gcp_conn_id or impersonation_chain"
         ) from error
-    return GoogleClients(bandit, Settings.from_environment(), credentials)
+    return found

@@ -23,19 +23,9 @@ class JoinLog(BanditTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         from dataclasses import asdict
 
-        from rl_core.backends.gcp.bus.message_bus import publish_joiner_heartbeat
-        from rl_core.backends.gcp.store.event_store import BigQueryEventStore
-        from rl_core.backends.gcp.store.joiner import SqlJoiner
-        from rl_core.errors import ConfigError
-
-        clients = self.clients
-        if clients is None:
-            raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} is joined by its event logger")
-        publish_joiner_heartbeat(clients)
-        store = BigQueryEventStore(clients)
-        joiner = SqlJoiner(self.bandit, store)
-        watermark = joiner.watermark()
-        run = joiner.run(watermark)
+        backend = self.open_backend()
+        report = backend.join()
+        run, watermark = report.run, report.watermark
         self.log.info(
             "%s interactions joined, %s rewards set apart; head %s, %s decisions open, watermark %s; %s bytes scanned",
             run.interactions,
@@ -43,10 +33,9 @@ class JoinLog(BanditTask, BaseOperator):
             run.head,
             run.open,
             watermark.isoformat(timespec="seconds") if watermark else "none yet",
-            f"{store.bytes_scanned:,}",
+            f"{report.bytes_scanned:,}",
         )
-        gaps = joiner.gaps()
-        for gap in gaps:
+        for gap in report.gaps:
             self.log.error("a gap holds the watermark: %s", gap)
-        say_cloud_vital_signs(self, store, watermark, len(gaps))
+        say_cloud_vital_signs(self, backend, watermark, len(report.gaps))
         return asdict(run)

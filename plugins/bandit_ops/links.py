@@ -35,7 +35,7 @@ def page_of(bandit: Bandit, dag_id: str, job_id: str) -> str:
     if bandit.runner == "local":
         return run_page(dag_id, job_id)
     from bandit_ops.runners.vertex import console_url
-    from rl_core.backends.gcp.names import names_of
+    from rl_core.google_cloud.names import names_of
 
     return console_url(names_of(bandit), job_id)
 

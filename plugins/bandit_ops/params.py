@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from rl_core.backends import backend_class
 from rl_core.config import Bandit
 
 Params = dict[str, Param]
@@ -34,7 +35,7 @@ def startup_params(bandit: Bandit) -> Params:
         ),
         **_agent_params(bandit),
         "enable_caching": _caching(bandit),
-        **(provision_params() if bandit.backend == "gcp" else {}),
+        **(provision_params() if backend_class(bandit).PARTS else {}),
     }
 
 
@@ -90,7 +91,7 @@ def teardown_params(bandit: Bandit) -> Params:
             title="Type the prefix",
             description=f"{bandit.prefix} or {bandit.artefact_name}: what is taken away, log and policies included.",
         ),
-        "force": _switch("Force", "Even while a training holds the lease; a job that runs on Vertex AI is cancelled."),
+        "force": _switch("Force", "Even while a training holds the lease; a job that runs is cancelled."),
     }
 
 

@@ -1,4 +1,4 @@
-"""Provisioning and teardown as tasks; what is made and how is in rl_core/backends/gcp/provisioning."""
+"""Provisioning and teardown as tasks; what is made and how is the backend's (rl_core/backends/gcp/provisioning)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.lease import LEASE_TTL_S, holder_of
 from bandit_ops.task import BanditTask
-from rl_core.config import Bandit, Settings
+from rl_core.backends import backend_class
+from rl_core.config import Bandit
 from rl_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from rl_core.backends.gcp.provisioning.resource import Part, Site
+    from rl_core.backends.contracts.backend import Part, Provisioner
 
 GROUP = "provision"
 CHECK = f"{GROUP}.check"
@@ -41,18 +42,19 @@ _ADVICE = """
 
 
 def advice(bandit: Bandit, doc: str | None) -> str:
-    """Write the page of a DAG that begins with the task group `provision`: its own, and what that group needs."""
-    return (doc or "").rstrip() + (_ADVICE if bandit.backend == "gcp" else "\n")
+    """The page of a DAG that begins with the task group `provision`."""
+    return (doc or "").rstrip() + (_ADVICE if backend_class(bandit).PARTS else "\n")
 
 
 def provisioning(bandit: Bandit, before: BaseOperator | None = None) -> None:
-    """Add the task group `provision` upstream of `before`; nothing for a bandit that keeps nothing on Google Cloud."""
-    if bandit.backend != "gcp":
+    """The task group `provision`, upstream of `before`; nothing for a backend that makes itself."""
+    parts = backend_class(bandit).PARTS
+    if not parts:
         return
     with TaskGroup(GROUP, tooltip="make what is missing on Google Cloud; provision=false only verifies"):
         last: BaseOperator = CheckProvisioning(task_id="check", bandit=bandit)
-        for part, within in _WITHIN.items():
-            task = ProvisionPart(task_id=part, bandit=bandit, part=part, execution_timeout=within, retries=3)
+        for part in parts:
+            task = ProvisionPart(task_id=part, bandit=bandit, part=part, execution_timeout=_WITHIN[part], retries=3)
             last >> task
             last = task
         if before is not None:
@@ -69,28 +71,21 @@ class ProvisioningTask(BanditTask):
         super().__init__(bandit=bandit, **kwargs)
 
     @contextmanager
-    def site(self) -> Iterator[Site]:
-        """Open the bandit's site with the clients of the acting account. Raises ConfigError on backend local."""
-        from rl_core.backends.gcp.provisioning.resource import Site
-
-        clients = self.clients
-        if clients is None or self.gcp_conn_id is None:
-            raise ConfigError(f"{self.bandit.name}: backend={self.bandit.backend} has nothing on Google Cloud")
-        with closing(clients):
-            yield Site(self.bandit, clients, runtime_account(self.bandit, self.gcp_conn_id), bundle_of(self.bandit))
+    def provisioner(self) -> Iterator[Provisioner]:
+        with closing(self.open_backend()) as backend:
+            account = runtime_account(self.bandit, self.gcp_conn_id) if backend.PARTS else None
+            yield backend.provisioner(account, bundle_of(self.bandit))
 
 
 class CheckProvisioning(ProvisioningTask):
     """Checks everything before anything is made; fails with one error that names all that is wrong."""
 
     def execute(self, context: Context) -> None:
-        from rl_core.backends.gcp.provisioning import build, preflight
-
         may_make = bool(context["params"]["provision"])
-        with self.site() as site:
-            preflight.check(site, may_make=may_make)
+        with self.provisioner() as provisioner:
+            provisioner.check(may_make=may_make)
             if not may_make:
-                build.verify(site, self.log.info)
+                provisioner.verify(self.log.info)
 
 
 class ProvisionPart(ProvisioningTask):
@@ -101,48 +96,44 @@ class ProvisionPart(ProvisioningTask):
         self.part: Part = part
 
     def execute(self, context: Context) -> None:
-        from rl_core.backends.gcp.provisioning import build
-
         if not context["params"]["provision"]:
             self.log.info("provision=false: nothing is made; %s has looked at it", CHECK)
             return
-        with self.site() as site:
-            build.provision(site, self.part, self.log.info)
+        with self.provisioner() as provisioner:
+            provisioner.provision(self.part, self.log.info)
 
 
 class TearDown(ProvisioningTask):
     """Takes away what provisioning made, or the state of a local bandit; holds the training lock meanwhile."""
 
     def execute(self, context: Context) -> None:
-        form, settings = context["params"], Settings.from_environment()
+        form = context["params"]
         typed, asked = str(form["confirm"]).strip(), (self.bandit.prefix, self.bandit.artefact_name)
         if typed not in asked:
             raise AirflowFailException(
                 f"{typed!r} was typed to confirm, {asked[0]!r} or {asked[1]!r} is asked for; nothing was touched"
             )
-        if not form["force"] and (reason := self._busy(context, settings)):
+        if not form["force"] and (reason := self._busy(context)):
             raise AirflowFailException(f"{reason}; wait for it to end, or set force. Nothing was touched")
-        if self.bandit.backend == "gcp":
-            from rl_core.backends.gcp.provisioning import build
-
+        with self.provisioner() as provisioner:
+            if alive := provisioner.in_use():
+                raise ConfigError(
+                    f"{self.bandit.name} is in use: {alive}; stop it first (make down). Nothing was touched"
+                )
             runner = self.open_runner()
             for job_id in runner.active():  # none, unless it is forced
                 self.log.warning("cancelling %s", job_id)
                 runner.cancel(job_id)
-            with self.site() as site:
-                build.teardown(site, self.log.info)
-        else:
-            from bandit_ops.local_state import forget
+            provisioner.teardown(self.log.info)
 
-            forget(self.bandit, settings, self.log.info)
-
-    def _busy(self, context: Context, settings: Settings) -> str | None:
+    def _busy(self, context: Context) -> str | None:
         """Why the bandit can't be taken away now: a training, or a job that outlived its run."""
         from rl_core.errors import LeaseHeld, RegistryError
 
-        if self.bandit.backend == "local" and not settings.state_dir(self.bandit).exists():
+        backend = self.open_backend()
+        if backend.folder is not None and not backend.folder.exists():
             return None
-        registry = self.open_registry()
+        registry = backend.registry()
         try:
             registry.lease(holder_of(context), LEASE_TTL_S)
         except LeaseHeld as held:
@@ -163,16 +154,15 @@ def _is_not_found(error: Exception) -> bool:
     return isinstance(error.__cause__, NotFound)
 
 
-def runtime_account(bandit: Bandit, gcp_conn_id: str) -> str | None:
-    """Return the e-mail of the account that run-time tasks act as; None where it can't be known.
+def runtime_account(bandit: Bandit, gcp_conn_id: str | None) -> str | None:
+    """E-mail of the account that run-time tasks act as; None where it can't be known, as for a person's login."""
+    from bandit_ops.google import credentials_of
 
-    It can't for a person's login, for one.
-    """
-    from bandit_ops.google import clients_of
-
+    if gcp_conn_id is None:
+        return None
     if bandit.google is not None and bandit.google.impersonation_chain:
         return bandit.google.impersonation_chain[-1]
-    credentials = clients_of(bandit, gcp_conn_id, None).credentials
+    credentials = credentials_of(bandit, gcp_conn_id, None)
     email = getattr(credentials, "service_account_email", None)
     if email == "default":  # of a machine's own account, known after its first token
         from google.auth.transport.requests import Request

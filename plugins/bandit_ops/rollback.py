@@ -26,7 +26,8 @@ class PromoteVersion(BanditTask, BaseOperator):
     def execute(self, context: Context) -> str:
         from rl_core.backends.promotion import make_champion
 
-        registry, endpoint = self.open_registry(), self.open_endpoint()
+        backend = self.open_backend()
+        registry, endpoint = backend.registry(), backend.endpoint()
         champion = registry.alias("champion")
         version = wanted_version(registry, champion, str(context["params"]["version"]))
         make_champion(registry, endpoint, version, champion)

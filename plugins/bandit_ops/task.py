@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from rl_core.backends import backend_class
 from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
     from bandit_ops.runners.base import PipelineRunner
-    from rl_core.backends.contracts.endpoint import Endpoint
+    from rl_core.backends.contracts.backend import Backend
     from rl_core.backends.contracts.registry import PolicyRegistry
     from rl_core.backends.contracts.store import EventStore
-    from rl_core.backends.gcp.clients import GoogleClients
 
 
 class BanditTask(BaseOperator):
@@ -45,31 +47,26 @@ class BanditTask(BaseOperator):
         self.gcp_conn_id = gcp_conn_id or (google.gcp_conn_id if google else None)
         self.impersonation_chain = impersonation_chain or (list(google.impersonation_chain) if google else None) or None
 
-    @property
-    def clients(self) -> GoogleClients | None:
-        """The Google clients; None for a bandit that has nothing on Google Cloud."""
-        if self.gcp_conn_id is None or (self.bandit.backend, self.bandit.runner) == ("local", "local"):
+    def credentials(self) -> Credentials | None:
+        """Return who acts on Google Cloud; None for a bandit that has nothing there."""
+        if self.gcp_conn_id is None or not backend_class(self.bandit).PARTS:
             return None
-        from bandit_ops.google import clients_of
+        from bandit_ops.google import credentials_of
 
-        return clients_of(self.bandit, self.gcp_conn_id, self.impersonation_chain)
+        return credentials_of(self.bandit, self.gcp_conn_id, self.impersonation_chain)
+
+    def open_backend(self) -> Backend:
+        from rl_core.backends import open_backend
+
+        return open_backend(self.bandit, Settings.from_environment(), self.credentials())
 
     def open_runner(self) -> PipelineRunner:
         from bandit_ops.runners import get_runner
 
-        return get_runner(self.bandit, Settings.from_environment(), self.clients)
+        return get_runner(self.bandit, Settings.from_environment(), self.credentials())
 
     def open_registry(self) -> PolicyRegistry:
-        from rl_core.backends import open_registry
-
-        return open_registry(self.bandit, Settings.from_environment(), self.clients)
+        return self.open_backend().registry()
 
     def open_store(self) -> EventStore:
-        from rl_core.backends import open_store
-
-        return open_store(self.bandit, Settings.from_environment(), self.clients)
-
-    def open_endpoint(self) -> Endpoint:
-        from rl_core.backends import open_endpoint
-
-        return open_endpoint(self.bandit, Settings.from_environment(), self.clients)
+        return self.open_backend().store()

@@ -37,28 +37,19 @@ class SimulateTraffic(BanditTask, BaseOperator):
         if form["seed"] is None:
             form["seed"] = seed_of(context["ti"].dag_id, context["ti"].run_id)
         self.log.info("seed %s", form["seed"])
-        if self.bandit.backend == "gcp":
-            self._ask(form)
-        else:
-            self._send(settings, form)
-
-    def _ask(self, form: dict[str, Any]) -> None:
-        from rl_core.backends.gcp.simulate_topic import ask_for_traffic
-        from rl_core.errors import ConfigError
-
-        if (clients := self.clients) is None:
-            raise ConfigError(f"{self.bandit.name}: no connection to Google Cloud; set google.gcp_conn_id")
         request = {name: form[name] for name in ("decisions", "concurrency", "seed", "round")}
-        message_id = ask_for_traffic(clients, request)
-        self.log.info("asked %s for %s (message %s)", clients.names.simulate_topic, request, message_id)
+        if asked := self.open_backend().ask_for_traffic(request):
+            self.log.info("asked %s for %s", asked, request)
+        else:
+            self._send(settings, request)
 
-    def _send(self, settings: Settings, form: dict[str, Any]) -> None:
+    def _send(self, settings: Settings, request: dict[str, Any]) -> None:
         from bandit_ops.runners.launch import child_environment
         from bandit_ops.runners.spec import ROOT
 
         command = [settings.job_python, "-m", "rl_core", "simulate", str(self.bandit_yaml)]
-        for name in ("decisions", "concurrency", "seed", "round"):
-            command += [f"--{name}", str(form[name])]
+        for name, value in request.items():
+            command += [f"--{name}", str(value)]
         self._process = subprocess.Popen(
             command,
             env=child_environment(settings, ROOT),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.deadline import DeadlineAlert
 
     from bandit_ops.task import BanditTask
+    from rl_core.backends.contracts.backend import Backend
     from rl_core.backends.contracts.registry import PolicyRegistry
     from rl_core.backends.contracts.store import EventStore
     from rl_core.monitoring.delivery import Delivery
@@ -119,21 +120,22 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
 
 
 def say_vital_signs(task: BanditTask, registry: PolicyRegistry, store: EventStore) -> None:
-    """Log the vital signs of a local bandit; on Google Cloud the join DAG does."""
+    """Log them for a local bandit; on Google Cloud the join DAG does."""
+    from rl_core.backends import backend_class
     from rl_core.config import Settings
     from rl_core.monitoring.delivery import local_delivery
 
-    if task.bandit.backend == "local":
+    if not backend_class(task.bandit).JOINED_BY_DAG:
         settings = Settings.from_environment()
         _say(task.bandit, lambda: registry, store, lambda: local_delivery(task.bandit, settings, store))
 
 
-def say_cloud_vital_signs(task: BanditTask, store: EventStore, watermark: datetime | None, gaps: int) -> None:
-    """Log the vital signs of a bandit on Google Cloud."""
+def say_cloud_vital_signs(task: BanditTask, backend: Backend, watermark: datetime | None, gaps: int) -> None:
+    """Log them with every run of the join DAG."""
     from rl_core.monitoring.delivery import bigquery_delivery
 
-    now = datetime.now(UTC)
-    _say(task.bandit, task.open_registry, store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
+    store, now = backend.store(), datetime.now(UTC)
+    _say(task.bandit, backend.registry, store, lambda: bigquery_delivery(task.bandit, store, watermark, gaps, now))
 
 
 def _say(

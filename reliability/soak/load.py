@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
+from rl_core.backends.local.http_client import HttpConnection
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
-from rl_core.simulation.http_client import HttpConnection
 
 CONNECTIONS = 64
 REWARDED = 0.7

@@ -21,7 +21,7 @@ from reliability.storm.audit import read
 from reliability.storm.quick_training import train, train_first
 from reliability.storm.training import Trainings
 from reliability.storm.world import World
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.errors import BanditError
 from rl_core.policy.windows import new_windows
 
@@ -98,7 +98,8 @@ class Soak:
         number, world = 0, self.world
         while not self._over.wait(self.size.every_s):
             windows = new_windows(
-                open_registry(world.bandit, world.settings), open_store(world.bandit, world.settings).head()
+                open_backend(world.bandit, world.settings).registry(),
+                open_backend(world.bandit, world.settings).store().head(),
             )
             if not windows:
                 continue

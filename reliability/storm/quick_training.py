@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
 from rl_core.config import Bandit, Settings
@@ -25,7 +25,7 @@ def train_first(bandit: Bandit, settings: Settings, folder: Path) -> str:
 def train(bandit: Bandit, settings: Settings, windows: Sequence[Window], champion: str | None, folder: Path) -> str:
     """Add the windows to what the champion knows, and deploy that."""
     rows = ingester.run(bandit, settings, windows, folder / "dataset")
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     inherited = registry.lineage(champion).windows if champion else ()
     trained = make_blocks(Dataset.open(folder / "dataset"), bandit.agent.half_life)
     blocks = [*load_blocks(registry, inherited), *trained]

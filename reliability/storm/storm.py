@@ -25,7 +25,7 @@ from reliability.storm.traffic import Traffic
 from reliability.storm.training import Trainings
 from reliability.storm.windows import check
 from reliability.storm.world import World
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.errors import BanditError
 
 DRAIN_S = 90.0
@@ -148,7 +148,7 @@ class Storm:
         self._tell("the last training ends")
         self.trainings.stop()
         self._tell("the log comes to rest")
-        store, quiet = open_store(self.world.bandit, self.world.settings), time.time()
+        store, quiet = open_backend(self.world.bandit, self.world.settings).store(), time.time()
 
         def at_rest() -> bool:
             state = self.world.logger_state()
@@ -161,8 +161,8 @@ class Storm:
             wait_for(at_rest, DRAIN_S, "the log to come to rest")
 
     def _windows(self) -> tuple[int, int]:
-        head = open_store(self.world.bandit, self.world.settings).head()
-        return check(open_registry(self.world.bandit, self.world.settings), head)
+        head = open_backend(self.world.bandit, self.world.settings).store().head()
+        return check(open_backend(self.world.bandit, self.world.settings).registry(), head)
 
     def _end(self) -> None:
         """Every process is gone afterwards."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
+from rl_core.backends.local.http_client import HttpConnection
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
-from rl_core.simulation.http_client import HttpConnection
 
 Answer = tuple[int, float, str]  # action, propensity, policy_version
 ASKING = {"once": 0.68, "batch": 0.1, "hang up": 0.08, "twice at once": 0.07, "again later": 0.07}

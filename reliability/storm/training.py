@@ -13,7 +13,7 @@ from bandit_ops.runners.base import JobState, JobStatus
 from bandit_ops.runners.local import LocalRunner
 from reliability.storm.quick_training import train_first
 from reliability.storm.world import World
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.errors import BanditError, RunnerUnavailable
 from rl_core.policy.windows import new_windows, total
 
@@ -64,7 +64,7 @@ class Trainings:
 
     def _enough(self) -> bool:
         bandit, settings = self._world.bandit, self._world.settings
-        windows = new_windows(open_registry(bandit, settings), open_store(bandit, settings).head())
+        windows = new_windows(open_backend(bandit, settings).registry(), open_backend(bandit, settings).store().head())
         return total(windows) >= bandit.retrain.min_new_interactions
 
     def _run(self) -> str:
@@ -105,5 +105,11 @@ class Trainings:
     def _plan(self) -> Plan:
         bandit, settings = self._world.bandit, self._world.settings
         form = {**bandit.agent.model_dump(), "full_retrain": False, "enable_caching": True}
-        at = Circumstances(bandit, form, open_registry(bandit, settings), open_store(bandit, settings), manual=False)
+        at = Circumstances(
+            bandit,
+            form,
+            open_backend(bandit, settings).registry(),
+            open_backend(bandit, settings).store(),
+            manual=False,
+        )
         return retrain_plan(at)

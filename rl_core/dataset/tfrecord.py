@@ -3,8 +3,7 @@
 A record is a `tf.train.Example` with one feature per leaf of the `Trajectory`: float32 leaves as float lists, int32
 leaves as raw little-endian bytes; seq, propensity and eligible are ours, and the stock parser passes over them. Every
 leaf has a fixed size, so every record of a problem has the same bytes but for its values: a NumPy structured dtype
-writes and reads them without TensorFlow. The framing of a record is length, crc of length, data, crc of data.
-Sources: tensorflow/core/example/example.proto, tensorflow/core/lib/io/record_writer.h.
+writes and reads them without TensorFlow. Source: tensorflow/core/example/example.proto.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
+
+from rl_core.framing import checksums, framed
 
 FIRST, LAST = 0, 2  # step types: a bandit's episode has one step
 _PIECE = 4096
@@ -72,7 +72,6 @@ class Layout:
             entries += _feature(name, leaf)
             ends[name] = len(entries)  # the value is the last thing in its entry
         data = _field(1, entries)
-        length = len(data).to_bytes(8, "little")
         before = 12 + len(data) - len(entries)
         offsets = [before + ends[name] - leaf.itemsize for name, leaf in leaves.items()]
         self.dtype = np.dtype(
@@ -83,9 +82,9 @@ class Layout:
                 "itemsize": 16 + len(data),
             }
         )
-        record = bytearray(length + int(_masked(_crcs([length]))[0]).to_bytes(4, "little") + data + bytes(4))
+        record = bytearray(framed(data))
         values = np.frombuffer(record, self.dtype)
-        values["step_type"], values["next_step_type"] = FIRST, LAST
+        values["step_type"], values["next_step_type"], values["crc"] = FIRST, LAST, 0
         self.template = bytes(record)
 
     def encode(self, rows: Rows) -> Iterator[bytes]:
@@ -98,7 +97,7 @@ class Layout:
             for name in ("seq", "observation", "action", "reward", "propensity"):
                 piece[name] = getattr(rows, name)[low : low + _PIECE]
             piece["eligible"] = eligible[low : low + _PIECE]
-            piece["crc"] = _masked(_crcs(piece["data"].tolist()))
+            piece["crc"] = checksums(piece["data"].tolist())
             yield bytes(memoryview(buffer)[: len(piece) * self.dtype.itemsize])
 
     def decode(self, content: bytes) -> Rows:
@@ -122,13 +121,6 @@ class Layout:
         )
 
 
-def framed(data: bytes) -> bytes:
-    """Frame data as one record of a TFRecord file: length, its crc, data, its crc."""
-    length = len(data).to_bytes(8, "little")
-    before, after = (int(crc).to_bytes(4, "little") for crc in _masked(_crcs([length, data])))
-    return length + before + data + after
-
-
 def _feature(name: str, leaf: np.dtype[Any]) -> bytes:
     """The map entry of a feature: a packed FloatList for float32, else a BytesList with one value of raw bytes."""
     values = _field(1, bytes(leaf.itemsize))
@@ -147,13 +139,3 @@ def _varint(value: int) -> bytes:
         head += bytes([value & 0x7F | 0x80])
         value >>= 7
     return head + bytes([value])
-
-
-def _crcs(values: Iterable[bytes]) -> NDArray[np.uint32]:
-    return np.fromiter(map(google_crc32c.value, values), np.uint32)
-
-
-def _masked(crc: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """TFRecord's mask: rotated right by 15 bits, plus a constant."""
-    rotated: NDArray[np.uint32] = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
-    return rotated

@@ -14,14 +14,13 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from rl_core.backends import open_bus, open_store
+from rl_core.backends import open_backend
+from rl_core.backends.bus_rows import rows_of
 from rl_core.backends.contracts.bus import MessageBus
 from rl_core.backends.contracts.store import JoinableStore
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, StoreError
 from rl_core.files import write_atomically
-from rl_core.joining.bus_rows import rows_of
-from rl_core.joining.joiner import open_joiner
 from rl_core.monitoring.metrics_file import MetricsFile
 
 STATE_FILE = "logger.json"
@@ -66,7 +65,7 @@ class EventLogger:
     def __init__(self, bandit: Bandit, bus: MessageBus, store: JoinableStore) -> None:
         self._bus = bus
         self._store = store
-        self._joiner = open_joiner(bandit, store)
+        self._joiner = store.joiner(bandit)
         self._retention = bandit.retention
 
     def run_once(self) -> Cycle:
@@ -121,10 +120,10 @@ class EventLogger:
 
 
 def drain(bandit: Bandit, settings: Settings) -> Cycle:
-    """Run one cycle by hand: all that was acknowledged is in the store when this returns. A daemon may run as well."""
-    bus = open_bus(bandit, settings)
+    """One cycle by hand: everything acknowledged so far is in the store when this returns. A daemon may run as well."""
+    bus = open_backend(bandit, settings).bus()
     try:
-        return EventLogger(bandit, bus, cast(JoinableStore, open_store(bandit, settings))).run_once()
+        return EventLogger(bandit, bus, cast(JoinableStore, open_backend(bandit, settings).store())).run_once()
     finally:
         bus.close()
 
@@ -137,9 +136,9 @@ def main(bandit: Bandit, settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    bus = open_bus(bandit, settings)
+    bus = open_backend(bandit, settings).bus()
     try:
-        store = cast(JoinableStore, open_store(bandit, settings))
+        store = cast(JoinableStore, open_backend(bandit, settings).store())
         daemon = _Daemon(EventLogger(bandit, bus, store), settings.state_dir(bandit) / STATE_FILE)
         metrics = MetricsFile(bandit, settings, bus, store)
         _log.info("%s: logging from %s", bandit.name, bus.producer)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends import open_bus, open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import Forgotten
 from rl_core.config import Bandit, Settings
@@ -33,21 +34,19 @@ def forget(
     """
     if not all((*subjects, *event_ids)) or not (subjects or event_ids):
         raise ConfigError("whose data? name --subject or --event-id, none of them empty")
-    local, store = bandit.backend == "local", open_store(bandit, settings)
+    backend = open_backend(bandit, settings)
+    local, store = backend.folder is not None, backend.store()
     if local:
         print("carrying what is on the bus into the store", flush=True)
         drain(bandit, settings)
     found = store.forget(subjects, event_ids, dry_run=True)
     _say("found" if not dry_run else "would be forgotten", found)
-    registry = open_registry(bandit, settings)
+    registry = backend.registry()
     trained = list(_trained_on(registry, found.seqs))
     if not dry_run:
         if local:
-            bus = open_bus(bandit, settings)
-            try:
+            with closing(backend.bus()) as bus:
                 print(f"bus: {bus.forget(found.event_ids)} messages forgotten", flush=True)
-            finally:
-                bus.close()
             drain(bandit, settings)  # what another process carried meanwhile
         store.forget(subjects, found.event_ids)
         print("store: forgotten, and no older version of a table is left" if local else "store: forgotten", flush=True)

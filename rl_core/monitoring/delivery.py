@@ -54,12 +54,12 @@ class Delivery:
 
 
 def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
-    """Measure the delivery of a bandit whose bus is on this machine."""
-    from rl_core.backends import open_bus
+    """Of a bandit whose bus is on this machine."""
+    from rl_core.backends import open_backend
 
     if not (settings.state_dir(bandit) / "bus").exists():
         return Delivery(0, 0, log=local_figures(bandit, store, datetime.now(UTC)))
-    bus = open_bus(bandit, settings)
+    bus = open_backend(bandit, settings).bus()
     try:
         return delivery_of(bandit, bus, store)
     finally:

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import MessageBus
 from rl_core.backends.contracts.store import EventStore
 from rl_core.config import Bandit, Settings
@@ -46,7 +46,7 @@ class MetricsFile:
 
 def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: EventStore) -> VitalSigns:
     """Measure, and replace the file. Raises BanditError, OSError: it stays as it was."""
-    registry, delivery = open_registry(bandit, settings), delivery_of(bandit, bus, store)
+    registry, delivery = open_backend(bandit, settings).registry(), delivery_of(bandit, bus, store)
     now = datetime.now(UTC)
     signs = vital_signs(bandit, registry, store.head(), delivery, now)
     write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs, now).encode())

@@ -6,22 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from rl_core.backends.contracts.server_side import Reporter
 from rl_core.errors import BanditError
 
 _log = logging.getLogger(__name__)
 EVERY_S = 20.0
-
-
-class Reporter(Protocol):
-    """Writes one replica's reports; blocks, and is called by one thread at a time."""
-
-    def report(self, state: dict[str, Any]) -> None:
-        """Write the server's state."""
-
-    def close(self) -> None:
-        """Take the report away: this replica is gone."""
 
 
 class ReplicaReports:

@@ -14,8 +14,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: threads only cost time on matrices this small
 
@@ -24,7 +22,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends import backend_class
+from rl_core.backends.contracts.server_side import Announcer
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, PortBusy
 from rl_core.serving.app import build_app
@@ -62,7 +61,11 @@ def main(bandit: Bandit, settings: Settings, port: int) -> int:
     ):
         app = application(bandit, container, parts, settings.server_token)
         protocol = limited(bandit.serving.request_timeout_s, app.count_refusal)
-        _serve(app, protocol, _announcement(listener, settings.server_url), listener, bandit.name, parts.announce_in)
+        # Who reads BANDIT_SERVER_URL elsewhere knows another process by our number, if any.
+        url, pid = (settings.server_url, None) if settings.server_url else (_url(listener), os.getpid())
+        _serve(
+            app, protocol, listener, f"{bandit.name}: serving on {url} (pid {os.getpid()})", parts.announcer(url, pid)
+        )
     return 0
 
 
@@ -75,7 +78,7 @@ def _check_who_may_ask(bandit: Bandit, settings: Settings, container: ServingCon
                 "(16 characters or more, the same for every client), or serving.host to 127.0.0.1",
                 bandit.serving.host,
             )
-    elif bandit.backend == "gcp" and container.http_port is not None:
+    elif backend_class(bandit).CHECKS_CALLERS and container.http_port is not None:
         raise ConfigError(
             "BANDIT_SERVER_TOKEN is set in a container on Vertex AI, which checks who asks and can't show a token; "
             "remove it there"
@@ -111,10 +114,9 @@ def application(bandit: Bandit, container: ServingContainer, parts: Parts, token
 def _serve(
     app: ASGIApp,
     protocol: type[asyncio.Protocol],
-    announcement: Announcement,
     listener: socket.socket,
-    name: str,
-    announce_in: Path | None,
+    ready: str,
+    announcer: Announcer | None,
 ) -> None:
     config = uvicorn.Config(
         app,
@@ -130,7 +132,7 @@ def _serve(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    server = _Announced(config, announcement, announce_in, name)
+    server = _Announced(config, ready, announcer)
     # uvicorn sends itself the signal again when it has stopped; these handlers end that in status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -138,45 +140,39 @@ def _serve(
 
 
 class _Announced(uvicorn.Server):
-    """uvicorn's server, which writes where it listens into the state folder from its start to its stop."""
+    """Announces where it listens, from when it does until it begins to stop; then prints the line `ready`."""
 
-    def __init__(self, config: uvicorn.Config, announcement: Announcement, state_dir: Path | None, name: str) -> None:
+    def __init__(self, config: uvicorn.Config, ready: str, announcer: Announcer | None) -> None:
         super().__init__(config)
-        self._announcement = announcement
-        self._state_dir = state_dir
+        self._ready = ready
+        self._announcer = announcer
         self._announcing: asyncio.Task[None] | None = None
-        self._name = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._state_dir is not None:
-            self._announcing = asyncio.create_task(self._announce(self._state_dir))
+        if self._announcer is not None:
+            self._announcing = asyncio.create_task(_announce(self._announcer))
             await asyncio.sleep(0)  # its first attempt comes before the line that says so
-        print(f"{self._name}: serving on {self._announcement.url} (pid {os.getpid()})", flush=True)
+        print(self._ready, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcing is not None:
             self._announcing.cancel()
-        if self._state_dir is not None:
-            self._announcement.remove(self._state_dir)
+        if self._announcer is not None:
+            self._announcer.remove()
         await super().shutdown(sockets)
 
-    async def _announce(self, state_dir: Path) -> None:
-        """Retry until endpoint.json is written; a full disk must not keep clients from finding the server."""
-        while True:
-            try:
-                self._announcement.write(state_dir)
-            except OSError as error:
-                _log.error("%s: can't be written, trying again: %s", Announcement.path(state_dir), error)
-                await asyncio.sleep(_ANNOUNCE_AGAIN_S)
-            else:
-                return
 
-
-def _announcement(listener: socket.socket, elsewhere: str | None) -> Announcement:
-    """Say where the server listens; `elsewhere` is BANDIT_SERVER_URL, where our pid means another process, if any."""
-    started_at = datetime.now(UTC).isoformat()
-    return Announcement(elsewhere or _url(listener), None if elsewhere else os.getpid(), started_at)
+async def _announce(announcer: Announcer) -> None:
+    """Retries until the announcement is written; a full disk must not keep clients from finding the server."""
+    while True:
+        try:
+            announcer.write()
+        except OSError as error:
+            _log.error("%s: can't be written, trying again: %s", announcer, error)
+            await asyncio.sleep(_ANNOUNCE_AGAIN_S)
+        else:
+            return
 
 
 def _url(listener: socket.socket) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.movielens.environment import load_environment
-from rl_core.simulation.connections import Connect
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import Traffic, simulate
 
-__all__ = ["Traffic", "main", "open_line", "send", "simulate"]
+__all__ = ["Traffic", "main", "send", "simulate"]
 
 _PLAIN_STEPS = 10
 
@@ -49,7 +47,8 @@ def send(
         EndpointError: no server runs, or it refused a request.
         ConfigError, DataError: the bandit has no environment, or its data is broken.
     """
-    with open_line(bandit, settings) as (where, connect):
+    with closing(open_backend(bandit, settings)) as backend:
+        where, connect = backend.line()
         environment, data = load_environment(bandit, settings)
         print(f"{bandit.name}: {decisions} users from {data}, {concurrency} at a time, to {where}", flush=True)
         with watch(decisions) as advance:
@@ -65,27 +64,6 @@ def send(
             )
     print(_summary(traffic), flush=True)
     return traffic
-
-
-@contextmanager
-def open_line(bandit: Bandit, settings: Settings) -> Iterator[tuple[str, Connect]]:
-    """Find the bandit's endpoint; yield where it is and how to connect. Raises EndpointError where there is none."""
-    if bandit.backend == "local":
-        state_dir = settings.state_dir(bandit)
-
-        def locate() -> str:
-            return Announcement.read(state_dir).url
-
-        yield locate(), over_http(locate, settings.server_token)
-        return
-    from rl_core.backends.gcp.clients import GoogleClients
-    from rl_core.simulation.vertex_client import over_vertex
-
-    clients = GoogleClients(bandit, settings)
-    try:
-        yield f"Vertex AI endpoint {clients.names.endpoint}", over_vertex(clients)
-    finally:
-        clients.close()
 
 
 def _summary(traffic: Traffic) -> str:

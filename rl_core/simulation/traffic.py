@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from rl_core.backends.contracts.connection import Connect, Connection, Unreachable
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.serving.decisions import uuid7
-from rl_core.simulation.connections import Connect, Connection, Unreachable
 
 REWARDS_PER_REQUEST = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from rl_core.backends import open_endpoint, open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
-from rl_core.backends.local import experiments
 from rl_core.backends.promotion import make_champion
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.errors import ConfigError
+from rl_core.monitoring import experiment_log
 from rl_core.policy.artefact import Manifest, Policy, block_name, read_manifest
 from rl_core.policy.verdict import Verdict
 from rl_core.policy.windows import exclusions
@@ -55,12 +55,12 @@ def run(
     """
     if trigger not in get_args(Trigger):
         raise ConfigError(f"trigger is {trigger!r}; it must be one of {', '.join(get_args(Trigger))}")
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     attempt = _attempt(bandit, settings, registry, policy, verdict, champion, cast(Trigger, trigger), job_id)
     deployment = _told(registry, attempt)
     metrics = attempt.metrics | {"promoted": float(deployment.promoted)}
     last_seq = max((high for _, high in attempt.windows), default=0)
-    experiments.measured(settings.state_dir(bandit) / experiments.EXPERIMENTS / job_id, metrics, last_seq)
+    experiment_log.measured(settings.state_dir(bandit) / experiment_log.EXPERIMENTS / job_id, metrics, last_seq)
     return deployment
 
 
@@ -93,7 +93,7 @@ def _attempt(
         metrics=decision.metrics,
     )
     if decision.promote:
-        make_champion(registry, open_endpoint(bandit, settings), version, champion, attempt)
+        make_champion(registry, open_backend(bandit, settings).endpoint(), version, champion, attempt)
     else:
         registry.record(attempt)
     return _recorded(registry, job_id) or attempt

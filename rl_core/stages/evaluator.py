@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit import ope
@@ -82,7 +82,7 @@ def run(
     """
     started = time.perf_counter()
     rows = Dataset.open(dataset)
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     manifest = read_manifest(policy)
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, rows.windows)
     rival, unrivalled = _champion(bandit, registry, champion, rows.windows if full_retrain else ())

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rl_core.backends import open_store
+from rl_core.backends import open_backend
 from rl_core.backends.conform import conform
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
-from rl_core.joining.joiner import join_pending
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
 
@@ -36,7 +35,7 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
     """
     started = time.perf_counter()
     environment, data = load_environment(bandit, settings)
-    store = open_store(bandit, settings)
+    store = open_backend(bandit, settings).store()
     producer = _producer(bandit, environment, rounds, seed)
     known = _closed(store, producer)
     if len(known) < rounds:
@@ -49,7 +48,7 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
             store.append("rewards", rewards)
             if rounds > PART_ROWS:
                 print(f"generator: {low + len(decisions)} of {rounds} interactions logged", flush=True)
-        join_pending(bandit, store)
+        store.joiner(bandit).run(None)
         known = _closed(store, producer)
     if len(known) < rounds:
         raise StoreError(

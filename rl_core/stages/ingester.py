@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.dataset import trajectories
@@ -32,9 +32,9 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     """
     started = time.perf_counter()
     _check_windows(windows)
-    validation = Validation(bandit, open_registry(bandit, settings).versions())
+    validation = Validation(bandit, open_backend(bandit, settings).registry().versions())
     with Quarantine(out) as quarantine:
-        parts = _parts(open_store(bandit, settings), windows, validation, quarantine)
+        parts = _parts(open_backend(bandit, settings).store(), windows, validation, quarantine)
         index = trajectories.write(out, bandit.problem, windows, parts, validation.apart)
     rows = sum(shard.rows for shard in index.shards)
     if rows == 0:

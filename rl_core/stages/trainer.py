@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.linucb import LinUCB
 from rl_core.config import Agent, Bandit, Settings
@@ -38,7 +38,7 @@ def run(
     started = time.perf_counter()
     rows = Dataset.open(dataset)
     trained = make_blocks(rows, agent.half_life)
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     inherited = registry.lineage(champion).windows if champion and not full_retrain else ()
     blocks = [*load_blocks(registry, inherited), *trained]
     statistics = combine(blocks, head=max(block.seq_high for block in blocks))

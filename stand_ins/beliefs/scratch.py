@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.google_cloud.clients import GoogleClients
 
 
 @dataclass(frozen=True)

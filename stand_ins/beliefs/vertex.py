@@ -9,7 +9,7 @@ from google.api_core.exceptions import AlreadyExists, InvalidArgument, NotFound
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
 
-from rl_core.backends.gcp.experiments import associate, experiment_path
+from rl_core.google_cloud.experiments import associate, experiment_path
 from stand_ins.beliefs.one_step import spec
 from stand_ins.beliefs.scratch import Belief, Scratch, until
 

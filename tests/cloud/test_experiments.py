@@ -11,10 +11,10 @@ import grpc
 import pytest
 from google.cloud import aiplatform_v1 as v1  # noqa: TID253  the real message types
 
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.experiments import associate, experiment_path
 from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.experiments import associate, experiment_path
 from stand_ins.faults import Fault, Faults
 from stand_ins.grpc_service import Rpc, not_found, service
 from stand_ins.vertex.metadata import MetadataState, metadata_service

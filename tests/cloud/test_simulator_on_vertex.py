@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 import pytest
 
-from rl_core.backends import open_registry
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.endpoint import ensure_endpoint, ensure_server_deployed
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointAbsent, EndpointError
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.policy.artefact import write_artefact
 from rl_core.simulation import simulator
 from stand_ins.cloud import Cloud
@@ -48,7 +48,7 @@ class World:
         actions = rng.integers(problem.num_actions, size=500)
         statistics = accumulate(observations, actions, rng.standard_normal(500), problem.num_actions)
         write_artefact(folder / "policy", problem, self.bandit.agent, statistics)
-        registry = open_registry(self.bandit, self.settings, self.clients)
+        registry = VertexRegistry(self.clients)
         version = registry.register(folder / "policy", Lineage(None, ()))
         registry.promote(version, None)
         ensure_endpoint(self.clients)

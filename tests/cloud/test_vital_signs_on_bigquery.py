@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit, Settings
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.monitoring.delivery import Delivery, bigquery_delivery
 from rl_core.monitoring.log_figures import LogFigures
 from stand_ins.cloud import Cloud

@@ -16,12 +16,11 @@ from rl_core.backends.contracts.bus import Delivery, MessageBus, Publisher, Topi
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import EventStore, Joiner
 from rl_core.config import Bandit, Settings
-from rl_core.joining.joiner import open_joiner
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA, REWARD_SCHEMA
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
     from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+    from rl_core.google_cloud.clients import GoogleClients
     from tests.delivered_events import DeliveredEvents
 
 
@@ -37,7 +36,7 @@ class Backend(Protocol):
 
     def open_store(self) -> EventStore: ...
 
-    def open_joiner(self, bandit: Bandit) -> Joiner: ...
+    def bandit: Bandit.joiner(self) -> Joiner: ...
 
     def open_registry(self) -> PolicyRegistry: ...
 
@@ -65,8 +64,8 @@ class LocalBackend:
 
         return DeltaEventStore(self._path / "store")
 
-    def open_joiner(self, bandit: Bandit) -> Joiner:
-        return open_joiner(bandit, self.open_store())
+    def bandit: Bandit.joiner(self) -> Joiner:
+        return self.open_store().joiner(bandit)
 
     def open_registry(self) -> PolicyRegistry:
         from rl_core.backends.local.registry import FolderRegistry
@@ -87,7 +86,7 @@ class GcpBackend:
 
     def clients(self, *services: str) -> GoogleClients:
         """New clients that are led to the stand-ins of these services."""
-        from rl_core.backends.gcp.clients import GoogleClients
+        from rl_core.google_cloud.clients import GoogleClients
 
         variables = self.cloud.environment(*services)
         settings = Settings(
@@ -125,10 +124,10 @@ class GcpBackend:
             ensure_tables(clients)
         return BigQueryEventStore(clients)
 
-    def open_joiner(self, bandit: Bandit) -> Joiner:
+    def bandit: Bandit.joiner(self) -> Joiner:
         """`bandit` may differ from the backend's in how it joins."""
         google = {"backend": "gcp", "google": self._bandit.google}
-        return open_joiner(bandit.model_copy(update=google), self.open_store())
+        return self.open_store().joiner(bandit.model_copy(update=google))
 
     def open_registry(self) -> PolicyRegistry:
         from rl_core.backends.gcp.registry.policy_registry import VertexRegistry

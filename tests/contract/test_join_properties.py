@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from rl_core.backends.contracts.store import EventStore
+from rl_core.backends.local.joining.joiner import StoreJoiner
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
-from rl_core.joining.joiner import StoreJoiner
 from tests.join_model import Apart, Closed, Crash, History, Step, histories, joined, told
 from tests.log_rows import WAIT_S, at, decisions, rewards
 

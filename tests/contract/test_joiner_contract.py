@@ -1,4 +1,4 @@
-"""What the joiner of every backend does: the rules of rl_core/joining/rules.py, over what is stored."""
+"""What the joiner of every backend does: the rules of rl_core/backends/local/joining/rules.py, over what is stored."""
 
 from __future__ import annotations
 

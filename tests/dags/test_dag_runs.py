@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -109,7 +109,7 @@ def test_a_bandit_is_born_refuses_a_second_birth_and_learns_on(
     assert set(waited.tasks.values()) == {"skipped"}
     assert "0 of 50 new interactions after 2 s" in waited.log
 
-    registry, store = open_registry(small, settings), open_store(small, settings)
+    registry, store = open_backend(small, settings).registry(), open_backend(small, settings).store()
     first, second = registry.attempts()
     assert (first.windows, first.trigger, first.version) == (((0, 60),), "startup", "small-v1-0001")
     assert (second.windows, second.trigger) == (((60, 120),), "manual")

@@ -18,7 +18,7 @@ import pytest
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.job_folder import MARK, JobFolder
 from bandit_ops.runners.local import LocalRunner
-from rl_core.backends import open_bus, open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import Message
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.local.registry import FolderRegistry
@@ -91,7 +91,7 @@ def long_ago() -> datetime:
 
 @pytest.fixture
 def registry(movielens: Bandit, settings: Settings) -> FolderRegistry:
-    return cast(FolderRegistry, open_registry(movielens, settings))
+    return cast(FolderRegistry, open_backend(movielens, settings).registry())
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ class TestTheGate:
         from airflow.sdk.exceptions import AirflowRescheduleException
 
         log(12)
-        bus = open_bus(movielens, settings)
+        bus = open_backend(movielens, settings).bus()
         bus.publish([Message("rewards", "a", b"{}")])
         bus.close()
         caplog.set_level(logging.INFO)
@@ -232,7 +232,7 @@ class TestTheGate:
         from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
         log(30)
-        store = open_store(movielens, settings)
+        store = open_backend(movielens, settings).store()
         store.forget([], store.interactions((20, 50), ["event_id"])["event_id"].to_pylist())
         with pytest.raises(AirflowRescheduleException):
             look(context())

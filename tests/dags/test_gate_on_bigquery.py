@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rl_core.backends.gcp.backend import GoogleBackend
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit
@@ -28,8 +29,9 @@ def gate(cloud: Cloud, cloud_movielens: Bandit, settings: Settings, tmp_path: Pa
     from bandit_ops.sensors import InteractionSensor
 
     task = InteractionSensor(task_id="gate", bandit=cloud_movielens)
-    clients, registry = task.clients, task.open_registry()
-    assert clients is not None
+    backend = task.open_backend()
+    assert isinstance(backend, GoogleBackend)
+    clients, registry = backend.clients, backend.registry()
     clients.bucket.create(location=clients.names.location)
     ensure_tables(clients)
     add_version(registry, tmp_path, None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rl_core.backends.gcp.backend import GoogleBackend
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit, Join
@@ -29,8 +30,9 @@ def join(cloud: Cloud, cloud_movielens: Bandit) -> Iterator[JoinLog]:
     from bandit_ops.join import JoinLog
 
     task = JoinLog(task_id="join", bandit=cloud_movielens.model_copy(update={"join": Join(reward_wait_s=60)}))
-    clients = task.clients
-    assert clients is not None
+    backend = task.open_backend()
+    assert isinstance(backend, GoogleBackend)
+    clients = backend.clients
     clients.bucket.create(location=clients.names.location)
     ensure_tables(clients)
     clients.publisher.create_topic(name=clients.names.events_topic)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TestTheLease:
     def test_is_renewed_by_submit_and_by_every_look_of_wait(
         self, made: Callable[[bool], PipelineTasks], movielens: Bandit, settings: Settings, task: str
     ) -> None:
-        open_registry(movielens, settings).lease(HOLDER, 30)
+        open_backend(movielens, settings).registry().lease(HOLDER, 30)
         attempt(getattr(made(True), task))
         state = json.loads((settings.state_dir(movielens) / "registry" / "registry.json").read_bytes())
         assert state["lease"]["holder"] == HOLDER
@@ -97,7 +97,7 @@ class TestTheLease:
     def test_lost_to_another_training_ends_the_run_before_anything_else(
         self, made: Callable[[bool], PipelineTasks], movielens: Bandit, settings: Settings, task: str
     ) -> None:
-        open_registry(movielens, settings).lease("movielens_startup/manual__0", 60)
+        open_backend(movielens, settings).registry().lease("movielens_startup/manual__0", 60)
         said = attempt(getattr(made(True), task))
         assert "lost the lease" in said
         assert "'movielens_startup/manual__0' holds the training lease" in said
@@ -106,4 +106,4 @@ class TestTheLease:
         self, made: Callable[[bool], PipelineTasks], movielens: Bandit, settings: Settings
     ) -> None:
         attempt(made(False).wait)
-        open_registry(movielens, settings).lease("another", 60)
+        open_backend(movielens, settings).registry().lease("another", 60)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rl_core.backends import open_registry
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends import open_backend
+from rl_core.backends.local.announcement import Announcement
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, ProvisioningError
 
@@ -208,7 +208,7 @@ class TestTheTeardownOfALocalBandit:
 
     @pytest.fixture
     def state(self, movielens: Bandit, settings: Settings) -> Path:
-        open_registry(movielens, settings).lease("a run that ended", 1e-6)
+        open_backend(movielens, settings).registry().lease("a run that ended", 1e-6)
         return settings.state_dir(movielens)
 
     def test_empties_its_folder_and_no_other(self, tear_down: Callable[..., None], state: Path) -> None:
@@ -234,7 +234,7 @@ class TestTheTeardownOfALocalBandit:
     ) -> None:
         from airflow.sdk.exceptions import AirflowFailException
 
-        open_registry(movielens, settings).lease("movielens_retrain/manual__0", 60)
+        open_backend(movielens, settings).registry().lease("movielens_retrain/manual__0", 60)
         with pytest.raises(AirflowFailException, match="'movielens_retrain/manual__0' holds the training lease"):
             tear_down()
         tear_down(force=True)

@@ -105,7 +105,7 @@ class TestOnGoogleCloud:
         from google.pubsub_v1.types import Subscription
 
         from bandit_ops.traffic import SimulateTraffic
-        from rl_core.backends.gcp.clients import GoogleClients
+        from rl_core.google_cloud.clients import GoogleClients
         from stand_ins.pubsub import PubSubStandIn
 
         with PubSubStandIn(tmp_path / "pubsub") as pubsub:

@@ -18,7 +18,7 @@ from bandit_ops.job_identity import JobIdentity, active_jobs, attempts
 from bandit_ops.runners.base import JobState, JobStatus
 from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.vertex import SPEC_LABEL
-from rl_core.backends.gcp.names import LABEL
+from rl_core.google_cloud.names import LABEL
 
 if TYPE_CHECKING:
     from tests.dags.conftest import Parse

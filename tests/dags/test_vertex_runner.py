@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandit_ops.runners import get_runner
 from bandit_ops.runners.base import JobState, JobStatus, Parameters
 from bandit_ops.runners.vertex import SPEC_LABEL, VertexRunner
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.faults import Fault, Faults
 from stand_ins.vertex import VertexStandIn
 
@@ -51,9 +50,7 @@ def open_runner(cloud_movielens: Bandit, settings: Settings, vertex: VertexStand
             anonymous = settings.model_copy(update={"google_endpoint": "http://127.0.0.1:1"})
             clients = GoogleClients(bandit, anonymous)
             handles.callback(clients.close)
-            runner = get_runner(bandit, settings, clients)
-            assert isinstance(runner, VertexRunner)
-            return runner
+            return VertexRunner(bandit, clients, settings)
 
         yield opened
 

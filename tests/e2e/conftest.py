@@ -17,9 +17,9 @@ import orjson
 import pytest
 
 from local_stack.processes import command_line, living_with
-from rl_core.backends import open_bus, open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends.local.announcement import Announcement
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
@@ -33,7 +33,7 @@ class Site:
 
     def __init__(self, repo: Path, bandit: Bandit, settings: Settings, stack: ExitStack) -> None:
         self.bandit, self.settings, self.state_dir = bandit, settings, settings.state_dir(bandit)
-        self.registry = open_registry(bandit, settings)
+        self.registry = open_backend(bandit, settings).registry()
         self.port = free_port()
         self._repo, self._stack = repo, stack
         rng = np.random.default_rng(3)
@@ -98,7 +98,7 @@ class Site:
         return prediction
 
     def on_the_bus(self, topic: Any = "decisions") -> list[dict[str, Any]]:
-        bus = open_bus(self.bandit, self.settings)
+        bus = open_backend(self.bandit, self.settings).bus()
         try:
             return [orjson.loads(delivery.payload) for delivery in bus.read(topic, 0, 1_000_000)]
         finally:

@@ -25,13 +25,15 @@ from google.api import httpbody_pb2
 
 from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.endpoint import endpoint_name
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.backends.local.announcement import Announcement
 from rl_core.config import Bandit, Settings
 from rl_core.errors import EndpointError
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.policy.artefact import Policy
 from rl_core.policy.windows import new_windows
@@ -66,7 +68,7 @@ class LocalMode:
 
     def __init__(self, bandit: Bandit, settings: Settings, salt: bytes, folder: Path) -> None:
         self.bandit, self.settings, self._salt, self._folder = bandit, settings, salt, folder
-        self.registry, self.store = open_registry(bandit, settings), open_store(bandit, settings)
+        self.registry, self.store = open_backend(bandit, settings).registry(), open_backend(bandit, settings).store()
 
     def startup(self) -> None:
         from rl_core.stages import generator
@@ -208,7 +210,7 @@ def test_the_loop_closes_on_google_cloud_as_it_does_here(
     bandit = Bandit.from_yaml(composer / "dags" / "bandits" / "movielens.yaml")
     clients = GoogleClients(bandit, cloud_settings)
     request.addfinalizer(clients.close)
-    registry, store = open_registry(bandit, cloud_settings, clients), open_store(bandit, cloud_settings, clients)
+    registry, store = VertexRegistry(clients), BigQueryEventStore(clients)
     environment, _ = load_environment(bandit, settings)
 
     assert left_in(cloud, clients) == []

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from rl_core.backends import open_bus, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import JoinableStore
 from rl_core.config import Join
 from rl_core.dataset.tfrecord import Rows
 from rl_core.dataset.trajectories import Dataset
 from rl_core.joining.event_logger import EventLogger
-from rl_core.joining.joiner import join_pending
 from rl_core.monitoring.delivery import local_delivery
 from rl_core.monitoring.vital_signs import vital_signs
 from rl_core.stages import ingester
@@ -72,10 +71,10 @@ def test_is_logged_counted_never_activated_and_never_trained(site: Site, tmp_pat
     assert site.post("/reward", {"event_id": "rewarded", "reward": 4}).status_code == 200
     assert (state(site)["undelivered"], state(site)["deferred"]) == (1, 3)
 
-    store = cast(JoinableStore, open_store(site.bandit, site.settings))
-    with closing(open_bus(site.bandit, site.settings)) as bus:
+    store = cast(JoinableStore, open_backend(site.bandit, site.settings).store())
+    with closing(open_backend(site.bandit, site.settings).bus()) as bus:
         EventLogger(site.bandit, bus, store).run_once()
-    assert join_pending(site.bandit, store, datetime.now(UTC) + timedelta(seconds=61)).head == 3
+    assert store.joiner(site.bandit).run(datetime.now(UTC) + timedelta(seconds=61)).head == 3
     rows = {row["event_id"]: row for row in store.interactions((0, 3)).to_pylist()}
     closed = {event_id: (row["closed_by"], row["served"]) for event_id, row in rows.items()}
     assert closed == {"lost": ("unactivated", False), "activated": ("timeout", True), "rewarded": ("reward", True)}

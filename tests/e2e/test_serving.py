@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from rl_core.backends import open_endpoint
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends import open_backend
+from rl_core.backends.local.announcement import Announcement
+from rl_core.backends.local.http_client import over_http
 from rl_core.config import Settings
 from rl_core.errors import PolicyError
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import Traffic, simulate
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class TestUnderLoad:
     def test_policies_are_swapped_without_a_failed_request(self, site: Site) -> None:
         versions = [site.promote(1)]
         site.serve()
-        endpoint = open_endpoint(site.bandit, site.settings)
+        endpoint = open_backend(site.bandit, site.settings).endpoint()
 
         def promote_three() -> None:
             for seed in (2, 3, 4):
@@ -250,7 +250,7 @@ class TestEndpoint:
         content = json.loads(manifest.read_text())
         content["probes"]["scores"][0][0] += 1.0
         manifest.write_text(json.dumps(content))
-        endpoint = open_endpoint(site.bandit, site.settings)
+        endpoint = open_backend(site.bandit, site.settings).endpoint()
         with pytest.raises(PolicyError, match=rf"refused {damaged}: .*not the one that was registered"):
             endpoint.stage(damaged)
         assert site.ask("x")["policy_version"] == champion

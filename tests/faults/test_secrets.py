@@ -16,7 +16,7 @@ from bandit_ops.runners.base import JobState, Parameters
 from bandit_ops.runners.launch import child_environment
 from bandit_ops.runners.local import LocalRunner
 from local_stack.airflow_stack import AirflowStack
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends.local.announcement import Announcement
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import EndpointError
 from rl_core.serving import parts

@@ -21,11 +21,11 @@ from google.pubsub_v1.types import Subscription, UpdateSubscriptionRequest
 from rl_core.backends.contracts.bus import Message
 from rl_core.backends.gcp.bus.message_bus import PubSubPublisher, publish_joiner_heartbeat
 from rl_core.backends.gcp.bus.messages import Event
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.config import Bandit, Settings
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.schema import DECISION
 from scripts import functions_bundle
 from stand_ins.cloud import Cloud
@@ -67,7 +67,9 @@ class TestTheBundle:
 
     def test_holds_what_the_functions_need_and_no_more(self, bundle: Path) -> None:
         names = zipfile.ZipFile(bundle).namelist()
-        assert {"main.py", "requirements.txt", "bandit/cloudy.yaml", "rl_core/joining/event_sink.py"} <= set(names)
+        assert {"main.py", "requirements.txt", "bandit/cloudy.yaml", "rl_core/backends/gcp/bus/event_sink.py"} <= set(
+            names
+        )
         others = ("rl_core/stages", "rl_core/policy/saved_model", "rl_core/serving/app", "plugins", "dags", "tests")
         assert not [name for name in names if name.startswith(others)]
         requirements = zipfile.ZipFile(bundle).read("requirements.txt").decode()

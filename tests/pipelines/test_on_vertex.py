@@ -13,8 +13,8 @@ from bandit_ops.runners.base import JobState, JobStatus
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.vertex import VertexRunner
 from local_stack.processes import living_with
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.config import Bandit
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.faults import Faults
 from stand_ins.vertex import VertexStandIn
 from tests.pipelines.conftest import sleeps
@@ -93,7 +93,7 @@ def test_a_run_gives_its_outputs_and_a_second_one_takes_its_steps_from_the_cache
 
 def in_experiment(vertex: OnVertex) -> dict[str, dict[str, float]]:
     """The metrics of each run in the bandit's experiment, as the console finds them."""
-    from rl_core.backends.gcp.experiments import experiment_path
+    from rl_core.google_cloud.experiments import experiment_path
 
     metadata = vertex.runner._clients.metadata
     experiment = experiment_path(vertex.runner._clients.names)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bandit_ops.plans import Circumstances, Plan, Planner, Refused, retrain_plan, startup_plan
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.policy.artefact import Policy
@@ -32,7 +32,7 @@ class Loop:
 
     def __init__(self, bandit: Bandit, settings: Settings, scratch: Path) -> None:
         self.bandit, self.settings, self.scratch = bandit, settings, scratch
-        self.registry, self.store = open_registry(bandit, settings), open_store(bandit, settings)
+        self.registry, self.store = open_backend(bandit, settings).registry(), open_backend(bandit, settings).store()
         self.jobs = 0
 
     def log(self, rows: int) -> None:

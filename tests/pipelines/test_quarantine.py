@@ -12,9 +12,8 @@ import pytest
 
 from bandit_ops.runners.base import JobState, Parameters
 from bandit_ops.runners.local import LocalRunner
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
-from rl_core.joining.joiner import join_pending
 from rl_core.movielens.synthetic import write_synthetic
 from rl_core.stages import generator
 
@@ -28,7 +27,7 @@ def spoilt(movielens: Bandit, settings: Settings, tmp_path: Path) -> Settings:
     write_synthetic(tmp_path / "ratings" / "u.data")
     settings = settings.model_copy(update={"movielens_dir": tmp_path / "ratings"})
     generator.run(movielens, settings, 96, seed=1)
-    store = open_store(movielens, settings)
+    store = open_backend(movielens, settings).store()
     names = {"decisions": 1.5, "rewards": None}
     for table, propensity in names.items():
         rows = store.query(f'SELECT * FROM {table} ORDER BY "offset" LIMIT 4').to_pylist()  # noqa: S608
@@ -37,7 +36,7 @@ def spoilt(movielens: Bandit, settings: Settings, tmp_path: Path) -> Settings:
             row |= {} if propensity is None else {"propensity": propensity}
         schema = store.query(f"SELECT * FROM {table} LIMIT 0").schema  # noqa: S608
         store.append(table, pa.Table.from_pylist(rows, schema))  # type: ignore[arg-type]
-    join_pending(movielens, store)
+    store.joiner(movielens).run(None)
     assert store.head() == 100
     return settings
 
@@ -56,4 +55,4 @@ def test_a_run_with_too_many_bad_rows_trains_nothing_and_leaves_them_to_be_looke
     named = re.search(r"they lie in (\S+?)\.? ", status.message)
     assert named is not None, status.message
     assert pq.read_table(Path(named[1]))["reason"].to_pylist() == ["propensity"] * 4
-    assert open_registry(movielens, spoilt).attempts() == []
+    assert open_backend(movielens, spoilt).registry().attempts() == []

@@ -10,7 +10,7 @@ import pytest
 
 from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
 from bandit_ops.runners.local import LocalRunner
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.movielens.synthetic import write_synthetic
 
@@ -60,7 +60,10 @@ def test_a_bandit_is_born_is_refused_a_mixture_learns_on_and_a_repeated_run_trai
     born = runs.run("born", "startup", rounds=200, seed=1, trigger="startup")
     assert born.state is JobState.SUCCEEDED, runs.file("born", "log.txt")
     assert (born.outputs["version"], born.outputs["promoted"]) == ("movielens-v1-0001", True)
-    registry, store = open_registry(runs.bandit, runs.settings), open_store(runs.bandit, runs.settings)
+    registry, store = (
+        open_backend(runs.bandit, runs.settings).registry(),
+        open_backend(runs.bandit, runs.settings).store(),
+    )
     assert registry.alias("champion") == "movielens-v1-0001"
     assert ([attempt.windows for attempt in registry.attempts()], store.head()) == ([((0, 200),)], 200)
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit
+from rl_core.google_cloud.names import names_of
 from rl_core.monitoring.vital_signs import ALARMS, VitalSigns
 
 FRACTION = "float"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit
+from rl_core.google_cloud.names import names_of
 from rl_core.stages import STAGES
 
 if TYPE_CHECKING:

@@ -16,12 +16,19 @@ RULES = {
     "pipeline_defs": {"airflow", "bandit_ops"},
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
-GROUND = {"config", "errors", "files", "clock", "frozen", "google_config", "schema"}
+GROUND = {"config", "errors", "files", "framing", "clock", "frozen", "google_config", "schema"}
 ARROWS = {
     "backends/contracts": set(),
+    "google_cloud": set(),
     "backends/registry": {"backends/contracts"},
-    "backends/local": {"backends/contracts", "backends/registry", "backends/conform", "dataset"},
-    "backends/gcp": {"backends/contracts", "backends/registry", "backends/conform"},
+    "backends/local": {"backends/contracts", "backends/registry", "backends/conform"},
+    "backends/gcp": {
+        "backends/contracts",
+        "backends/registry",
+        "backends/conform",
+        "backends/bus_rows",
+        "google_cloud",
+    },
     "bandit": {"backends/contracts"},
     "movielens": set(),
     "dataset": {"bandit", "backends/contracts"},
@@ -30,9 +37,10 @@ ARROWS = {
     "serving": {"policy", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
     "simulation": {"serving", "movielens", "backends"},
-    "stages": {"joining", "policy", "dataset", "movielens", "bandit", "backends"},
+    "stages": {"monitoring", "policy", "dataset", "movielens", "bandit", "backends"},
 }
 """Which rooms of rl_core a room may import besides itself and the ground floor; a room stands for those in it."""
+OUTSIDE_OF_BACKENDS = ("dags", "functions", "local_stack", "pipeline_defs", "plugins", "rl_core")
 TENSORFLOW_ROOM = {"rl_core/policy/saved_model.py"}
 
 
@@ -74,6 +82,31 @@ def test_arrows_between_the_rooms_of_rl_core_go_one_way(repo: Path, room: str) -
     assert not wrong, f"{room} may import {sorted(ARROWS[room])}: {wrong}"
 
 
+def test_a_backend_is_known_outside_its_folder_by_its_contract_alone(repo: Path) -> None:
+    wrong = [
+        f"{path.relative_to(repo)} imports {module}"
+        for room in OUTSIDE_OF_BACKENDS
+        for path in sorted((repo / room).rglob("*.py"))
+        for module in imported_modules(path)
+        for backend in ("backends/local", "backends/gcp")
+        if module.startswith(f"{backend}/") and repo / "rl_core" / backend not in path.parents
+        if path != repo / "rl_core" / "backends" / "__init__.py"
+    ]
+    assert not wrong, f"open_backend(bandit, settings) gives all that there is of a backend: {wrong}"
+
+
+def test_nothing_but_open_backend_tells_one_backend_from_the_other(repo: Path) -> None:
+    wrong = [
+        f"{path.relative_to(repo)}:{node.lineno}"
+        for room in ("functions", "local_stack", "pipeline_defs", "plugins", "rl_core", "scripts")
+        for path in sorted((repo / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and "backend" in {getattr(one, "attr", "") for one in ast.walk(node)}
+    ]
+    allowed = {"rl_core/config.py", "rl_core/backends/__init__.py"}
+    assert {place.partition(":")[0] for place in wrong} <= allowed, f"give the Backend a method for it: {wrong}"
+
+
 def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
     users = {
         str(path.relative_to(repo))
@@ -88,7 +121,8 @@ def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
     [
         "rl_core.serving.server",
         "rl_core.joining.event_logger",
-        "rl_core.joining.joiner",
+        "rl_core.backends.local.joining.joiner",
+        "rl_core.backends.gcp.backend",
         "rl_core.simulation.simulator",
         "rl_core.stages.generator",
         "rl_core.stages.ingester",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.backends import open_store
+from rl_core.backends import open_backend
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.sample_ratio import MIN_EXPECTED, THRESHOLD, Split
 from rl_core.config import Bandit, Settings
@@ -88,7 +88,7 @@ class TestALogAsTheServerWritesIt:
             "closed_by": pa.repeat("timeout", n),
         }
         columns |= dict.fromkeys(("seq", "offset"), pa.array(np.arange(1, n + 1)))
-        store = open_store(bandit, settings)
+        store = open_backend(bandit, settings).store()
         store.append_interactions(pa.table(columns, INTERACTION_SCHEMA))
         return local_figures(bandit, store, now).split
 

@@ -23,7 +23,6 @@ from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Problem, ServingContainer
 from rl_core.errors import SchemaError
 from rl_core.joining.event_logger import EventLogger
-from rl_core.joining.joiner import join_pending
 from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.policy.artefact import write_artefact
 from rl_core.schema import REWARD
@@ -85,7 +84,7 @@ class World:
         """How each decision ends, when its time has come and everything has been read."""
         bandit = self.bandit()
         EventLogger(bandit, self.bus, self.store).run_once()
-        join_pending(bandit, self.store, datetime.now(UTC) + timedelta(seconds=bandit.join.reward_wait_s + 1))
+        self.store.joiner(bandit).run(datetime.now(UTC) + timedelta(seconds=bandit.join.reward_wait_s + 1))
         found = self.store.interactions((0, self.store.head())).to_pylist()
         return {row["event_id"]: (row["closed_by"], row["served"]) for row in found}
 

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.store import rows as convert
 from rl_core.backends.gcp.store import tables
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.schema import DECISION, DECISION_SCHEMA, TABLES, bigquery_schema
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault

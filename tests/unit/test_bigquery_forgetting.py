@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.store import tables
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.config import Bandit, Join, Retention, Settings
 from rl_core.errors import StoreError
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.cloud import Cloud
 from tests.log_rows import BUS, WAIT_S, at, decision, decisions, reward, rewards
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.backends.gcp.store.tables import ensure_tables
+from rl_core.backends.local.joining.rules import Closed, JoinRules
 from rl_core.config import Bandit, Join, Settings
 from rl_core.errors import StoreError
-from rl_core.joining.rules import Closed, JoinRules
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from tests.join_model import History, histories, told

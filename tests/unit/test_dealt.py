@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from rl_core.backends.contracts.store import Pending
+from rl_core.backends.local.joining.joiner import StoreJoiner
 from rl_core.backends.local.store import dealt
 from rl_core.backends.local.store.delta import sync as delta_sync
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
-from rl_core.joining.joiner import StoreJoiner
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
 
 

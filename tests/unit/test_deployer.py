@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.backends import open_endpoint, open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Exclusion, PolicyRegistry
 from rl_core.backends.contracts.store import Window
 from rl_core.backends.local.endpoint import LocalEndpoint
@@ -46,7 +46,7 @@ def bandit(movielens: Bandit) -> Bandit:
 
 @pytest.fixture
 def registry(bandit: Bandit, settings: Settings) -> PolicyRegistry:
-    return open_registry(bandit, settings)
+    return open_backend(bandit, settings).registry()
 
 
 class Job:
@@ -71,7 +71,7 @@ class Job:
             observation_version="users-v1",
             action_set_version="letters-v1",
         )
-        registry = open_registry(self.bandit, self.settings)
+        registry = open_backend(self.bandit, self.settings).registry()
         inherited = registry.lineage(champion).windows if champion and not anew else ()
         out = self.scratch / f"policy-{window[1]}"
         statistics = combine([block], window[1])
@@ -289,7 +289,7 @@ class TestWithAServer:
         for champion, window in ((None, (0, 200)), ("movielens-v1-0001", (200, 300))):
             deployment = job.deploy(window, champion)
             assert deployment.reason == "said so"
-            assert open_endpoint(bandit, settings).state()["champion"] == deployment.version
+            assert open_backend(bandit, settings).endpoint().state()["champion"] == deployment.version
 
     def test_a_policy_that_the_server_refuses_is_not_promoted(
         self, job: Job, bandit: Bandit, registry: PolicyRegistry, serve: Callable[[Bandit], None]

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rl_core.backends.local.endpoint import Announcement, LocalEndpoint
+from rl_core.backends.local.announcement import Announcement
+from rl_core.backends.local.endpoint import LocalEndpoint
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.errors import EndpointError, PolicyError
 

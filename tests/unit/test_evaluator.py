@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage, WindowRef
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
@@ -68,7 +68,7 @@ def _dataset(bandit: Bandit, out: Path, rows: Rows, *windows: Window) -> Path:
 
 def _train(bandit: Bandit, settings: Settings, dataset: Path, champion: str | None, out: Path) -> Path:
     """What the trainer writes, without the SavedModel."""
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     inherited = registry.lineage(champion).windows if champion else ()
     blocks = make_blocks(Dataset.open(dataset), AGENT.half_life)
     every = [*load_blocks(registry, inherited), *blocks]
@@ -78,7 +78,7 @@ def _train(bandit: Bandit, settings: Settings, dataset: Path, champion: str | No
 
 
 def _crown(bandit: Bandit, settings: Settings, artefact: Path, window: Window) -> str:
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     ref = WindowRef(*window, registry.put_block(artefact / block_name(window)))
     return registry.register(artefact, Lineage(None, (ref,)))
 

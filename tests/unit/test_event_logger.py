@@ -19,7 +19,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from rl_core.backends import open_bus, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import Message, MessageBus
 from rl_core.backends.contracts.store import JoinableStore
 from rl_core.backends.local.store.delta.table import DeltaTable
@@ -45,14 +45,14 @@ def bandit(movielens: Bandit) -> Bandit:
 
 @pytest.fixture
 def bus(bandit: Bandit, settings: Settings) -> Iterator[MessageBus]:
-    bus = open_bus(bandit, settings)
+    bus = open_backend(bandit, settings).bus()
     yield bus
     bus.close()
 
 
 @pytest.fixture
 def store(bandit: Bandit, settings: Settings) -> JoinableStore:
-    return cast(JoinableStore, open_store(bandit, settings))
+    return cast(JoinableStore, open_backend(bandit, settings).store())
 
 
 @pytest.fixture
@@ -230,10 +230,10 @@ class TestWhatDoesNotFitTheLog:
 
 class TestTheBusAndTheStoreDisagree:
     def test_an_older_copy_of_the_bus_is_noticed(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
-        open_bus(bandit, settings).close()
+        open_backend(bandit, settings).bus().close()
         folder = settings.state_dir(bandit) / "bus"
         shutil.copytree(folder, tmp_path / "older")
-        bus = open_bus(bandit, settings)
+        bus = open_backend(bandit, settings).bus()
         bus.publish([decision("a")])
         drain(bandit, settings)
         bus.close()

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 
 from rl_core.__main__ import run
-from rl_core.backends import open_bus, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import Message, MessageBus
 from rl_core.backends.contracts.store import JoinableStore
+from rl_core.backends.local.joining.joiner import StoreJoiner
 from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join, Retention, Settings
 from rl_core.dataset.quarantine import Quarantine
 from rl_core.errors import ConfigError, StoreError
 from rl_core.joining.event_logger import EventLogger
-from rl_core.joining.joiner import StoreJoiner
 from tests.log_rows import BUS, WAIT_S, at, decision, decisions, reward, rewards
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,14 +67,14 @@ def bandit(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
 
 @pytest.fixture
 def bus(bandit: Bandit, settings: Settings) -> Iterator[MessageBus]:
-    bus = open_bus(bandit, settings)
+    bus = open_backend(bandit, settings).bus()
     yield bus
     bus.close()
 
 
 @pytest.fixture
 def store(bandit: Bandit, settings: Settings) -> JoinableStore:
-    return cast(JoinableStore, open_store(bandit, settings))
+    return cast(JoinableStore, open_backend(bandit, settings).store())
 
 
 @pytest.fixture

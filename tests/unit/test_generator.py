@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rl_core.backends import open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
-from rl_core.joining.joiner import join_pending
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
 from rl_core.stages import generator
@@ -21,7 +20,7 @@ from rl_core.stages import generator
 
 @pytest.fixture
 def store(movielens: Bandit, settings: Settings) -> EventStore:
-    return open_store(movielens, settings)
+    return open_backend(movielens, settings).store()
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def _a_client_decision(movielens: Bandit, store: EventStore, offset: int) -> Non
     }
     store.append("decisions", pa.Table.from_pylist([stamp | row], DECISION_SCHEMA))
     store.append("rewards", pa.Table.from_pylist([stamp | {"reward": 1.0, "observed_at": now}], REWARD_SCHEMA))
-    join_pending(movielens, store)
+    store.joiner(movielens).run(None)
 
 
 class TestTheLog:
@@ -136,7 +135,7 @@ class TestASecondCall:
             patch.setattr(DeltaEventStore, "append", killed_after)
             with pytest.raises(KeyboardInterrupt):
                 generator.run(movielens, settings, 100, seed=1)
-        join_pending(movielens, store, datetime.now(UTC))  # a joiner that runs meanwhile closes nothing too early
+        store.joiner(movielens).run(datetime.now(UTC))  # a joiner that runs meanwhile closes nothing too early
         windows = generator.run(movielens, settings, 100, seed=1)
         assert sum(high - low for low, high in windows) == store.head() == 100
         assert set(store.interactions((0, 100))["closed_by"].to_pylist()) == {"reward"}

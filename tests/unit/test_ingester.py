@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl_core.backends import open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage
 from rl_core.bandit.blocks import fold_of
 from rl_core.config import Bandit, Problem, Settings, Validation
@@ -56,7 +56,7 @@ def _row(seq: int) -> Row:
 @pytest.fixture
 def log(bandit: Bandit, settings: Settings) -> Callable[[list[Row]], None]:
     def append(rows: list[Row]) -> None:
-        open_store(bandit, settings).append_interactions(pa.Table.from_pylist(rows, INTERACTION_SCHEMA))
+        open_backend(bandit, settings).store().append_interactions(pa.Table.from_pylist(rows, INTERACTION_SCHEMA))
 
     return append
 
@@ -250,7 +250,7 @@ class TestThePolicyThatDecided:
     ) -> None:
         (tmp_path / "artefact").mkdir()
         (tmp_path / "artefact" / "manifest.json").write_text("{}")
-        version = open_registry(bandit, settings).register(tmp_path / "artefact", Lineage(None, ()))
+        version = open_backend(bandit, settings).registry().register(tmp_path / "artefact", Lineage(None, ()))
         log([_row(seq) | {"policy_version": version} for seq in range(1, 11)])
         assert ingester.run(bandit, settings, [(0, 10)], tmp_path / "out") == 10
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from rl_core.backends.local.joining.deadlines import Deadlines
+from rl_core.backends.local.joining.rules import JoinRules
 from rl_core.config import Join
-from rl_core.joining.deadlines import Deadlines
-from rl_core.joining.rules import JoinRules
 from tests.log_rows import at, decision, decisions, rewards
 
 

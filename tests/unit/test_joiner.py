@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl_core.backends.local.joining.joiner import StoreJoiner
+from rl_core.backends.local.joining.rules import Closed, Joined, JoinRules
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
-from rl_core.joining.joiner import StoreJoiner, join_pending
-from rl_core.joining.rules import Closed, Joined, JoinRules
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 from tests.join_model import History, histories, joined, told
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
@@ -225,16 +225,16 @@ class TestOverAStore:
         assert daemon.run(at(4)).open == 2
         store.append("decisions", decisions(decision("g", 0, 1, JOB)))
         store.append("rewards", rewards(reward("g", 0, 1, producer=JOB)))
-        assert join_pending(bandit, store, at(12)).interactions == 2
+        assert store.joiner(bandit).run(at(12)).interactions == 2
         assert daemon.run(at(20)).interactions == 1
         assert [event_id for _, event_id, _ in stored(store)[0]] == ["a", "g", "b"]
         assert stored(store)[1] == [(2, "duplicate")]
 
     def test_rewards_for_what_was_closed_long_ago_are_set_apart(self, bandit: Bandit, store: DeltaEventStore) -> None:
         store.append("decisions", decisions(decision("a", 0)))
-        join_pending(bandit, store, at(20))
+        store.joiner(bandit).run(at(20))
         store.append("rewards", rewards(reward("a", 25)))
-        join_pending(bandit, store, at(30))
+        store.joiner(bandit).run(at(30))
         assert stored(store) == ([(1, "a", 0.0)], [(1, "late")])
 
     def test_an_event_id_is_closed_once_even_if_it_is_logged_again(
@@ -245,7 +245,7 @@ class TestOverAStore:
         joiner.run(at(20))
         store.append("decisions", decisions(decision("a", 30, 2)))
         joiner.run(at(50))
-        join_pending(bandit, store, at(60))
+        store.joiner(bandit).run(at(60))
         assert stored(store)[0] == [(1, "a", 0.0)]
 
 
@@ -268,9 +268,9 @@ class TestAfterACrash:
         with monkeypatch.context() as patch:
             patch.setattr(store, failing, fail)
             with pytest.raises(StoreError, match="killed"):
-                join_pending(bandit, store, at(14))
+                store.joiner(bandit).run(at(14))
         for watermark in (14, 30, 30):
-            join_pending(bandit, store, at(watermark))
+            store.joiner(bandit).run(at(watermark))
         interactions, apart = stored(store)
         assert sorted(row[1:] for row in interactions) == [("a", 4.0), ("b", 0.0), ("c", 4.0)]
         assert [seq for seq, *_ in interactions] == [1, 2, 3]

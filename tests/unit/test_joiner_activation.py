@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl_core.backends.local.joining.rules import Closed, JoinRules
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
-from rl_core.joining.joiner import join_pending
-from rl_core.joining.rules import Closed, JoinRules
 from rl_core.schema import TABLES, arrow_schema
 from tests.log_rows import START, WAIT_S, activation, at, decision, decisions, reward, rewards
 
@@ -91,8 +90,8 @@ def test_after_a_crash_an_activation_that_looks_like_the_reward_is_not_taken_for
     with monkeypatch.context() as patch:
         patch.setattr(store, "append_apart", fail)
         with pytest.raises(StoreError, match="killed"):
-            join_pending(bandit, store, at(20))
-    join_pending(bandit, store, at(20))
+            store.joiner(bandit).run(at(20))
+    store.joiner(bandit).run(at(20))
     found = store.query('SELECT "offset", activation, reason FROM rewards_apart').to_pylist()
     assert found == [{"offset": 1, "activation": True, "reason": "activation"}]
 
@@ -113,7 +112,7 @@ def test_a_log_written_before_the_columns_is_read_appended_to_and_joined(
     assert (pending.decisions.equals(made), pending.rewards.equals(earned)) == (True, True)
     store.append("decisions", decisions(decision("b", 0, 2, deferred=True), decision("c", 0, 3, deferred=True)))
     store.append("rewards", rewards(activation("a", 1, 2)))
-    join_pending(bandit, store, at(99))
+    store.joiner(bandit).run(at(99))
     found = store.interactions((0, 3), ["event_id", "closed_by", "deferred", "subject"]).to_pylist()
     assert [tuple(row.values()) for row in found] == [
         ("a", "timeout", None, None),

@@ -16,9 +16,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, ServingContainer, Settings
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.policy.artefact import write_artefact
 from rl_core.serving.parts import Parts
 from rl_core.serving.policies import OneArtefact

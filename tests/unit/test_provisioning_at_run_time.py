@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bandit_ops.runners.vertex import VertexRunner
-from rl_core.backends import open_endpoint, open_registry, open_store
+from rl_core.backends.gcp.endpoint.endpoint import open_vertex_endpoint
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.errors import EndpointError, RegistryError, RunnerError, StoreError
 from stand_ins.faults import Fault
 from tests.provisioning_world import World
@@ -17,13 +19,13 @@ ADVICE = rf"not found .*run the DAG …_provision, or correct {PLACE}; the actin
 def test_a_missing_dataset_as_the_sensor_sees_it(world: World) -> None:
     clients = world.site().clients
     with pytest.raises(StoreError, match=ADVICE):
-        open_store(clients.bandit, clients.settings, clients).head()
+        BigQueryEventStore(clients).head()
 
 
 def test_a_missing_bucket_as_the_lease_sees_it(world: World) -> None:
     clients = world.site().clients
     with pytest.raises(RegistryError, match=ADVICE):
-        open_registry(clients.bandit, clients.settings, clients).lease("a run", 60)
+        VertexRegistry(clients).lease("a run", 60)
 
 
 def test_a_missing_endpoint_as_the_deployer_sees_it(world: World) -> None:
@@ -31,7 +33,7 @@ def test_a_missing_endpoint_as_the_deployer_sees_it(world: World) -> None:
     with pytest.raises(
         EndpointError, match=r"no Vertex endpoint .*run the DAG …_provision, or correct google\.project"
     ):
-        open_endpoint(clients.bandit, clients.settings, clients).state()
+        open_vertex_endpoint(clients).state()
 
 
 def test_a_missing_permission_names_its_role(world: World) -> None:
@@ -44,14 +46,14 @@ def test_a_missing_permission_names_its_role(world: World) -> None:
             "403",
             StoreError,
             r"roles/bigquery\.dataViewer on the dataset",
-            lambda: open_store(clients.bandit, clients.settings, clients).head(),
+            lambda: BigQueryEventStore(clients).head(),
         ),
         (
             "storage.objects.get",
             "403",
             RegistryError,
             r"roles/storage\.objectUser on the bucket",
-            lambda: open_registry(clients.bandit, clients.settings, clients).versions(),
+            lambda: VertexRegistry(clients).versions(),
         ),
         (
             "GetPipelineJob",

@@ -16,10 +16,10 @@ from rl_core.backends.contracts.bus import Message
 from rl_core.backends.gcp.bus.first_payloads import FirstPayloads, Standing
 from rl_core.backends.gcp.bus.message_bus import JOINER, PubSubPublisher, publish_joiner_heartbeat
 from rl_core.backends.gcp.bus.messages import Event
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.clock import SteadyClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BusError
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.faults import Fault, Faults
 from stand_ins.pubsub import PubSubStandIn, Unruly
 from tests.delivered_events import DeliveredEvents

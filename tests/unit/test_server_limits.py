@@ -23,12 +23,12 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from rl_core.backends import open_endpoint
+from rl_core.backends import open_backend
+from rl_core.backends.local.http_client import over_http
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, EndpointError
 from rl_core.serving import server as prediction_server
 from rl_core.serving.http_protocol import MAX_HEAD_BYTES, max_connections
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import simulate
 from tests.conftest import REPO
 from tests.e2e.conftest import Site
@@ -163,13 +163,13 @@ class TestTheToken:
 
     def test_is_shown_by_our_own_clients(self, started: Server) -> None:
         site, settings = started.site, started.site.settings.model_copy(update={"server_token": SecretStr(TOKEN)})
-        assert open_endpoint(site.bandit, settings).state()["champion"] is not None
+        assert open_backend(site.bandit, settings).endpoint().state()["champion"] is not None
         traffic = simulate(site.environment, over_http(site.url, settings.server_token), 20, concurrency=2)
         assert traffic.complete
         with pytest.raises(EndpointError, match=r"401.*BANDIT_SERVER_TOKEN"):
             simulate(site.environment, over_http(site.url), 1)
         with pytest.raises(EndpointError, match="BANDIT_SERVER_TOKEN"):
-            open_endpoint(site.bandit, site.settings).state()
+            open_backend(site.bandit, site.settings).endpoint().state()
 
 
 class TestTheTokensRules:

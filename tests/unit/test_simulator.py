@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from rl_core.backends.local.http_client import over_http
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import Traffic, simulate
 
 Requests = list[tuple[str, dict[str, Any]]]

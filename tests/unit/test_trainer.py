@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_core.backends import open_registry
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage, WindowRef
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.linucb import LinUCB, accumulate
@@ -56,7 +56,7 @@ def _dataset(bandit: Bandit, out: Path, *windows: Window) -> Path:
 
 
 def _register(bandit: Bandit, settings: Settings, artefact: Path, manifest: Manifest) -> str:
-    registry = open_registry(bandit, settings)
+    registry = open_backend(bandit, settings).registry()
     for window in manifest.trained:
         registry.put_block(artefact / block_name(window))
     return registry.register(artefact, Lineage(manifest.parent, manifest.windows))

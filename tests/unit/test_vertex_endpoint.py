@@ -14,22 +14,23 @@ from google.api import httpbody_pb2
 from google.api_core.exceptions import ServiceUnavailable
 from pydantic import ValidationError
 
-from rl_core.backends import open_endpoint, open_registry
 from rl_core.backends.contracts.endpoint import Endpoint
 from rl_core.backends.contracts.registry import Lineage, PolicyRegistry
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.endpoint import (
     delete_endpoint,
     delete_models,
     endpoint_name,
     ensure_endpoint,
+    open_vertex_endpoint,
 )
 from rl_core.backends.gcp.endpoint.endpoint import ensure_server_deployed as ensure_server
 from rl_core.backends.gcp.endpoint.replicas import ReplicaReporter, live
+from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.backends.promotion import make_champion
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, EndpointAbsent, EndpointError, PolicyError
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
@@ -63,11 +64,11 @@ class World:
             clients.close()
 
     def registry(self) -> PolicyRegistry:
-        return open_registry(self.clients.bandit, self.clients.settings, self.clients)
+        return VertexRegistry(self.clients)
 
     def endpoint(self, acting: GoogleClients | None = None) -> Endpoint:
         clients = acting or self.clients
-        return open_endpoint(clients.bandit, clients.settings, clients)
+        return open_vertex_endpoint(clients)
 
     def register(self, registry: PolicyRegistry, seed: int, damaged: bool = False) -> str:
         rng = np.random.default_rng(seed)
@@ -284,7 +285,7 @@ class TestAModelForEachVersion:
         acting = world.acting(endpoint={"deploy_mode": "model"})
         ensure_endpoint(acting)
         assert ensure_server(acting) is False
-        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        registry, endpoint = VertexRegistry(acting), world.endpoint(acting)
         one, two, three = (world.register(registry, seed) for seed in (1, 2, 3))
         make_champion(registry, endpoint, one, None)
         assert (answered_by(acting), endpoint.state()["champion"]) == (one, one)
@@ -301,7 +302,7 @@ class TestAModelForEachVersion:
     def test_that_is_damaged_is_refused(self, world: World) -> None:
         acting = world.acting(endpoint={"deploy_mode": "model"})
         ensure_endpoint(acting)
-        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        registry, endpoint = VertexRegistry(acting), world.endpoint(acting)
         damaged = world.register(registry, 1, damaged=True)
         with pytest.raises(PolicyError, match=rf"the endpoint refused {damaged}: .*statistics\.npz"):
             make_champion(registry, endpoint, damaged, None)
@@ -310,7 +311,7 @@ class TestAModelForEachVersion:
     def test_whose_deployment_got_no_answer_is_waited_for_by_the_next_try(self, world: World) -> None:
         acting = world.acting(endpoint={"deploy_mode": "model"})
         ensure_endpoint(acting)
-        registry, endpoint = open_registry(acting.bandit, acting.settings, acting), world.endpoint(acting)
+        registry, endpoint = VertexRegistry(acting), world.endpoint(acting)
         version = world.register(registry, 1)
         world.cloud.faults.add(Fault("DeployModel", code="UNAVAILABLE", after=True))
         with pytest.raises(EndpointError, match="not answered"):

@@ -15,11 +15,11 @@ import pytest
 
 from rl_core.backends.contracts.registry import Attempt, Lineage
 from rl_core.backends.gcp.artefacts import download
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, LeaseHeld, PromotionConflict, RegistryError
+from rl_core.google_cloud.clients import GoogleClients
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 
@@ -30,7 +30,7 @@ PROMOTE = """
 import sys
 from pathlib import Path
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.google_cloud.clients import GoogleClients
 from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.config import Bandit, Settings

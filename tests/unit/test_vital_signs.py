@@ -15,7 +15,7 @@ import orjson
 import pytest
 import yaml
 
-from rl_core.backends import open_bus, open_registry, open_store
+from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import Message, MessageBus
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry
 from rl_core.backends.contracts.store import JoinableStore
@@ -85,7 +85,7 @@ def test_before_the_first_policy_nothing_is_invented(movielens: Bandit) -> None:
 class TestOnThisMachine:
     @pytest.fixture
     def bus(self, movielens: Bandit, settings: Settings) -> Iterator[MessageBus]:
-        bus = open_bus(movielens, settings)
+        bus = open_backend(movielens, settings).bus()
         yield bus
         bus.close()
 
@@ -97,7 +97,7 @@ class TestOnThisMachine:
     def test_what_the_logger_has_not_carried_yet_is_missing_and_holds_the_watermark(
         self, movielens: Bandit, settings: Settings, bus: MessageBus
     ) -> None:
-        store = cast(JoinableStore, open_store(movielens, settings))
+        store = cast(JoinableStore, open_backend(movielens, settings).store())
         self.publish(bus, "a", "b")
         EventLogger(movielens, bus, store).run_once()
         carried = local_delivery(movielens, settings, store)
@@ -113,13 +113,13 @@ class TestOnThisMachine:
     def test_without_a_server_there_is_no_bus_and_none_is_made(
         self, movielens: Bandit, settings: Settings, tmp_path: Path
     ) -> None:
-        assert local_delivery(movielens, settings, open_store(movielens, settings)) == Delivery(0, 0)
+        assert local_delivery(movielens, settings, open_backend(movielens, settings).store()) == Delivery(0, 0)
         assert not (settings.state_dir(movielens) / "bus").exists()
 
     def test_what_could_not_become_a_row_is_rejected_and_not_missing(
         self, movielens: Bandit, settings: Settings, bus: MessageBus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store = cast(JoinableStore, open_store(movielens, settings))
+        store = cast(JoinableStore, open_backend(movielens, settings).store())
         bus.publish([Message("rewards", "a", b"{}")])
         self.publish(bus, "b")
         EventLogger(movielens, bus, store).run_once()
@@ -133,7 +133,7 @@ class TestOnThisMachine:
     def test_what_is_gone_from_the_bus_before_it_was_carried_rings_an_alarm(
         self, movielens: Bandit, settings: Settings, bus: MessageBus
     ) -> None:
-        store = cast(JoinableStore, open_store(movielens, settings))
+        store = cast(JoinableStore, open_backend(movielens, settings).store())
         self.publish(bus, "a", "b")
         bus.forget(["a"])
         EventLogger(movielens, bus, store).run_once()
@@ -146,7 +146,7 @@ class TestOnThisMachine:
     def test_a_bus_without_traffic_does_not_lag_and_one_without_a_logger_does(
         self, movielens: Bandit, settings: Settings
     ) -> None:
-        machine, store = Machine(), cast(JoinableStore, open_store(movielens, settings))
+        machine, store = Machine(), cast(JoinableStore, open_backend(movielens, settings).store())
         bus = SqliteBus(settings.state_dir(movielens) / "bus" / "bus.sqlite", clock=machine.clock())
         try:
             self.publish(bus, "a")
@@ -164,7 +164,7 @@ class TestOnThisMachine:
     def test_the_file_for_prometheus_holds_every_figure_that_is_known_and_every_alarm(
         self, movielens: Bandit, settings: Settings, bus: MessageBus
     ) -> None:
-        store = cast(JoinableStore, open_store(movielens, settings))
+        store = cast(JoinableStore, open_backend(movielens, settings).store())
         bus.publish([Message("rewards", "a", b"{}")])
         EventLogger(movielens, bus, store).run_once()
         began = datetime.now(UTC)
@@ -241,7 +241,7 @@ def test_the_line_is_json_that_log_readers_know(
     movielens: Bandit, settings: Settings, caplog: pytest.LogCaptureFixture, gaps: int, severity: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    registry, store = open_registry(movielens, settings), open_store(movielens, settings)
+    registry, store = open_backend(movielens, settings).registry(), open_backend(movielens, settings).store()
     log_vital_signs(movielens, registry, store, Delivery(5, 4, gaps=gaps), NOW)
     line = json.loads(caplog.messages[-1])
     assert (line["severity"], line["event"], line["bandit"]) == (severity, "banditloop_vital_signs", "movielens-v1")

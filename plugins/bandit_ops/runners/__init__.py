@@ -8,16 +8,16 @@ from bandit_ops.runners.base import PipelineRunner
 from rl_core.config import Bandit, Settings
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from google.auth.credentials import Credentials
 
 
-def get_runner(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> PipelineRunner:
-    """Open the runner of a bandit; `clients` act for runner vertex, else the process's own account does."""
+def get_runner(bandit: Bandit, settings: Settings, credentials: Credentials | None = None) -> PipelineRunner:
+    """Returns what starts the bandit's pipelines; on Vertex AI as `credentials`, default: the process's own account."""
     if bandit.runner == "local":
         from bandit_ops.runners.local import LocalRunner
 
         return LocalRunner(bandit, settings)
     from bandit_ops.runners.vertex import VertexRunner
-    from rl_core.backends.gcp.clients import GoogleClients as Clients
+    from rl_core.google_cloud.clients import GoogleClients
 
-    return VertexRunner(bandit, clients or Clients(bandit, settings), settings)
+    return VertexRunner(bandit, GoogleClients(bandit, settings, credentials), settings)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
 from bandit_ops.runners.vertex_job import parameters_of, spec_of, state_of, status_of
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained, transient
-from rl_core.backends.gcp.names import LABEL, Names
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained, transient
+from rl_core.google_cloud.names import LABEL, Names
 from rl_core.movielens.data import ratings_digest
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ class VertexRunner:
         return sorted(job.name.rpartition("/")[2] for job in jobs if not state_of(job).terminal)
 
     def _into_experiment(self, job: PipelineJob) -> None:
-        """Put the job into its experiment with each look, since its context comes late; a failure is only logged."""
-        from rl_core.backends.gcp.experiments import associate_job
+        """Whoever looks at a job sees to it: its context comes late. A failure is told, and mended by the next look."""
+        from rl_core.google_cloud.experiments import associate_job
 
         try:
             associate_job(self._clients, job)

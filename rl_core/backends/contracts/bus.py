@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -91,4 +91,18 @@ class MessageBus(Publisher, Protocol):
         """Delete consumed messages received before `keep_after`; return how many."""
 
     def forget(self, keys: Sequence[str]) -> int:
-        """Delete the messages under these keys for good; return how many. Their offsets are read as empty messages."""
+        """Take the messages under these keys away for good; returns how many. Read, their offsets give empty ones."""
+
+
+class Sink(Protocol):
+    """Takes the messages of a bus that pushes them: Pub/Sub's."""
+
+    def take(self, payload: bytes, attributes: Mapping[str, str], published_at: datetime | None = None) -> str:
+        """Put the message where it belongs, and return the table that has it now.
+
+        Args:
+            published_at: when the bus took the message.
+
+        Raises:
+            StoreError: the store did not take it; deliver the message again.
+        """

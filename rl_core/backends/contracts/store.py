@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 
+from rl_core.config import Bandit
+
 Window = tuple[int, int]
 """`(seq_low, seq_high]`: every interaction belongs to exactly one window."""
 
@@ -88,6 +90,9 @@ class EventStore(Protocol):
         Rows leave decisions, rewards, rewards_apart and rejected_events. An interaction keeps its seq as an empty row:
         served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only returns what there is.
         """
+
+    def joiner(self, bandit: Bandit) -> Joiner:
+        """Open what joins this store's log by the bandit's rules."""
 
     def query(self, sql: str) -> pa.Table:
         """Run read-only SQL over the tables by name, in the store's own dialect (local: DuckDB, gcp: BigQuery)."""

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained
 from rl_core.errors import RegistryError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained
 
 ROLE = "roles/storage.objectUser on the bucket"
 TIMEOUT_S = 30.0

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from rl_core.backends.gcp.clients import GoogleClients
+from rl_core.google_cloud.clients import GoogleClients
 
 _ASKED_EVERY_S = 300.0
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rl_core.backends.gcp.failures import explained
 from rl_core.errors import BusError
+from rl_core.google_cloud.failures import explained
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 _DEADLINE_S = 30.0
 

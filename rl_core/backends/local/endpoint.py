@@ -2,78 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import SecretStr
 
 from rl_core.backends.contracts.registry import PolicyRegistry
+from rl_core.backends.local.announcement import Announcement, start
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
-from rl_core.files import write_atomically
 
 _POLL_S = 0.05
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """Where a server listens: the content of `endpoint.json`; `pid` is None for a process in another container."""
-
-    url: str
-    pid: int | None
-    started_at: str
-
-    @staticmethod
-    def path(state_dir: Path) -> Path:
-        """Return where the announcement lies in a state folder."""
-        return state_dir / "endpoint" / "endpoint.json"
-
-    def write(self, state_dir: Path) -> None:
-        """Write the announcement; the server does once it listens. Raises OSError."""
-        path = self.path(state_dir)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(asdict(self)).encode())
-
-    def remove(self, state_dir: Path) -> None:
-        """Delete the announcement, unless another server's stands there by now."""
-        try:
-            if self.read(state_dir) == self:
-                self.path(state_dir).unlink()
-        except (EndpointError, FileNotFoundError):
-            pass
-
-    @classmethod
-    def read(cls, state_dir: Path) -> Self:
-        """Read the announcement. Raises EndpointError where there is none or its process is gone."""
-        path = cls.path(state_dir)
-        try:
-            found = cls(**json.loads(path.read_text()))
-        except FileNotFoundError as error:
-            raise EndpointAbsent(f"no prediction server: {path} is not there; {_start(state_dir)}") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise EndpointError(f"{path}: not a server's announcement ({error}); {_start(state_dir)}") from error
-        if found.pid is not None and not _alive(found.pid):
-            raise EndpointError(f"{found.url}: its server (pid {found.pid}) is gone; {_start(state_dir)}")
-        return found
-
-
-def _start(state_dir: Path) -> str:
-    return f"start the server that keeps its state in {state_dir} with: python -m rl_core serve <bandit>"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 class LocalEndpoint:
@@ -89,7 +30,7 @@ class LocalEndpoint:
         return Announcement.read(self._state_dir).url
 
     def state(self) -> dict[str, Any]:
-        import httpx  # the server, which imports this module, starts without it
+        import httpx  # not needed before somebody asks
 
         url = self.url()
         shown = {"authorization": f"Bearer {self._token.get_secret_value()}"} if self._token else {}
@@ -100,7 +41,7 @@ class LocalEndpoint:
             response.raise_for_status()
             state: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise EndpointError(f"{url}/state: no answer ({error}); {_start(self._state_dir)}") from error
+            raise EndpointError(f"{url}/state: no answer ({error}); {start(self._state_dir)}") from error
         return state
 
     def stage(self, version: str, timeout_s: float = 30.0) -> None:

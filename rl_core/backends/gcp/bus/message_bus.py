@@ -27,7 +27,7 @@ from rl_core.clock import SteadyClock
 from rl_core.errors import BanditError, BusError
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 JOINER = f"{BUS_PREFIX}joiner"
 HEARTBEAT_S = 5.0

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rl_core.backends.gcp.bus.messages import Event
-from rl_core.backends.gcp.failures import explained, transient
 from rl_core.errors import BusError, ConfigError
+from rl_core.google_cloud.failures import explained, transient
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 MESSAGES_PER_REQUEST = 1000  # https://cloud.google.com/pubsub/quotas
 BYTES_PER_REQUEST = 9_000_000  # of 10 MB; attributes and framing are estimated

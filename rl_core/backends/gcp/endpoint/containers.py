@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.errors import ConfigError
+from rl_core.google_cloud.clients import GoogleClients
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1

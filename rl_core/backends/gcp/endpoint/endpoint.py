@@ -12,12 +12,12 @@ from typing import Any
 
 from rl_core.backends.contracts.endpoint import Endpoint
 from rl_core.backends.contracts.registry import PolicyRegistry
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint import server_model
 from rl_core.backends.gcp.endpoint.replicas import LIVE_S, Replicas
 from rl_core.backends.gcp.endpoint.vertex_endpoint import VertexEndpoint
 from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
+from rl_core.google_cloud.clients import GoogleClients
 
 _POLL_S = 0.5
 

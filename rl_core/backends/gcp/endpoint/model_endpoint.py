@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.vertex_endpoint import DEPLOYED_WITHIN_S, VertexEndpoint, traffic
 from rl_core.backends.gcp.registry.model_mirror import ModelMirror
 from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.errors import EndpointError, PolicyError
+from rl_core.google_cloud.clients import GoogleClients
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
@@ -34,7 +34,7 @@ class ModelEndpoint:
         """Deploy the version beside the one that serves, without traffic."""
         from google.api_core.exceptions import GoogleAPICallError
 
-        from rl_core.backends.gcp.failures import transient
+        from rl_core.google_cloud.failures import transient
 
         self._endpoint.get()
         self._registry.stage(version)

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 from rl_core.backends.gcp.artefacts import ROLE
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.errors import EndpointError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained
 
 LIVE_S = 60.0
 _TIMEOUT_S = 10.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.containers import serving_container
 from rl_core.backends.gcp.endpoint.vertex_endpoint import (
     DEPLOYED_WITHIN_S,
@@ -13,7 +12,8 @@ from rl_core.backends.gcp.endpoint.vertex_endpoint import (
     deployed_version,
     traffic,
 )
-from rl_core.backends.gcp.failures import patiently
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import patiently
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1

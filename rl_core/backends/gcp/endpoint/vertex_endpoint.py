@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained, patiently, transient
-from rl_core.backends.gcp.names import LABEL
 from rl_core.errors import EndpointAbsent, EndpointError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained, patiently, transient
+from rl_core.google_cloud.names import LABEL
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1

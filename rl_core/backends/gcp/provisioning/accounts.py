@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_core.backends.gcp.names import Role
-from rl_core.backends.gcp.provisioning.resource import Found, Owned, Part, Site
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.provisioning.resource import Found, Owned, Site
 from rl_core.backends.gcp.provisioning.rest import call, get
 from rl_core.errors import ProvisioningError
+from rl_core.google_cloud.names import Role
 
 _SETTINGS = {"job": "google.vertex.service_account", "server": "google.endpoint.service_account"}
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
+from rl_core.backends.contracts.backend import Part
 from rl_core.backends.gcp.provisioning.ledger import Binding, Ledger
 from rl_core.backends.gcp.provisioning.policies import Policy, target_of
-from rl_core.backends.gcp.provisioning.resource import Found, Part, Site
+from rl_core.backends.gcp.provisioning.resource import Found, Site
 
 _TRIES = 10
 _LOOK_AGAIN_S = 2.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rl_core.backends.gcp.failures import explained
-from rl_core.backends.gcp.names import ROLES
+from rl_core.backends.contracts.backend import Part
 from rl_core.backends.gcp.provisioning.accounts import Account
 from rl_core.backends.gcp.provisioning.bindings import Bindings
 from rl_core.backends.gcp.provisioning.bucket import Bucket
@@ -17,11 +16,13 @@ from rl_core.backends.gcp.provisioning.grants import GRANTS, Principal
 from rl_core.backends.gcp.provisioning.ledger import Binding, Ledger
 from rl_core.backends.gcp.provisioning.preflight import actor
 from rl_core.backends.gcp.provisioning.repository import Repository
-from rl_core.backends.gcp.provisioning.resource import Found, Part, Resource, Site
+from rl_core.backends.gcp.provisioning.resource import Found, Resource, Site
 from rl_core.backends.gcp.provisioning.rest import call
 from rl_core.backends.gcp.provisioning.scheduler import SchedulerJob
 from rl_core.backends.gcp.provisioning.topics import Topic
 from rl_core.errors import BanditError, ProvisioningError
+from rl_core.google_cloud.failures import explained
+from rl_core.google_cloud.names import ROLES
 
 Say = Callable[[str], None]
 _ADMINS = {

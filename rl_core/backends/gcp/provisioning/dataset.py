@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_core.backends.gcp.provisioning.resource import Found, Part, Site
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.provisioning.resource import Found, Site
 from rl_core.backends.gcp.store import tables
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from rl_core.backends.contracts.backend import Part
 from rl_core.backends.gcp.endpoint import endpoint, server_model
 from rl_core.backends.gcp.endpoint.vertex_endpoint import VertexEndpoint
-from rl_core.backends.gcp.provisioning.resource import Found, Part, Site
+from rl_core.backends.gcp.provisioning.resource import Found, Site
 from rl_core.errors import ProvisioningError
 
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rl_core.backends.gcp.names import LABEL
-from rl_core.backends.gcp.provisioning.resource import Found, Owned, Part, Site
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.provisioning.resource import Found, Owned, Site
 from rl_core.backends.gcp.provisioning.rest import OPERATION_TIMEOUT_S, call, get, wait
 from rl_core.errors import ProvisioningError
+from rl_core.google_cloud.names import LABEL
 
 _SPEC = f"{LABEL}-spec"
 """The label that says what the function was made from: source and settings."""

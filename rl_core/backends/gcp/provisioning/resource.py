@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rl_core.backends.gcp.names import LABEL, Names
+from rl_core.backends.contracts.backend import Part
+from rl_core.google_cloud.names import LABEL, Names
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
     from rl_core.config import Bandit
-
-Part = Literal["storage", "messaging", "identities", "functions", "endpoint"]
-PARTS: tuple[Part, ...] = ("storage", "messaging", "identities", "functions", "endpoint")
-"""In the order in which they are made; a later part needs the earlier ones."""
+    from rl_core.google_cloud.clients import GoogleClients
 
 
 class Found(StrEnum):

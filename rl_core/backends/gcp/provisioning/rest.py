@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rl_core.backends.gcp.failures import transient
 from rl_core.errors import ProvisioningError
+from rl_core.google_cloud.failures import transient
 
 OPERATION_TIMEOUT_S = 1_200.0
 """A function is built in two to five minutes, a server deployed in ten to twenty."""

@@ -10,7 +10,8 @@ import base64
 import json
 from typing import Any
 
-from rl_core.backends.gcp.provisioning.resource import Found, Owned, Part, Site
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.provisioning.resource import Found, Owned, Site
 from rl_core.backends.gcp.provisioning.rest import call, get
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_core.backends.gcp.provisioning.resource import Found, Owned, Part, Site
+from rl_core.backends.contracts.backend import Part
+from rl_core.backends.gcp.provisioning.resource import Found, Owned, Site
 
 RETENTION_DAYS = 7
 """Messages can be delivered anew for that long, after an outage of the logger function."""

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.clients import GoogleClients
 from rl_core.backends.gcp.endpoint.containers import image_of, serving_container
-from rl_core.backends.gcp.failures import explained, patiently, transient
 from rl_core.backends.registry.state import AliasName, RegistryState
 from rl_core.errors import RegistryError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained, patiently, transient
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1

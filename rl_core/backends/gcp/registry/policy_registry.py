@@ -25,13 +25,13 @@ from typing import TypeVar
 
 from rl_core.backends.contracts.registry import Attempt, Lineage
 from rl_core.backends.gcp import artefacts
-from rl_core.backends.gcp.clients import GoogleClients
-from rl_core.backends.gcp.failures import explained, transient
 from rl_core.backends.gcp.registry.model_mirror import ModelMirror
 from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.backends.registry.document import DocumentRegistry, require_untouched
 from rl_core.backends.registry.state import RegistryState
 from rl_core.errors import RegistryError
+from rl_core.google_cloud.clients import GoogleClients
+from rl_core.google_cloud.failures import explained, transient
 
 T = TypeVar("T")
 _TRIES = 20

@@ -13,16 +13,18 @@ import pyarrow.compute as pc
 
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
 from rl_core.backends.contracts.store import Forgotten, Window
-from rl_core.backends.gcp.failures import explained
 from rl_core.backends.gcp.store import forgetting
 from rl_core.backends.gcp.store import rows as convert
 from rl_core.backends.gcp.store.queries import READER, WRITER, Queries, sql_file
 from rl_core.backends.gcp.store.tables import KINDS
 from rl_core.errors import StoreError
+from rl_core.google_cloud.failures import explained
 from rl_core.schema import INTERACTION_SCHEMA, TABLES, arrow_schema
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.backends.gcp.store.joiner import SqlJoiner
+    from rl_core.config import Bandit
+    from rl_core.google_cloud.clients import GoogleClients
 
 Log = Literal["decisions", "rewards"]
 Streamed = Literal["decisions", "rewards", "heartbeats", "rejected_events"]
@@ -54,6 +56,11 @@ class BigQueryEventStore:
     @property
     def bytes_scanned(self) -> int:
         return self.queries.bytes_processed
+
+    def joiner(self, bandit: Bandit) -> SqlJoiner:
+        from rl_core.backends.gcp.store.joiner import SqlJoiner
+
+        return SqlJoiner(bandit, self)
 
     def append(self, table: Log, rows: pa.Table) -> int:
         rows = conform(rows, arrow_schema(TABLES[table]))

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rl_core.backends.gcp.failures import explained
 from rl_core.errors import StoreError
+from rl_core.google_cloud.failures import explained
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJobConfig
 
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 READER = "roles/bigquery.dataViewer on the dataset and roles/bigquery.jobUser on the project"
 WRITER = "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.failures import explained
 from rl_core.errors import StoreError
+from rl_core.google_cloud.failures import explained
 from rl_core.schema import HEARTBEAT, REJECTED_EVENT, TABLES, Column, bigquery_schema
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 SEQ_PER_PARTITION = 100_000
 _PARTITIONS = 10_000  # the most a table may have: https://cloud.google.com/bigquery/quotas#partitioned_tables
@@ -150,7 +150,7 @@ def drop(clients: GoogleClients) -> list[str]:
     """Delete the dataset with everything in it, if it carries our label; return the full names of what is gone."""
     from google.cloud.exceptions import NotFound
 
-    from rl_core.backends.gcp.names import LABEL
+    from rl_core.google_cloud.names import LABEL
 
     client, names = clients.bigquery, clients.names
     place = f"{names.project}.{names.dataset}"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.contracts.store import Forgotten, Pending, Window
+from rl_core.backends.contracts.store import Forgotten, Joiner, Pending, Window
 from rl_core.backends.local.store import dealt, forgetting, pending_sql, sql_answers
 from rl_core.backends.local.store.by_event import ByEvent
 from rl_core.backends.local.store.dealt import Dealt
@@ -24,6 +24,8 @@ from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, REJECTED_EVENT_SC
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
+
+    from rl_core.config import Bandit
 
 Log = Literal["decisions", "rewards"]
 _REJECTED = "rejected_events"
@@ -48,6 +50,11 @@ class DeltaEventStore:
             foreign = {name for name in names - {*self._tables, dealt.NOTE} if not name.startswith(".")}
             if foreign:
                 raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
+
+    def joiner(self, bandit: Bandit) -> Joiner:
+        from rl_core.backends.local.joining.joiner import StoreJoiner
+
+        return StoreJoiner(bandit, self)
 
     def append(self, table: Log, rows: pa.Table, rejected: pa.Table | None = None) -> int:
         rows = conform(rows, arrow_schema(TABLES[table]))

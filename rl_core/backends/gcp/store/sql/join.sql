@@ -1,4 +1,4 @@
--- One run of the joiner: the rules of rl_core/joining/rules.py in one transaction.
+-- One run of the joiner: the rules of rl_core/backends/local/joining/rules.py in one transaction.
 --
 -- Reads, of decisions (all columns), rewards and rewards_apart, what was received since @open_from: before it everything
 -- has been dealt with. Of interactions, the event_ids between the smallest and the largest that it asks for: the table

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit, Settings
+from rl_core.google_cloud.names import names_of
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials

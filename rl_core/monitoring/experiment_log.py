@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rl_core.dataset.tfrecord import framed
 from rl_core.files import write_atomically
+from rl_core.framing import framed
 
 EXPERIMENTS = "experiments"
 _LONGEST = 200  # characters of a parameter; the bandit's own JSON is in no column

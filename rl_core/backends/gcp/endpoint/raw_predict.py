@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from rl_core.simulation.connections import Unreachable
+from rl_core.backends.contracts.connection import Unreachable
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 TIMEOUT_S = 15.0
 ROLE = "roles/aiplatform.user on the project"
@@ -37,7 +37,7 @@ class VertexConnection:
         from google.api.httpbody_pb2 import HttpBody
         from google.api_core import exceptions as google
 
-        from rl_core.backends.gcp.failures import explained, transient
+        from rl_core.google_cloud.failures import explained, transient
 
         endpoint = self._endpoint()
         request = {"endpoint": endpoint, "http_body": HttpBody(content_type="application/json", data=body)}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rl_core.backends.gcp.failures import explained
-from rl_core.backends.gcp.names import Names
 from rl_core.errors import RunnerError
+from rl_core.google_cloud.failures import explained
+from rl_core.google_cloud.names import Names
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import PipelineJob
 
-    from rl_core.backends.gcp.clients import GoogleClients
+    from rl_core.google_cloud.clients import GoogleClients
 
 _SCHEMA = "system.Experiment"
 _TIMEOUT_S = 5.0  # a look at a job waits for it

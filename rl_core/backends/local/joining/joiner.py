@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from rl_core.backends.contracts.store import EventStore, JoinableStore, Joiner, JoinRun, Pending
+from rl_core.backends.contracts.store import JoinableStore, JoinRun, Pending
+from rl_core.backends.local.joining.rules import Closed, JoinRules
 from rl_core.config import Bandit
-from rl_core.joining.rules import Closed, JoinRules
-
-if TYPE_CHECKING:
-    from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 
 _NOTE_EVERY_S = 30.0  # a restarted joiner looks again at what came since
 
@@ -67,20 +63,6 @@ class StoreJoiner:
             last = dict(zip(rows["producer"].to_pylist(), rows["offset"].to_pylist(), strict=True))
             self._offsets[table].update(last)  # rows ascend within a producer: the last one stands
         return Pending(decisions, rewards, {}, {})
-
-
-def open_joiner(bandit: Bandit, store: EventStore) -> Joiner:
-    """Open the joiner of the store's backend."""
-    if bandit.backend == "gcp":
-        from rl_core.backends.gcp.store.joiner import SqlJoiner
-
-        return SqlJoiner(bandit, cast("BigQueryEventStore", store))
-    return StoreJoiner(bandit, cast(JoinableStore, store))
-
-
-def join_pending(bandit: Bandit, store: EventStore, watermark: datetime | None = None) -> JoinRun:
-    """Join once, from what is stored: for a job that has appended rows of its own. Waits for its turn."""
-    return open_joiner(bandit, store).run(watermark)
 
 
 def _closed(rows: pa.Table) -> dict[str, Closed]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rl_core.backends.gcp.names import Names
 from rl_core.errors import BanditError
+from rl_core.google_cloud.names import Names
 
 _TRANSIENT_CODES = {408, 429, 500, 502, 503, 504}
 

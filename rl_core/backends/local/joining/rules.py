@@ -27,8 +27,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from rl_core.backends.contracts.bus import BUS_PREFIX
+from rl_core.backends.local.joining.deadlines import Deadlines
 from rl_core.config import Join
-from rl_core.joining.deadlines import Deadlines
 from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 
 _TIME = pa.timestamp("us", tz="UTC")

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from rl_core.backends.bus_rows import row_of
 from rl_core.backends.gcp.bus.messages import TOPICS, Event, Heartbeat
 from rl_core.errors import SchemaError
-from rl_core.joining.bus_rows import row_of
 from rl_core.schema import HEARTBEAT, REJECTED_EVENT, arrow_schema
 
 Streamed = Literal["decisions", "rewards", "heartbeats", "rejected_events"]
