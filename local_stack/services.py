@@ -18,6 +18,7 @@ from local_stack.signals import uninterrupted
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, EndpointError
+from rl_core.files import write_atomically
 
 
 class Services:
@@ -41,7 +42,8 @@ class Services:
         with uninterrupted():
             started = {name: self._spawn(name, command) for name, command in self._commands.items()}
             self._children = list(started.values())
-            self._record.write_text(json.dumps({name: identity(child.pid) for name, child in started.items()}))
+            recorded = {name: identity(child.pid) for name, child in started.items()}
+            write_atomically(self._record, json.dumps(recorded).encode())
         endpoint = open_backend(self.bandit, self.settings).endpoint()
 
         def answers() -> bool:

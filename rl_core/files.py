@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
 
@@ -33,32 +34,45 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path`: on disk when this returns, and never seen half-written."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[BinaryIO]:
+    """Give a file that takes the place of `path` when the block ends: on disk then, and never seen half-written.
+
+    Where the block raises, `path` is as before. Several processes may replace the same file; the last one stands.
+
+    Args:
+        mode: its permissions, less the umask.
+        durable: False leaves it to the kernel when it reaches the disk, for what a power cut may take.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
-def copy_synced(source: Path, target: Path) -> None:
-    """Copy a folder and all below it; on disk when this returns, but for the name of `target` itself."""
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
+    """Replace `path` by this content, as `replacing` does."""
+    with replacing(path, mode=mode, durable=durable) as file:
+        file.write(content)
 
-    def copied(file: str, to: str) -> str:
-        shutil.copy2(file, to)
-        sync_file(Path(to))
-        return to
 
-    shutil.copytree(source, target, copy_function=copied)
-    for folder, _, _ in os.walk(target):
-        sync_folder(Path(folder))
+def move_synced(folder: Path, target: Path) -> None:
+    """Rename the folder once all below it is on disk; its new name is, too, when this returns."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync_file(Path(place, name))
+        sync_folder(Path(place))
+    folder.rename(target)
+    sync_folder(target.parent)
 
 
 def drop_oldest(folder: Path, pattern: str, keep: int) -> None:

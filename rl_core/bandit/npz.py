@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_core.errors import PolicyError
+from rl_core.files import replacing
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an npz whose bytes depend on the arrays only: fixed dates, no compression, in place when complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    """An npz whose bytes depend on the arrays only (fixed dates, no compression), moved into place when complete."""
+    with replacing(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             with archive.open(entry, "w") as file:
                 np.lib.format.write_array(file, np.asanyarray(array), version=(1, 0), allow_pickle=False)
-    os.replace(partial, path)
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
+
+from rl_core.files import replacing
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
@@ -20,7 +23,7 @@ class Quarantine:
 
     def __init__(self, out: Path) -> None:
         self.path = out / QUARANTINE
-        self._partial = out / f".{QUARANTINE}.partial"
+        self._writing = ExitStack()
         self._writer: ParquetWriter | None = None
 
     @property
@@ -35,15 +38,14 @@ class Quarantine:
         if not rows.num_rows:
             return
         if self._writer is None:
-            self._writer = ParquetWriter(self._partial, rows.schema)
+            out = self._writing.enter_context(replacing(self.path))
+            self._writer = self._writing.enter_context(ParquetWriter(out, rows.schema))
         self._writer.write_table(rows)
 
     def __enter__(self) -> Self:
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._partial.replace(self.path)
+        self._writing.close()  # what was set apart outlives a run that stops

@@ -25,6 +25,7 @@ from rl_core.bandit.blocks import NUM_FOLDS
 from rl_core.config import Problem
 from rl_core.dataset.tfrecord import Layout, Rows
 from rl_core.errors import DataError
+from rl_core.files import replacing
 
 __all__ = ["DATASET", "Dataset", "Index", "Part", "Rows", "Shard", "write"]
 
@@ -145,12 +146,11 @@ def write(
 
 def _write(file: Path, pieces: Iterable[bytes]) -> int:
     """Write the pieces and move the file into place when it is complete; returns the crc32c of all."""
-    partial, crc = file.with_name(f".{file.name}.partial"), 0
-    with partial.open("wb") as stream:
+    crc = 0
+    with replacing(file) as stream:
         for piece in pieces:
             crc = google_crc32c.extend(crc, piece)
             stream.write(piece)
-    partial.replace(file)
     return crc
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import queue
-import tempfile
 import threading
 import time
 import zipfile
 from pathlib import Path
 
 from rl_core.errors import DataError
+from rl_core.files import write_atomically
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MD5 = "6e47046882bad158b0efbb84cd5cb987"  # of u.data inside it
@@ -39,6 +38,7 @@ def download(path: Path, url: str = URL) -> None:
         raise DataError(f"{url}: MovieLens 100K could not be downloaded ({error})") from error
     if not is_movielens_100k(content):
         raise DataError(f"{url}: u.data has md5 {_md5(content)}, MovieLens 100K has {MD5}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     _log.warning(
         "MovieLens 100K was downloaded from GroupLens to %s. Its terms: for research, no redistribution, no commercial "
@@ -76,15 +76,6 @@ def _read_parts(url: str, parts: queue.Queue[bytes | OSError]) -> None:
         parts.put(error)
     except HTTPException as error:
         parts.put(OSError(repr(error)))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Two processes may arrive here together: each writes its own file, and the last rename stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(partial, path)
 
 
 def _md5(content: bytes) -> str:

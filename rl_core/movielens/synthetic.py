@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_core.movielens.download import write_atomically
+from rl_core.files import write_atomically
 
 USERS, ITEMS, RATINGS, LEAST = 943, 1682, 100_000, 20
 _FACTORS = 8
@@ -21,6 +21,7 @@ def write_synthetic(path: Path, seed: int = 100) -> None:
     """Write the ratings as u.data would hold them; the same seed gives the same file."""
     users, items, stars, times = synthetic_ratings(seed)
     lines = zip(users.tolist(), items.tolist(), stars.tolist(), times.tolist(), strict=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in lines).encode())
 
 

@@ -10,7 +10,6 @@ There is no clock in it: equal inputs give equal statistics, blocks and probes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -26,6 +25,7 @@ from rl_core.bandit.blocks import Block
 from rl_core.bandit.linucb import LinUCB, Statistics
 from rl_core.config import Agent, Problem
 from rl_core.errors import PolicyError
+from rl_core.files import write_atomically
 from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
 from rl_core.policy.probes import check_probes, make_probes
 
@@ -115,9 +115,7 @@ def write_artefact(
         probes=make_probes(LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight), problem.observation_dim),
         files={str(f.relative_to(out)): sha256(f.read_bytes()) for f in files},
     )
-    unfinished = out / f".{MANIFEST}.{os.getpid()}"
-    unfinished.write_text(manifest.model_dump_json(indent=1))
-    unfinished.replace(out / MANIFEST)
+    write_atomically(out / MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
 
 

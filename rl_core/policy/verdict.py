@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rl_core.errors import DataError
+from rl_core.files import write_atomically
 
 VERDICT = "verdict.json"
 
@@ -24,9 +25,7 @@ class Verdict(BaseModel):
     def save(self, folder: Path) -> None:
         """Write `verdict.json` into the folder, atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{VERDICT}.partial"
-        partial.write_text(self.model_dump_json(indent=1))
-        partial.replace(folder / VERDICT)
+        write_atomically(folder / VERDICT, self.model_dump_json(indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Verdict:

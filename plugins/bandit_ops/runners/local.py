@@ -21,7 +21,7 @@ from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError, RunnerUnavailable
-from rl_core.files import write_atomically
+from rl_core.files import locked, write_atomically
 from rl_core.movielens.data import ratings_digest
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
@@ -145,13 +145,7 @@ class LocalRunner:
     def _state_identity(self) -> str:
         """Names this incarnation of the bandit's state: outputs cached before a teardown don't count afterwards."""
         path = self._runs.parent / ".identity"
-        if not path.exists():
-            mine = self._runs.parent / f".identity-{uuid.uuid4().hex}"
-            mine.write_text(uuid.uuid4().hex[:12])
-            try:
-                os.link(mine, path)
-            except FileExistsError:
-                pass
-            finally:
-                mine.unlink()
+        with locked(path.with_name(".identity.lock"), "the identity of the state"):
+            if not path.exists():
+                write_atomically(path, uuid.uuid4().hex[:12].encode())
         return path.read_text()

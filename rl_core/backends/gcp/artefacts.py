@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_core.errors import RegistryError
+from rl_core.files import move_synced
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained
 
@@ -39,7 +40,7 @@ def download(clients: GoogleClients, uri: str, into: Path) -> Path:
         if not found:
             raise RegistryError(f"{uri}: nothing lies there; give the folder of a registered policy")
         try:
-            whole.rename(into)
+            move_synced(whole, into)
         except OSError:
             if not into.is_dir():  # else another process fetched the same meanwhile
                 raise

@@ -17,7 +17,7 @@ from typing import TypeVar
 from rl_core.backends.registry.document import DocumentRegistry, require_untouched
 from rl_core.backends.registry.state import RegistryState
 from rl_core.errors import RegistryError
-from rl_core.files import copy_synced, locked, sync_folder, write_atomically
+from rl_core.files import locked, move_synced, write_atomically
 
 T = TypeVar("T")
 
@@ -60,9 +60,8 @@ class FolderRegistry(DocumentRegistry):
         incoming, target = folder / ".incoming", folder / version
         for leftover in (incoming, target):  # of a registration that was killed: registry.json doesn't name it
             shutil.rmtree(leftover, ignore_errors=True)
-        copy_synced(artefact, incoming)  # registry.json must not name what a power cut can empty
-        incoming.rename(target)
-        sync_folder(folder)
+        shutil.copytree(artefact, incoming)
+        move_synced(incoming, target)  # registry.json must not name what a power cut can empty
 
     def _state(self) -> RegistryState:
         try:

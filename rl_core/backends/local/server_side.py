@@ -23,7 +23,7 @@ class LocalServerSide:
         path = self._state_dir / "endpoint" / "salt"
         with locked(path.with_name("salt.lock"), "the endpoint's secret"):
             if not path.exists():
-                write_atomically(path, secrets.token_bytes(length))
+                write_atomically(path, secrets.token_bytes(length), mode=0o600)
             salt = path.read_bytes()
         if len(salt) != length:
             raise ConfigError(f"{path} holds {len(salt)} bytes, a salt has {length}; remove it and a new one is made")

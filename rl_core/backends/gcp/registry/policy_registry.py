@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from rl_core.backends.gcp.server_clock import ServerClock
 from rl_core.backends.registry.document import DocumentRegistry, require_untouched
 from rl_core.backends.registry.state import RegistryState
 from rl_core.errors import RegistryError
+from rl_core.files import write_atomically
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, transient
 
@@ -248,6 +248,4 @@ def _manifest_digest(folder: Path) -> str | None:
 
 def _keep(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".incoming.", delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    write_atomically(path, content)

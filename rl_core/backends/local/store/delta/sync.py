@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from rl_core.backends.local.store.delta.files import whole
-from rl_core.files import drop_oldest, sync_file, sync_folder
+from rl_core.files import drop_oldest, sync_file, sync_folder, write_atomically
 
 TORN = ".torn-"
 _MARKER = "_synced"
@@ -41,10 +41,8 @@ def settled(table: Path) -> bool:
 
 
 def note(table: Path, version: int) -> None:
-    """Note that everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
-    temporary = table / f"{_MARKER}.new"
-    temporary.write_text(str(version))
-    os.replace(temporary, table / _MARKER)
+    """Everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
+    write_atomically(table / _MARKER, str(version).encode(), durable=False)
 
 
 def flush(table: Path, after: int, version: int) -> None:
