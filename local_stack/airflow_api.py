@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 
 FINISHED = ("success", "failed")
 _ASKED = 5
 _PAUSE_S = 1.0
-T = TypeVar("T")
 
 
 class AirflowApi:
@@ -162,15 +161,3 @@ def _log_texts(line: Any) -> list[str]:
     errors = line.get("error_detail") or []
     event = " ".join(str(line[key]) for key in ("event", "reason") if key in line)
     return [event, *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)]
-
-
-def wait_for(ask: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = 0.5) -> T:
-    """Ask until the answer is true-like. Raises BanditError, naming what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise BanditError(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(poll_s)

@@ -21,12 +21,13 @@ from urllib.parse import quote
 import httpx
 import psutil
 
-from local_stack.airflow_api import AirflowApi, wait_for
+from local_stack.airflow_api import AirflowApi
 from local_stack.ports import require_free_port
 from local_stack.processes import identified, identity, living, send
 from local_stack.signals import uninterrupted
 from rl_core.config import Settings
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 
 REPO = Path(__file__).resolve().parent.parent
 COMPONENTS = {

@@ -21,6 +21,7 @@ from rl_core.config import Settings
 from rl_core.errors import BanditError
 from rl_core.movielens.environment import load_environment
 from rl_core.simulation.traffic import simulate
+from rl_core.waiting import looks, wait_for
 
 RETRAIN_TIMEOUT_S = 180
 LAST_WORDS = 500  # a little traffic for the last policy, so that its row has a mean reward
@@ -135,16 +136,11 @@ class Demo:
         registry = open_backend(self.bandit, self.settings).registry()
         before = registry.alias("champion")
         with self._step(f"retrain {number}: the sensor counts, {self.bandit.name}_retrain trains and deploys") as step:
-            while len(registry.attempts()) <= number:
-                if time.monotonic() - begun > RETRAIN_TIMEOUT_S:
-                    logs = self.stack.airflow.home / "logs"
-                    raise BanditError(
-                        f"retrain {number} did not happen in {RETRAIN_TIMEOUT_S} s; Airflow's logs: {logs}"
-                    )
-                time.sleep(0.1)
+            wanted = f"retrain {number}; Airflow's logs: {self.stack.airflow.home / 'logs'}"
+            wait_for(lambda: len(registry.attempts()) > number, RETRAIN_TIMEOUT_S, wanted, poll_s=0.1)
             attempt = registry.attempts()[-1]
             champion = str(registry.alias("champion"))
-            open_backend(self.bandit, self.settings).endpoint().wait_serving(champion)
+            open_backend(self.bandit, self.settings).endpoint().serve(champion)
             step.say(f"{attempt.verdict}: {before} → {champion}")
         self.walls.retrain.append(time.monotonic() - begun)
 
@@ -152,10 +148,10 @@ class Demo:
         """Wait until the logger has carried everything acknowledged into the store and joined it."""
         store = open_backend(self.bandit, self.settings).store()
         with self._step("the event logger carries the last events into the store"):
-            deadline = time.monotonic() + 30
             wanted = len(self.acknowledged) + self.bandit.startup.rounds
-            while store.head() < wanted and time.monotonic() < deadline:
-                time.sleep(0.2)
+            for _ in looks(30, 0.2):  # what is missing then, the report says
+                if store.head() >= wanted:
+                    break
 
     def _report(self) -> dict[str, Any]:
         return build_report(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.airflow_api import wait_for
 from local_stack.processes import identified, identity, send
 from local_stack.signals import uninterrupted
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, EndpointError
 from rl_core.files import write_atomically
+from rl_core.waiting import wait_for
 
 
 class Services:

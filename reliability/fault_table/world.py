@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners import spec as specs
-from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from local_stack.processes import send, with_descendants
 from reliability.quick_airflow import PatientApi, running_worker
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 from stand_ins.faults import Fault, Faults
 from stand_ins.vertex import VertexStandIn
 

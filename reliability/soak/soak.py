@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from local_stack.airflow_api import wait_for
 from reliability.soak.load import Load, Request
 from reliability.soak.memory import MemoryWatch, trend
 from reliability.storm.audit import read
@@ -24,6 +23,7 @@ from reliability.storm.world import World
 from rl_core.backends import open_backend
 from rl_core.errors import BanditError
 from rl_core.policy.windows import new_windows
+from rl_core.waiting import wait_for
 
 AROUND_SWAP_S = 1.0
 WARM_UP_SHARE = 0.2

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import REPO, AirflowStack
 from reliability.quick_airflow import QUICK, PatientApi, preload, worker_of
 from reliability.storm.world import World
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 
 RETRIES = 2  # house_rules
 

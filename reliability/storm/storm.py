@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_stack.airflow_api import wait_for
 from reliability.storm import disk as disks
 from reliability.storm import report as reports
 from reliability.storm.airflow import Airflow
@@ -27,6 +26,7 @@ from reliability.storm.windows import check
 from reliability.storm.world import World
 from rl_core.backends import open_backend
 from rl_core.errors import BanditError
+from rl_core.waiting import wait_for
 
 DRAIN_S = 90.0
 CLIENTS = 12

@@ -15,13 +15,13 @@ import httpx
 import orjson
 import yaml
 
-from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import REPO
 from reliability.storm.supervised import Supervised
 from rl_core.config import Bandit, Settings
 from rl_core.joining.event_logger import STATE_FILE
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.movielens.synthetic import write_synthetic
+from rl_core.waiting import wait_for
 from stand_ins.free_port import free_port
 
 ACTIONS = 8

@@ -19,7 +19,7 @@ def make_champion(
     champion: str | None,
     attempt: Attempt | None = None,
 ) -> None:
-    """Let the endpoint load and probe the version, swap the champion, and wait until the endpoint answers with it.
+    """Stage the version in the registry, have the endpoint load and probe it, promote it, have the endpoint serve it.
 
     A training's `attempt` is recorded in the same step as the swap, and undone with it. Where no server runs, the next
     one starts with the new champion, and the attempt's reason says so.
@@ -29,14 +29,15 @@ def make_champion(
         PromotionConflict: the champion is not `champion`.
         EndpointError: the endpoint is there but did not take the version.
     """
+    registry.stage(version)
     try:
-        endpoint.stage(version)
+        endpoint.load(version)
     except EndpointAbsent:
         registry.promote(version, champion, attempt and replace(attempt, reason=attempt.reason + NO_SERVER))
         return
     registry.promote(version, champion, attempt)
     try:
-        endpoint.wait_serving(version)
+        endpoint.serve(version)
     except BanditError:
         with suppress(PromotionConflict):  # another champion by now: there is nothing to undo
             registry.restore(champion, version, attempt)

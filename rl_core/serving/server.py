@@ -32,6 +32,7 @@ from rl_core.serving.http_protocol import limited
 from rl_core.serving.parts import Parts, opened
 from rl_core.serving.replica_reports import ReplicaReports
 from rl_core.serving.service import Service
+from rl_core.waiting import pauses
 
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they seldom meet one that was just closed
@@ -165,14 +166,13 @@ class _Announced(uvicorn.Server):
 
 async def _announce(announcer: Announcer) -> None:
     """Retries until the announcement is written; a full disk must not keep clients from finding the server."""
-    while True:
+    for pause in pauses(_ANNOUNCE_AGAIN_S):
         try:
             announcer.write()
+            return
         except OSError as error:
             _log.error("%s: can't be written, trying again: %s", announcer, error)
-            await asyncio.sleep(_ANNOUNCE_AGAIN_S)
-        else:
-            return
+            await asyncio.sleep(pause)
 
 
 def _url(listener: socket.socket) -> str:

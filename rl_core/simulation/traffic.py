@@ -17,6 +17,7 @@ from rl_core.backends.contracts.connection import Connect, Connection, Unreachab
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.serving.decisions import uuid7
+from rl_core.waiting import pauses
 
 REWARDS_PER_REQUEST = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -154,8 +155,8 @@ class _Run:
 
     async def _send(self, connection: Connection, path: str, content: dict[str, Any]) -> dict[str, Any]:
         body = orjson.dumps(content)
-        pause, deadline = _FIRST_PAUSE_S, time.monotonic() + self.patience_s
-        while True:
+        deadline = time.monotonic() + self.patience_s
+        for pause in pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S):
             try:
                 status, text = await connection.post(path, body)
             except Unreachable:
@@ -173,7 +174,7 @@ class _Run:
                 raise _OutOfPatience(f"gave up after {self.patience_s:g} s: {problem}")
             self.traffic.retries += 1
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        raise AssertionError("unreachable: pauses don't end")
 
     def _observation(self, user: int) -> orjson.Fragment:
         """The user's float32 observation as JSON, encoded once."""

@@ -23,7 +23,6 @@ import pytest
 import yaml
 from google.api import httpbody_pb2
 
-from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore
@@ -37,6 +36,7 @@ from rl_core.google_cloud.clients import GoogleClients
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.policy.artefact import Policy
 from rl_core.policy.windows import new_windows
+from rl_core.waiting import wait_for
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
 

@@ -109,9 +109,10 @@ class TestUnderLoad:
         def promote_three() -> None:
             for seed in (2, 3, 4):
                 version = site.register(seed)
-                endpoint.stage(version)
+                site.registry.stage(version)
+                endpoint.load(version)
                 site.registry.promote(version, versions[-1])
-                endpoint.wait_serving(version)
+                endpoint.serve(version)
                 versions.append(version)
 
         traffic = Course(site, lambda: None, promote_three).run_on()
@@ -251,8 +252,9 @@ class TestEndpoint:
         content["probes"]["scores"][0][0] += 1.0
         manifest.write_text(json.dumps(content))
         endpoint = open_backend(site.bandit, site.settings).endpoint()
+        site.registry.stage(damaged)
         with pytest.raises(PolicyError, match=rf"refused {damaged}: .*not the one that was registered"):
-            endpoint.stage(damaged)
+            endpoint.load(damaged)
         assert site.ask("x")["policy_version"] == champion
 
 

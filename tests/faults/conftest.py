@@ -19,7 +19,6 @@ from bandit_ops.job_identity import JobIdentity
 from bandit_ops.runners.base import JobState
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
-from local_stack.airflow_api import wait_for
 from local_stack.airflow_stack import AirflowStack
 from local_stack.processes import command_line, living_with, send
 from reliability.fault_table.world import (
@@ -32,6 +31,7 @@ from reliability.fault_table.world import (
 )
 from reliability.quick_airflow import QUICK, kill_worker, preload, running_worker
 from rl_core.config import Bandit, Settings
+from rl_core.waiting import wait_for
 from stand_ins.faults import Faults
 from stand_ins.free_port import free_port
 from stand_ins.vertex import VertexStandIn

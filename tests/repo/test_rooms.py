@@ -16,7 +16,7 @@ RULES = {
     "pipeline_defs": {"airflow", "bandit_ops"},
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
-GROUND = {"config", "errors", "files", "framing", "clock", "frozen", "google_config", "schema"}
+GROUND = {"config", "errors", "files", "framing", "clock", "frozen", "google_config", "schema", "waiting"}
 ARROWS = {
     "backends/contracts": set(),
     "google_cloud": set(),

@@ -317,7 +317,7 @@ class TestWithAServer:
             raise EndpointError("not served within 30 s")
 
         with monkeypatch.context() as patch:
-            patch.setattr(LocalEndpoint, "wait_serving", hangs)
+            patch.setattr(LocalEndpoint, "serve", hangs)
             with pytest.raises(EndpointError, match="not served"):
                 job.deploy((200, 300), first.version)
         assert registry.alias("champion") == first.version
@@ -338,7 +338,7 @@ class TestWithAServer:
             raise EndpointError("not served within 30 s")
 
         with monkeypatch.context() as patch:
-            patch.setattr(LocalEndpoint, "wait_serving", hangs)
+            patch.setattr(LocalEndpoint, "serve", hangs)
             with pytest.raises(EndpointError, match="not served"):
                 job.deploy((0, 200), None)
         assert (registry.alias("champion"), registry.attempts()) == (None, [])

@@ -16,8 +16,7 @@ import pytest
 
 from rl_core.backends.local.announcement import Announcement
 from rl_core.backends.local.endpoint import LocalEndpoint
-from rl_core.backends.local.registry import FolderRegistry
-from rl_core.errors import EndpointError, PolicyError
+from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
 
 
 class _State(BaseHTTPRequestHandler):
@@ -46,18 +45,9 @@ def server(tmp_path: Path) -> Iterator[type[_State]]:
         thread.join()
 
 
-class _Registry(FolderRegistry):
-    """A registry whose pointer can name versions that were never registered."""
-
-    staged: str | None = None
-
-    def stage(self, version: str) -> None:
-        self.staged = version
-
-
 @pytest.fixture
 def endpoint(tmp_path: Path) -> LocalEndpoint:
-    return LocalEndpoint(tmp_path, _Registry(tmp_path / "registry", "test-v1"))
+    return LocalEndpoint(tmp_path)
 
 
 def state(**fields: Any) -> dict[str, Any]:
@@ -81,7 +71,7 @@ class TestWhereNobodyAnswers:
         pid = _ended_pid()
         Announcement("http://127.0.0.1:1", pid, "then").write(tmp_path)
         with pytest.raises(EndpointError, match=rf"its server \(pid {pid}\) is gone; .*rl_core serve"):
-            endpoint.stage("v-1", timeout_s=0.2)
+            endpoint.load("v-1", timeout_s=0.2)
 
     def test_a_port_that_refuses_is_named(self, tmp_path: Path, endpoint: LocalEndpoint) -> None:
         Announcement("http://127.0.0.1:1", os.getpid(), "now").write(tmp_path)
@@ -106,30 +96,28 @@ class TestWhereNobodyAnswers:
         mine.remove(tmp_path)
 
 
-class TestStage:
+class TestLoad:
     def test_returns_once_the_version_is_loaded(self, server: type[_State], endpoint: LocalEndpoint) -> None:
         server.answer = state(loaded=["v-1"])
-        endpoint.stage("v-1")
+        endpoint.load("v-1")
 
     def test_a_refused_version_is_a_policy_error_with_the_servers_reason(
         self, server: type[_State], endpoint: LocalEndpoint
     ) -> None:
         server.answer = state(refused={"v-1": "probe 3: action 2 scores 1.5"})
         with pytest.raises(PolicyError, match=r"the endpoint refused v-1: probe 3: action 2 scores 1.5"):
-            endpoint.stage("v-1")
+            endpoint.load("v-1")
 
     def test_a_version_that_never_comes_is_an_endpoint_error_in_time(
         self, server: type[_State], endpoint: LocalEndpoint
     ) -> None:
         server.answer = state(champion="v-0", loaded=["v-0"])
         with pytest.raises(EndpointError, match=r"v-1 was not loaded within 0.2 s \(champion: v-0, loaded: v-0\)"):
-            endpoint.stage("v-1", timeout_s=0.2)
+            endpoint.load("v-1", timeout_s=0.2)
 
-    def test_nothing_is_staged_where_no_server_runs(self, tmp_path: Path) -> None:
-        registry = _Registry(tmp_path / "registry", "test-v1")
-        with pytest.raises(EndpointError):
-            LocalEndpoint(tmp_path, registry).stage("v-1")
-        assert registry.staged is None
+    def test_where_none_was_ever_started_nothing_is_waited_for(self, endpoint: LocalEndpoint) -> None:
+        with pytest.raises(EndpointAbsent):
+            endpoint.load("v-1")
 
     def test_a_server_that_is_being_started_again_is_waited_for(
         self, tmp_path: Path, server: type[_State], endpoint: LocalEndpoint
@@ -139,16 +127,16 @@ class TestStage:
         Announcement(running.url, _ended_pid(), "then").write(tmp_path)
         again = threading.Timer(0.2, running.write, [tmp_path])
         again.start()
-        endpoint.stage("v-1")
+        endpoint.load("v-1")
         again.join()
 
 
-class TestWaitServing:
+class TestServe:
     def test_returns_once_the_version_is_champion(self, server: type[_State], endpoint: LocalEndpoint) -> None:
         server.answer = state(champion="v-1", loaded=["v-1"])
-        endpoint.wait_serving("v-1")
+        endpoint.serve("v-1")
 
     def test_loaded_is_not_enough(self, server: type[_State], endpoint: LocalEndpoint) -> None:
         server.answer = state(champion="v-0", loaded=["v-0", "v-1"])
         with pytest.raises(EndpointError, match="v-1 was not served as champion within"):
-            endpoint.wait_serving("v-1", timeout_s=0.2)
+            endpoint.serve("v-1", timeout_s=0.2)

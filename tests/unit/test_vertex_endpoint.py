@@ -154,7 +154,7 @@ class TestTheEndpoint:
         made = world.cloud.vertex.endpoints.find(endpoint_name(world.clients))
         assert (made.display_name, dict(made.labels)) == ("test-v1", {"banditloop": "test-v1"})
         with pytest.raises(EndpointAbsent, match="no replica reported in the last 60 s"):
-            world.endpoint().stage("test-v1-0001")
+            world.endpoint().load("test-v1-0001")
         assert (delete_endpoint(world.clients), delete_endpoint(world.clients)) == (True, False)
 
     def test_whose_creation_got_no_answer_is_not_made_twice(self, world: World) -> None:
@@ -229,7 +229,7 @@ class TestOneServer:
 
 
 class TestTheReplicas:
-    """Without servers: what stage and wait_serving make of their reports."""
+    """Without servers: what load and serve make of their reports."""
 
     @pytest.fixture
     def reports(self, world: World) -> Reports:
@@ -242,11 +242,11 @@ class TestTheReplicas:
         reports.say("a", loaded=[version])
         reports.say("b", loaded=[])
         with pytest.raises(EndpointError, match=rf"{version} was not loaded within 0 s by 1 of 2 replicas \(b:"):
-            endpoint.stage(version, timeout_s=0)
+            endpoint.load(version, timeout_s=0)
         reports.say("b", loaded=[version])
-        endpoint.stage(version, timeout_s=0)
+        endpoint.load(version, timeout_s=0)
         with pytest.raises(EndpointError, match="was not served as champion within 0 s by 2 of 2"):
-            endpoint.wait_serving(version, timeout_s=0)
+            endpoint.serve(version, timeout_s=0)
         assert endpoint.state()["champion"] is None
 
     def test_one_that_refuses_is_quoted(self, world: World, reports: Reports) -> None:
@@ -255,7 +255,7 @@ class TestTheReplicas:
         reports.say("a", loaded=[version])
         reports.say("b", loaded=[], refused={version: "probe 3 is off"})
         with pytest.raises(PolicyError, match=rf"the endpoint refused {version}: probe 3 is off \(replica b\)"):
-            world.endpoint().stage(version)
+            world.endpoint().load(version)
 
     def test_one_that_died_is_waited_for_by_nobody(self, world: World, reports: Reports) -> None:
         reports.say("alive", champion="test-v1-0001", loaded=["test-v1-0001"])
@@ -289,7 +289,7 @@ class TestAModelForEachVersion:
         one, two, three = (world.register(registry, seed) for seed in (1, 2, 3))
         make_champion(registry, endpoint, one, None)
         assert (answered_by(acting), endpoint.state()["champion"]) == (one, one)
-        endpoint.stage(two)
+        endpoint.load(two)
         assert deployed(world) == {f"{one}@1": 100, f"{two}@2": 0}
         make_champion(registry, endpoint, two, one)
         assert answered_by(acting) == two
@@ -315,6 +315,6 @@ class TestAModelForEachVersion:
         version = world.register(registry, 1)
         world.cloud.faults.add(Fault("DeployModel", code="UNAVAILABLE", after=True))
         with pytest.raises(EndpointError, match="not answered"):
-            endpoint.stage(version)
+            endpoint.load(version)
         make_champion(registry, endpoint, version, None)
         assert deployed(world) == {f"{version}@1": 100}

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from bandit_ops.runners.base import JobState, JobStatus
 from rl_core.errors import RunnerError, RunnerUnavailable
 from rl_core.files import write_atomically
+from rl_core.waiting import looks
 
 MARK = "BANDITLOOP_JOB_FOLDER"
 """Environment variable that every process of a job inherits: it tells the job's processes from all others."""
@@ -98,14 +98,11 @@ class JobFolder:
         return count
 
     def kill_all(self, timeout_s: float = 10.0) -> None:
-        """Kill every process of this job; return once none is left. Raises RunnerUnavailable."""
-        deadline = time.monotonic() + timeout_s
-        while self.signal_all(signal.SIGKILL):
-            if time.monotonic() > deadline:
-                raise RunnerUnavailable(
-                    f"{self.path.name}: processes survive SIGKILL for {timeout_s:.0f} s; look for {MARK}"
-                )
-            time.sleep(0.02)
+        """Return once no process of this job is left. Raises RunnerUnavailable."""
+        for _ in looks(timeout_s, 0.02):
+            if not self.signal_all(signal.SIGKILL):
+                return
+        raise RunnerUnavailable(f"{self.path.name}: processes survive SIGKILL for {timeout_s:.0f} s; look for {MARK}")
 
     def log_tail(self, lines: int = 5) -> str:
         """Return the last lines of the log as one line."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import RunnerError, RunnerUnavailable
 from rl_core.files import locked, write_atomically
 from rl_core.movielens.data import ratings_digest
+from rl_core.waiting import looks
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _CANCEL_GRACE_S = 5.0
@@ -66,8 +67,10 @@ class LocalRunner:
         spec = specs.load(self._root, pipeline)
         parameters = specs.checked(spec, pipeline, parameters)
         job.path.mkdir(parents=True, exist_ok=True)
-        deadline, starts = time.monotonic() + START_TIMEOUT_S, 0
-        while (status := job.settle()) in (None, JobStatus(JobState.PENDING)):
+        starts = 0
+        for _ in looks(START_TIMEOUT_S, _POLL_S):
+            if (status := job.settle()) not in (None, JobStatus(JobState.PENDING)):
+                return
             if status is None and starts == _STARTS:  # once may be chance: a process can be killed before it has begun
                 raise unfit(job, self._settings, "it ended at once")
             with job.locked() as lock:
@@ -75,11 +78,7 @@ class LocalRunner:
                     self._prepare(job, pipeline, spec, parameters, enable_caching)
                     launch(job, lock, self._settings, self._root)
                     starts += 1
-            if time.monotonic() > deadline:
-                raise RunnerUnavailable(
-                    f"{job.path.name}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}"
-                )
-            time.sleep(_POLL_S)
+        raise RunnerUnavailable(f"{job.path.name}: did not start within {START_TIMEOUT_S:.0f} s: {job.log_tail()}")
 
     def status(self, job_id: str) -> JobStatus | None:
         """Return the job's status; None also where a submitter died before the job began: submit it again.
@@ -97,17 +96,17 @@ class LocalRunner:
                 self._cancel(job)
 
     def _cancel(self, job: JobFolder) -> None:
-        status = job.settle()
-        if status is not None and status.state.terminal:
+        if _ended(job):
             return
         job.ask_cancel()
-        grace = time.monotonic() + _CANCEL_GRACE_S
-        while (status := job.settle()) is None or not status.state.terminal:
-            if time.monotonic() < grace:
-                job.signal_all(signal.SIGTERM)
-            else:
-                job.kill_all()
-            time.sleep(_POLL_S)
+        for _ in looks(_CANCEL_GRACE_S, _POLL_S):
+            if _ended(job):
+                return
+            job.signal_all(signal.SIGTERM)
+        for _ in looks(math.inf, _POLL_S):
+            if _ended(job):
+                return
+            job.kill_all()
 
     def url(self, job_id: str) -> str:
         return self._folder(job_id).path.as_uri()
@@ -149,3 +148,8 @@ class LocalRunner:
             if not path.exists():
                 write_atomically(path, uuid.uuid4().hex[:12].encode())
         return path.read_text()
+
+
+def _ended(job: JobFolder) -> bool:
+    status = job.settle()
+    return status is not None and status.state.terminal

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import random
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, transient
 from rl_core.google_cloud.names import LABEL, Names
 from rl_core.movielens.data import ratings_digest
+from rl_core.waiting import looks
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import PipelineJob
@@ -85,7 +84,6 @@ class VertexRunner:
         """End the job; return once it is terminal. Raises RunnerUnavailable where it isn't after `cancel_timeout_s`."""
         from google.api_core.exceptions import FailedPrecondition, NotFound
 
-        deadline = time.monotonic() + self.cancel_timeout_s
         status = self.status(job_id)
         if status is None or status.state.terminal:
             return
@@ -96,14 +94,12 @@ class VertexRunner:
                 expected=(FailedPrecondition, NotFound),
                 name=self._name(job_id),
             )
-        pause = 0.2
-        while (status := self.status(job_id)) is not None and not status.state.terminal:
-            if time.monotonic() > deadline:
-                raise RunnerUnavailable(
-                    f"{job_id}: not ended {self.cancel_timeout_s:.0f} s after it was cancelled; see {self.url(job_id)}"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
+        for _ in looks(self.cancel_timeout_s, 0.2, 5.0):
+            if (status := self.status(job_id)) is None or status.state.terminal:
+                return
+        raise RunnerUnavailable(
+            f"{job_id}: not ended {self.cancel_timeout_s:.0f} s after it was cancelled; see {self.url(job_id)}"
+        )
 
     def url(self, job_id: str) -> str:
         return console_url(self._names, job_id)
@@ -202,24 +198,18 @@ class VertexRunner:
         raise answer
 
     def _patiently(self, what: str, call: Callable[..., T], arguments: dict[str, Any]) -> T:
-        deadline = time.monotonic() + self.patience_s
-        pause = 0.25
-        while True:
-            left = deadline - time.monotonic()
+        for left in looks(self.patience_s, 0.25, 5.0, jitter=True):
             try:
                 return call(**arguments, retry=None, timeout=max(0.5, min(self.call_timeout_s, left)))
             except Exception as error:
                 if not transient(error):
                     raise
-                wait = random.uniform(0.5, 1.0) * pause  # noqa: S311 - so that many tasks don't ask at once
-                if time.monotonic() + wait > deadline:
-                    said = " ".join(str(getattr(error, "message", None) or error).split())
-                    raise RunnerUnavailable(
-                        f"{what}: no answer from Vertex within {self.patience_s:.0f} s ({said}); if this lasts, "
-                        f"correct google.region={self._names.region} or the network"
-                    ) from error
-            time.sleep(wait)
-            pause = min(2 * pause, 5.0)
+                last = error
+        said = " ".join(str(getattr(last, "message", None) or last).split())
+        raise RunnerUnavailable(
+            f"{what}: no answer from Vertex within {self.patience_s:.0f} s ({said}); if this lasts, "
+            f"correct google.region={self._names.region} or the network"
+        ) from last
 
 
 def image_of(names: Names) -> str:

@@ -8,11 +8,14 @@ from typing import Any, Protocol
 class Endpoint(Protocol):
     """What serves predictions, as deployer and rollback hand it a new champion."""
 
-    def stage(self, version: str, timeout_s: float = 30.0) -> None:
-        """Return once the endpoint has loaded the version and its probes matched. Raises EndpointError, PolicyError."""
+    def load(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the endpoint has loaded the version, which the registry has staged, and its probes matched.
 
-    def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
-        """Return once the version answers as champion. Raises EndpointError."""
+        Raises EndpointAbsent where none was started, EndpointError, PolicyError.
+        """
+
+    def serve(self, version: str, timeout_s: float = 30.0) -> None:
+        """Return once the version, which the registry has promoted, answers. Raises EndpointError."""
 
     def state(self) -> dict[str, Any]:
         """Return `{"champion", "challenger", "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""

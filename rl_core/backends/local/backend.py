@@ -47,7 +47,7 @@ class LocalBackend(Backend):
     def endpoint(self) -> Endpoint:
         from rl_core.backends.local.endpoint import LocalEndpoint
 
-        return LocalEndpoint(self.folder, self.registry(), self.settings.server_token)
+        return LocalEndpoint(self.folder, self.settings.server_token)
 
     def line(self) -> Line:
         from rl_core.backends.local.announcement import Announcement

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -10,19 +9,18 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.local.announcement import Announcement, start
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
+from rl_core.waiting import looks
 
 _POLL_S = 0.05
 
 
 class LocalEndpoint:
-    """`Endpoint`: hands policies over through the registry's aliases and watches the server take them."""
+    """`Endpoint`: the server follows the registry's pointers; this watches it take a policy."""
 
-    def __init__(self, state_dir: Path, registry: PolicyRegistry, token: SecretStr | None = None) -> None:
+    def __init__(self, state_dir: Path, token: SecretStr | None = None) -> None:
         self._state_dir = state_dir
-        self._registry = registry
         self._token = token
 
     def url(self) -> str:
@@ -44,40 +42,28 @@ class LocalEndpoint:
             raise EndpointError(f"{url}/state: no answer ({error}); {start(self._state_dir)}") from error
         return state
 
-    def stage(self, version: str, timeout_s: float = 30.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        self._state_by(deadline)  # nothing is staged where nobody would load it
-        self._registry.stage(version)
-        self._wait(version, "loaded", lambda state: version in state["loaded"], deadline, timeout_s)
+    def load(self, version: str, timeout_s: float = 30.0) -> None:
+        self._wait(version, "loaded", lambda state: version in state["loaded"], timeout_s)
 
-    def wait_serving(self, version: str, timeout_s: float = 30.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        self._wait(version, "served as champion", lambda state: state["champion"] == version, deadline, timeout_s)
+    def serve(self, version: str, timeout_s: float = 30.0) -> None:
+        self._wait(version, "served as champion", lambda state: state["champion"] == version, timeout_s)
 
-    def _state_by(self, deadline: float) -> dict[str, Any]:
+    def _wait(self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:
         """A server that was killed may be there again in a moment; one that was never started won't."""
-        while True:
+        for left in looks(timeout_s, _POLL_S):
             try:
-                return self.state()
+                state = self.state()
             except EndpointAbsent:
                 raise
             except EndpointError:
-                if time.monotonic() > deadline:
+                if not left:
                     raise
-            time.sleep(_POLL_S)
-
-    def _wait(
-        self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], deadline: float, timeout_s: float
-    ) -> None:
-        while True:
-            state = self._state_by(deadline)
+                continue
             if reached(state):
                 return
             if (reason := state["refused"].get(version)) is not None:
                 raise PolicyError(f"the endpoint refused {version}: {reason}")
-            if time.monotonic() > deadline:
-                raise EndpointError(
-                    f"{self.url()}: {version} was not {what} within {timeout_s:g} s (champion: {state['champion']}, "
-                    f"loaded: {', '.join(state['loaded']) or 'none'}); look at the server's log"
-                )
-            time.sleep(_POLL_S)
+        raise EndpointError(
+            f"{self.url()}: {version} was not {what} within {timeout_s:g} s (champion: {state['champion']}, "
+            f"loaded: {', '.join(state['loaded']) or 'none'}); look at the server's log"
+        )

@@ -6,18 +6,17 @@ deploy_mode=model: `rl_core.backends.gcp.endpoint.model_endpoint`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rl_core.backends.contracts.endpoint import Endpoint
-from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.gcp.endpoint import server_model
 from rl_core.backends.gcp.endpoint.replicas import LIVE_S, Replicas
 from rl_core.backends.gcp.endpoint.vertex_endpoint import VertexEndpoint
 from rl_core.backends.gcp.registry.policy_registry import VertexRegistry
 from rl_core.errors import EndpointAbsent, EndpointError, PolicyError
 from rl_core.google_cloud.clients import GoogleClients
+from rl_core.waiting import looks
 
 _POLL_S = 0.5
 
@@ -28,7 +27,7 @@ def open_vertex_endpoint(clients: GoogleClients) -> Endpoint:
         from rl_core.backends.gcp.endpoint.model_endpoint import ModelEndpoint
 
         return ModelEndpoint(clients, VertexRegistry(clients))
-    return PointerEndpoint(clients, VertexRegistry(clients))
+    return PointerEndpoint(clients)
 
 
 def endpoint_name(clients: GoogleClients) -> str:
@@ -80,21 +79,18 @@ def delete_models(clients: GoogleClients) -> list[str]:
 
 
 class PointerEndpoint:
-    """`Endpoint`: hands policies over through the registry's aliases and watches every live replica take them."""
+    """`Endpoint`: the servers follow the registry's pointers; this watches every live replica take a policy."""
 
-    def __init__(self, clients: GoogleClients, registry: PolicyRegistry) -> None:
+    def __init__(self, clients: GoogleClients) -> None:
         self._endpoint = VertexEndpoint(clients)
-        self._registry = registry
         self._replicas = Replicas(clients)
         self._name = clients.names.endpoint
 
-    def stage(self, version: str, timeout_s: float = 120.0) -> None:
+    def load(self, version: str, timeout_s: float = 120.0) -> None:
         self._endpoint.get()
-        self._live()  # nothing is staged where nobody would load it
-        self._registry.stage(version)
         self._wait(version, "loaded", lambda state: version in state["loaded"], timeout_s)
 
-    def wait_serving(self, version: str, timeout_s: float = 120.0) -> None:
+    def serve(self, version: str, timeout_s: float = 120.0) -> None:
         self._wait(version, "served as champion", lambda state: state["champion"] == version, timeout_s)
 
     def state(self) -> dict[str, Any]:
@@ -114,22 +110,19 @@ class PointerEndpoint:
         return found
 
     def _wait(self, version: str, what: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while True:
+        for _ in looks(timeout_s, _POLL_S):
             replicas = self._live()
             if not (behind := [replica for replica, state in replicas.items() if not reached(state)]):
                 return
             for replica in behind:
                 if (reason := replicas[replica]["refused"].get(version)) is not None:
                     raise PolicyError(f"the endpoint refused {version}: {reason} (replica {replica})")
-            if time.monotonic() > deadline:
-                state = replicas[behind[0]]
-                raise EndpointError(
-                    f"endpoint {self._name}: {version} was not {what} within {timeout_s:g} s by {len(behind)} of "
-                    f"{len(replicas)} replicas ({behind[0]}: champion {state['champion']}, loaded: "
-                    f"{', '.join(state['loaded']) or 'none'}); look at the endpoint's logs"
-                )
-            time.sleep(_POLL_S)
+        state = replicas[behind[0]]
+        raise EndpointError(
+            f"endpoint {self._name}: {version} was not {what} within {timeout_s:g} s by {len(behind)} of "
+            f"{len(replicas)} replicas ({behind[0]}: champion {state['champion']}, loaded: "
+            f"{', '.join(state['loaded']) or 'none'}); look at the endpoint's logs"
+        )
 
 
 def merged(replicas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

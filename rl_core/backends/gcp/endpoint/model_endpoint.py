@@ -30,14 +30,13 @@ class ModelEndpoint:
         self._mirror = ModelMirror(clients)
         self._registry = registry
 
-    def stage(self, version: str, timeout_s: float = DEPLOYED_WITHIN_S) -> None:
+    def load(self, version: str, timeout_s: float = DEPLOYED_WITHIN_S) -> None:
         """Deploy the version beside the one that serves, without traffic."""
         from google.api_core.exceptions import GoogleAPICallError
 
         from rl_core.google_cloud.failures import transient
 
         self._endpoint.get()
-        self._registry.stage(version)
         try:
             self._endpoint.deploy(self._model(version), version, timeout_s)
         except EndpointError as error:
@@ -46,7 +45,7 @@ class ModelEndpoint:
                 raise PolicyError(f"the endpoint refused {version}: {cause.message}; look at its logs") from error
             raise
 
-    def wait_serving(self, version: str, timeout_s: float = DEPLOYED_WITHIN_S) -> None:
+    def serve(self, version: str, timeout_s: float = DEPLOYED_WITHIN_S) -> None:
         """Give the version all traffic, and undeploy all but it and its predecessor, which a rollback returns to."""
         model = self._model(version)
         before = self._endpoint.get()

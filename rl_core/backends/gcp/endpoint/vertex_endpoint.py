@@ -7,7 +7,6 @@ deployed, and among operations that a killed predecessor left running.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from rl_core.errors import EndpointAbsent, EndpointError
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, patiently, transient
 from rl_core.google_cloud.names import LABEL
+from rl_core.waiting import looks, tries
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
@@ -117,7 +117,7 @@ class VertexEndpoint:
         from google.cloud import aiplatform_v1
         from google.protobuf.field_mask_pb2 import FieldMask
 
-        for left in reversed(range(_TRIES)):
+        for left in tries(_TRIES, _POLL_S / 4):
             endpoint = self.get()
             if dict(endpoint.traffic_split) == {deployed_id: 100}:
                 return
@@ -130,7 +130,6 @@ class VertexEndpoint:
                 except Exception as error:  # whether it took effect, the next look tells
                     if not transient(error) or not left:
                         raise
-                    time.sleep(_POLL_S / 4)
                 else:
                     return
 
@@ -170,13 +169,11 @@ class VertexEndpoint:
     def _settled(self, timeout_s: float) -> aiplatform_v1.Endpoint:
         """The endpoint once nothing is under way on it: what a killed predecessor began, ends first."""
         endpoint = self.get()
-        deadline = time.monotonic() + timeout_s
         with self.explained(f"wait for the operations on {endpoint.name}"):
-            while self._under_way(endpoint.name):
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                time.sleep(_POLL_S)
-        return self.get()
+            for _ in looks(timeout_s, _POLL_S):
+                if not self._under_way(endpoint.name):
+                    return self.get()
+            raise TimeoutError
 
     def _under_way(self, name: str) -> bool:
         from google.longrunning.operations_pb2 import ListOperationsRequest

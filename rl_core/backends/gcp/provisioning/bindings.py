@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
@@ -11,9 +10,9 @@ from rl_core.backends.contracts.backend import Part
 from rl_core.backends.gcp.provisioning.ledger import Binding, Ledger
 from rl_core.backends.gcp.provisioning.policies import Policy, target_of
 from rl_core.backends.gcp.provisioning.resource import Found, Site
+from rl_core.waiting import looks
 
-_TRIES = 10
-_LOOK_AGAIN_S = 2.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 4.0
 
 
 class Bindings:
@@ -70,8 +69,7 @@ class Bindings:
         from google.api_core import exceptions as google
 
         policy_of = target_of(self._site, self._target)
-        patient_until = time.monotonic() + self._site.patience_s
-        for left in reversed(range(_TRIES)):
+        for left in looks(self._site.patience_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, jitter=True):
             policy = policy_of.read()
             changed = change(copy.deepcopy(policy))
             if changed == policy:
@@ -83,9 +81,8 @@ class Bindings:
                 if not left:
                     raise
             except google.BadRequest as error:
-                if "does not exist" not in str(error) or time.monotonic() > patient_until:
+                if "does not exist" not in str(error) or not left:
                     raise
-                time.sleep(min(_LOOK_AGAIN_S, self._site.patience_s))
 
 
 def _members(policy: Policy, role: str) -> set[str]:

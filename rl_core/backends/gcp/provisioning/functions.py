@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from rl_core.backends.gcp.provisioning.resource import Found, Owned, Site
 from rl_core.backends.gcp.provisioning.rest import OPERATION_TIMEOUT_S, call, get, wait
 from rl_core.errors import ProvisioningError
 from rl_core.google_cloud.names import LABEL
+from rl_core.waiting import looks
 
 _SPEC = f"{LABEL}-spec"
 """The label that says what the function was made from: source and settings."""
@@ -88,14 +88,12 @@ class Function(Owned):
 
     def _settled(self) -> dict[str, Any] | None:
         """The function once nobody deploys it any more: a predecessor of this task may have left that behind."""
-        until = time.monotonic() + OPERATION_TIMEOUT_S
-        while True:
+        for _ in looks(OPERATION_TIMEOUT_S, 2.0):
             function = get(self._functions.get(name=self._name))
-            if function is None or function.get("state") not in ("DEPLOYING", "DELETING"):
+            state = (function or {}).get("state")
+            if state not in ("DEPLOYING", "DELETING"):
                 return function
-            if time.monotonic() > until:
-                raise ProvisioningError(f"{self._name} stays {function['state']}; look at its build, then try again")
-            time.sleep(2.0)
+        raise ProvisioningError(f"{self._name} stays {state}; look at its build, then try again")
 
     def _upload(self) -> None:
         from google.api_core.exceptions import PreconditionFailed

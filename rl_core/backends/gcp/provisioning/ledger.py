@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rl_core.backends.gcp.provisioning.resource import Site
 from rl_core.errors import ProvisioningError
+from rl_core.waiting import tries
 
 _TRIES = 5
 
@@ -46,7 +47,7 @@ class Ledger:
     def _change(self, change: Callable[[set[Binding]], set[Binding]]) -> None:
         from google.api_core.exceptions import PreconditionFailed
 
-        for _ in range(_TRIES):
+        for _ in tries(_TRIES, 0.1):
             kept, generation = self._read()
             changed = change(kept)
             if changed == kept:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from rl_core.errors import ProvisioningError
 from rl_core.google_cloud.failures import transient
+from rl_core.waiting import looks
 
 OPERATION_TIMEOUT_S = 1_200.0
 """A function is built in two to five minutes, a server deployed in ten to twenty."""
@@ -47,14 +47,13 @@ def wait(operation: dict[str, Any], look: Callable[[str], Any], poll_s: float = 
     """
     from google.api_core import exceptions as google
 
-    until = time.monotonic() + OPERATION_TIMEOUT_S
-    pause = 0.05
-    while not operation.get("done"):
-        if time.monotonic() > until:
-            raise google.DeadlineExceeded(f"{operation['name']} is not done after {OPERATION_TIMEOUT_S:.0f} s")
-        time.sleep(pause)
-        pause = min(2 * pause, poll_s)
-        operation = call(look(operation["name"]))
+    name = operation["name"]
+    for _ in looks(OPERATION_TIMEOUT_S, 0.05, poll_s):
+        if operation.get("done"):
+            break
+        operation = call(look(name))
+    else:
+        raise google.DeadlineExceeded(f"{name} is not done after {OPERATION_TIMEOUT_S:.0f} s")
     if "error" in operation:
         error = operation["error"]
         if error.get("code") in (_UNKNOWN, _INTERNAL):  # what a build says; no outage

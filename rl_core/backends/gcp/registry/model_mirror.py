@@ -11,8 +11,6 @@ is put right at the next write.
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from rl_core.backends.registry.state import AliasName, RegistryState
 from rl_core.errors import RegistryError
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, patiently, transient
+from rl_core.waiting import tries
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
@@ -93,14 +92,13 @@ class ModelMirror:
     def _settle(self, state: Callable[[], RegistryState], uri_of: Callable[[str], str]) -> None:
         from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
-        for left in reversed(range(_TRIES)):
+        for left in tries(_TRIES, 0.5):
             seen = state()
             try:
                 self._repair(seen, uri_of)
             except (Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound):
                 if not left:  # else it may be that another process did the same meanwhile
                     raise
-                time.sleep(random.uniform(0, 0.5))  # noqa: S311
                 continue
             if (now := state()).versions == seen.versions and now.aliases == seen.aliases:
                 return

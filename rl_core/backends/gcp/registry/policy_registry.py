@@ -10,9 +10,7 @@ The document is the truth. Vertex shows the same versions and aliases, and is re
 
 from __future__ import annotations
 
-import random
 import shutil
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +30,7 @@ from rl_core.errors import RegistryError
 from rl_core.files import write_atomically
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, transient
+from rl_core.waiting import tries
 
 T = TypeVar("T")
 _TRIES = 20
@@ -193,7 +192,7 @@ class VertexRegistry(DocumentRegistry):
         """
         tried: dict[str, T] = {}
         unanswered = 0
-        for attempt in range(_TRIES):
+        for _ in tries(_TRIES, 0.02, 1.0):
             seen = self._read()
             for write_id in seen.document.writes:
                 if write_id in tried:
@@ -208,7 +207,6 @@ class VertexRegistry(DocumentRegistry):
             if swapped := self._swapped(seen.generation, after, sure=unanswered >= _UNANSWERED_MOST):
                 return done
             unanswered += swapped is None
-            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 1.0)))  # noqa: S311
         raise RegistryError(f"{self._uri} changed {_TRIES} times while it was to be changed; try again")
 
     def _swapped(self, generation: int, document: RegistryDocument, sure: bool) -> bool | None:

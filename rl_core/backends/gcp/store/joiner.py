@@ -16,6 +16,7 @@ from rl_core.backends.gcp.store.queries import Null, Parameter, sql_file
 from rl_core.config import Bandit
 from rl_core.errors import StoreError
 from rl_core.schema import DECISION, REWARD, Column
+from rl_core.waiting import tries
 
 if TYPE_CHECKING:
     from rl_core.backends.gcp.store.event_store import BigQueryEventStore, JoinerRow
@@ -86,12 +87,12 @@ class SqlJoiner:
             of_decision=_listed(DECISION, "o."),
             reward=_listed(REWARD),
         )
-        for attempt in range(_TRIES):
+        for left in tries(_TRIES, 0.05, 1.0):
             parameters = self._parameters(self._store.joiner_row(), watermark, wait)
             try:
                 answer = self._store.queries.transact("join", sql, **parameters)
             except StoreError as error:
-                if _OVERTAKEN not in str(error) or attempt == _TRIES - 1:
+                if _OVERTAKEN not in str(error) or not left:
                     raise
                 continue
             (row,) = answer.rows.to_pylist()

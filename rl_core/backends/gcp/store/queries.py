@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow as pa
 
 from rl_core.errors import StoreError
 from rl_core.google_cloud.failures import explained
+from rl_core.waiting import looks
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJobConfig
@@ -76,15 +75,13 @@ class Queries:
         from google.api_core.exceptions import GoogleAPICallError
 
         with explained(StoreError, what, self._clients.names, WRITER):
-            begun, longest_pause_s = time.monotonic(), 0.05
-            while True:
+            for left in looks(_OVERTAKEN_FOR_S, 0.05, 5.0, jitter=True):
                 try:
                     return self._answer(what, sql, parameters)
                 except GoogleAPICallError as error:
-                    if _ABORTED not in str(error) or time.monotonic() - begun > _OVERTAKEN_FOR_S:
+                    if _ABORTED not in str(error) or not left:
                         raise
-                time.sleep(random.uniform(0, longest_pause_s))  # noqa: S311
-                longest_pause_s = min(5.0, 2 * longest_pause_s)
+            raise AssertionError("unreachable")
 
     def statement_type(self, sql: str) -> str:
         """Ask what BigQuery takes the text for, e.g. "SELECT"; free. Raises what Google raises."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from rl_core.backends.local.store.delta import sync as delta_sync
 from rl_core.errors import StoreError
+from rl_core.waiting import tries
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable as Handle
@@ -25,11 +26,11 @@ def opened(path: Path, schema: pa.Schema) -> Handle | None:
     from deltalake import DeltaTable as Open
     from deltalake.exceptions import DeltaError
 
-    for attempt in range(_TRIES):
+    for left in tries(_TRIES, 0.01):
         try:
             return _ours(Open(path), path, schema) if Open.is_deltatable(str(path)) else None
         except (DeltaError, OSError):  # a writer takes old commits away just now
-            if attempt == _TRIES - 1:
+            if not left:
                 raise
     raise AssertionError("unreachable")
 
