@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import MessageBus
 from rl_core.backends.contracts.store import EventStore
@@ -49,29 +51,30 @@ def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: Ev
     registry, delivery = open_backend(bandit, settings).registry(), delivery_of(bandit, bus, store)
     now = datetime.now(UTC)
     signs = vital_signs(bandit, registry, store.head(), delivery, now)
-    write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs, now).encode())
+    write_atomically(settings.state_dir(bandit) / METRICS_FILE, prometheus(signs, now))
     return signs
 
 
-def prometheus(signs: VitalSigns, measured_at: datetime) -> str:
-    """Write gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
+def prometheus(signs: VitalSigns, measured_at: datetime) -> bytes:
+    """Returns gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
 
     With them goes when they were measured, since a collector goes on reading the file of a logger that is dead.
     """
-    lines = []
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_text: str, value: float, **labels: str) -> None:
+        if (known := gauges.get(name)) is None:
+            known = gauges[name] = Gauge(f"banditloop_log_{name}", help_text, ["bandit", *labels], registry=registry)
+        known.labels(bandit=signs.bandit, **labels).set(value)
+
+    gauges: dict[str, Gauge] = {}
     for name, value in asdict(signs).items():
-        if value is None or name not in FIGURES:
-            continue
-        metric, labels = f"banditloop_log_{name}", f'bandit="{signs.bandit}"'
-        lines += [f"# HELP {metric} {FIGURES[name]}", f"# TYPE {metric} gauge"]
-        word = isinstance(value, str)
-        lines.append(f'{metric}{{{labels},value="{value}"}} 1' if word else f"{metric}{{{labels}}} {value}")
-    lines += ["# HELP banditloop_log_alarm 1 where something is wrong", "# TYPE banditloop_log_alarm gauge"]
+        if value is not None and name in FIGURES:
+            word = isinstance(value, str)
+            gauge(name, FIGURES[name], 1 if word else value, **({"value": value} if word else {}))
     rung = signs.alarms()
-    lines += [f'banditloop_log_alarm{{bandit="{signs.bandit}",alarm="{name}"}} {int(name in rung)}' for name in ALARMS]
-    lines += [
-        "# HELP banditloop_log_measured_at_seconds when all these were measured, in seconds since 1970",
-        "# TYPE banditloop_log_measured_at_seconds gauge",
-        f'banditloop_log_measured_at_seconds{{bandit="{signs.bandit}"}} {measured_at.timestamp():.3f}',
-    ]
-    return "\n".join(lines) + "\n"
+    for name in ALARMS:
+        gauge("alarm", "1 where something is wrong", name in rung, alarm=name)
+    when = "when all these were measured, in seconds since 1970"
+    gauge("measured_at_seconds", when, round(measured_at.timestamp(), 3))
+    return generate_latest(registry)

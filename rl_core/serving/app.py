@@ -23,7 +23,7 @@ from starlette.types import Lifespan
 from rl_core.config import Bandit, ServingContainer
 from rl_core.serving import api
 from rl_core.serving.hot_routes import HotRoutes
-from rl_core.serving.metrics import prometheus
+from rl_core.serving.metrics import CONTENT_TYPE
 from rl_core.serving.service import Service
 
 _log = logging.getLogger(__name__)
@@ -120,12 +120,12 @@ def _add_views(
 
     @app.get(
         "/metrics",
-        summary="Counters in Prometheus text format",
+        summary="Counters and latencies in Prometheus' text format",
         response_class=Response,
         **secured.route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}),
     )
     async def metrics() -> Response:
-        return Response(prometheus(service().state()), media_type="text/plain; version=0.0.4")
+        return Response(service().metrics(), media_type=CONTENT_TYPE)
 
     @app.get("/", summary="What this is", **secured.route({200: {"model": api.About}}))
     async def about() -> Response:

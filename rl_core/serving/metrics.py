@@ -1,12 +1,18 @@
-"""Writes the server's counters in Prometheus' text format.
-
-https://prometheus.io/docs/instrumenting/exposition_formats/
-"""
+"""The server's metrics for Prometheus, in a registry of each server's own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rl_core.serving.latency import BOUNDS_S, Latencies
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _COUNTERS = {
     "requests": "requests to the predict, reward and activate routes",
     "decisions": "decisions made",
@@ -22,31 +28,44 @@ _COUNTERS = {
 }
 
 
-def prometheus(state: dict[str, Any]) -> str:
-    """Write `Service.state` as the text of `/metrics`."""
-    lines = []
-    for name, help_text in _COUNTERS.items():
-        lines += [
-            f"# HELP banditloop_{name}_total {help_text}",
-            f"# TYPE banditloop_{name}_total counter",
-            f"banditloop_{name}_total {state[name]}",
-        ]
-    lines += [
-        "# HELP banditloop_policy the policies that are loaded, by role",
-        "# TYPE banditloop_policy gauge",
-        *(f'banditloop_policy{{role="{r}",version="{state[r]}"}} 1' for r in ("champion", "challenger") if state[r]),
-        "# HELP banditloop_bus_ok 1 unless the last write to the message bus failed",
-        "# TYPE banditloop_bus_ok gauge",
-        f"banditloop_bus_ok {int(state['bus_error'] is None)}",
-        "# HELP banditloop_durability whether an answer waits for the log, by mode: serving.durability",
-        "# TYPE banditloop_durability gauge",
-        f'banditloop_durability{{mode="{state["durability"]}"}} 1',
-    ]
-    if state["latency"]:
-        lines += [
-            "# HELP banditloop_predict_latency_seconds time in the server, of the last predictions",
-            "# TYPE banditloop_predict_latency_seconds gauge",
-            f'banditloop_predict_latency_seconds{{quantile="0.5"}} {state["latency"]["p50_ms"] / 1e3:g}',
-            f'banditloop_predict_latency_seconds{{quantile="0.99"}} {state["latency"]["p99_ms"] / 1e3:g}',
-        ]
-    return "\n".join(lines) + "\n"
+class ServerMetrics(Collector):
+    """Reads what `Service` counts, when it is asked.
+
+    Args:
+        state: as of `Service.state`.
+    """
+
+    def __init__(self, state: Callable[[], dict[str, Any]], latencies: Latencies) -> None:
+        self._state = state
+        self._latencies = latencies
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format, of CONTENT_TYPE."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._state()
+        for name, help_text in _COUNTERS.items():
+            yield CounterMetricFamily(f"banditloop_{name}", help_text, state[name])
+        policy = GaugeMetricFamily(
+            "banditloop_policy", "the policies that are loaded, by role", labels=["role", "version"]
+        )
+        for role in ("champion", "challenger"):
+            if state[role]:
+                policy.add_metric([role, state[role]], 1)
+        yield policy
+        bus_ok = "1 unless the last write to the message bus failed"
+        yield GaugeMetricFamily("banditloop_bus_ok", bus_ok, state["bus_error"] is None)
+        mode = "whether an answer waits for the log, by mode: serving.durability"
+        durability = GaugeMetricFamily("banditloop_durability", mode, labels=["mode"])
+        durability.add_metric([state["durability"]], 1)
+        yield durability
+        bounds, counts = [*map(str, BOUNDS_S), "+Inf"], accumulate(self._latencies.counts)
+        yield HistogramMetricFamily(
+            "banditloop_predict_latency_seconds",
+            "time in the server, of every prediction; sum the buckets of all replicas, then take quantiles",
+            buckets=list(zip(bounds, counts, strict=True)),
+            sum_value=self._latencies.sum_s,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,8 @@ from rl_core.config import Bandit
 from rl_core.errors import BusError, EndpointError
 from rl_core.serving.decisions import Answer, Decider, answer_of
 from rl_core.serving.group_commit import GroupCommit
+from rl_core.serving.latency import Latencies
+from rl_core.serving.metrics import ServerMetrics
 from rl_core.serving.policies import Policies
 from rl_core.serving.requests import PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
 
@@ -25,7 +27,6 @@ COUNTERS = (
     *("refused_requests", "unavailable", "defects", "lost", "undelivered"),
 )
 ANSWERS_REMEMBERED = 10_000
-LATENCIES_REMEMBERED = 4096
 
 
 class Unavailable(EndpointError):
@@ -45,7 +46,8 @@ class Service:
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
         self.counts = dict.fromkeys(COUNTERS, 0)
-        self.latencies: deque[float] = deque(maxlen=LATENCIES_REMEMBERED)
+        self.latencies = Latencies()
+        self._metrics = ServerMetrics(self.state, self.latencies)
         self.started_at = datetime.now(UTC).isoformat(timespec="microseconds")
 
     def close(self) -> None:
@@ -59,7 +61,7 @@ class Service:
         if not isinstance(request, PredictRequest):
             return await self._take(request)
         answer = await self._decide(request)
-        self.latencies.append(time.perf_counter() - started)
+        self.latencies.add(time.perf_counter() - started)
         return answer
 
     async def reward(self, body: bytes) -> bytes:
@@ -167,10 +169,13 @@ class Service:
         """Whether no policy was ever there, so that the server waits for the first."""
         return self._policies.snapshot.vacant
 
+    def metrics(self) -> bytes:
+        """The state and the latencies for Prometheus."""
+        return self._metrics.text()
+
     def state(self) -> dict[str, Any]:
         """Return what `/state` shows: policies, counters since the start, latency in ms."""
         snapshot = self._policies.snapshot
-        taken = sorted(self.latencies)
         return {
             "champion": snapshot.champion and snapshot.champion.version,
             "challenger": snapshot.challenger and snapshot.challenger.version,
@@ -180,17 +185,10 @@ class Service:
             "durability": self._serving.durability,
             "producer": self._bus.producer,
             "bus_error": self._commit.last_error,
-            "latency": _latency(taken) if taken else None,
+            "latency": self.latencies.quantiles(),
             "pid": os.getpid(),
             "started_at": self.started_at,
         }
-
-
-def _latency(ascending_s: list[float]) -> dict[str, float]:
-    def at(quantile: float) -> float:
-        return round(1e3 * ascending_s[min(int(quantile * len(ascending_s)), len(ascending_s) - 1)], 3)
-
-    return {"p50_ms": at(0.5), "p99_ms": at(0.99)}
 
 
 def _reward_payload(reward: Reward) -> bytes:

@@ -181,7 +181,7 @@ class TestActivations:
         assert all(set(row) <= {column.name for column in REWARD} for row in rows)
         state = client.get("/state").json()
         assert (state["activations"], state["rewards"], state["latency"]) == (2, 0, None)
-        assert "banditloop_activations_total 2\n" in client.get("/metrics").text
+        assert "banditloop_activations_total 2.0\n" in client.get("/metrics").text
 
     @pytest.mark.parametrize(
         ("content", "message"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from rl_core.backends.contracts.bus import Message, Receipt, Topic
@@ -428,13 +430,29 @@ class TestViews:
         counted = {name: state[name] for name in ("requests", "decisions", "repeated", "rewards", "refused_requests")}
         assert counted == {"requests": 4, "decisions": 2, "repeated": 1, "rewards": 1, "refused_requests": 1}
         assert state["latency"]["p50_ms"] > 0
-        assert "banditloop_decisions_total 2\n" in client.get("/metrics").text
+        assert "banditloop_decisions_total 2.0\n" in client.get("/metrics").text
+
+    def test_latencies_are_a_histogram_whose_buckets_sum_over_replicas(self, world: World) -> None:
+        world.promote()
+        replicas = [world.client(), world.client()]
+        for replica, asked in zip(replicas, (2, 1), strict=True):
+            for number in range(asked):
+                ask(replica, f"{asked}-{number}")
+        summed: Counter[str] = Counter()
+        for replica in replicas:
+            families = {one.name: one for one in text_string_to_metric_families(replica.get("/metrics").text)}
+            latency = families["banditloop_predict_latency_seconds"]
+            assert latency.type == "histogram"
+            counts = {one.labels["le"]: one.value for one in latency.samples if one.name.endswith("_bucket")}
+            assert list(counts.values()) == sorted(counts.values())
+            summed.update(counts)
+        assert summed["+Inf"] == 3
 
     @pytest.mark.parametrize("durability", ["durable", "best_effort"])
     def test_metrics_say_whether_answers_wait_for_the_log(self, world: World, durability: str) -> None:
         told = world.client(durability=durability).get("/metrics").text.splitlines()
         assert [line for line in told if line.startswith("banditloop_durability")] == [
-            f'banditloop_durability{{mode="{durability}"}} 1'
+            f'banditloop_durability{{mode="{durability}"}} 1.0'
         ]
         assert "# TYPE banditloop_durability gauge" in told
         assert any(line.startswith("# HELP banditloop_durability ") for line in told)

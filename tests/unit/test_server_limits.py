@@ -387,4 +387,4 @@ class TestTheEnd:
         eventually(lambda: server.state()["undelivered"] > 0)
         assert server.state()["undelivered"] == 1
         assert [row["event_id"] for row in server.site.on_the_bus()] == ["gone"]
-        assert "banditloop_undelivered_total 1\n" in httpx.get(f"{server.site.url()}/metrics", trust_env=False).text
+        assert "banditloop_undelivered_total 1.0\n" in httpx.get(f"{server.site.url()}/metrics", trust_env=False).text

@@ -174,12 +174,12 @@ class TestOnThisMachine:
         for name, help_text in FIGURES.items():
             known = getattr(signs, name) is not None
             assert (f"# HELP banditloop_log_{name} {help_text}\n# TYPE banditloop_log_{name} gauge\n" in text) is known
-        assert samples['banditloop_log_rejected{bandit="movielens-v1"}'] == "1"
+        assert samples['banditloop_log_rejected{bandit="movielens-v1"}'] == "1.0"
         measured_at = float(samples['banditloop_log_measured_at_seconds{bandit="movielens-v1"}'])
         assert began.timestamp() - 0.001 <= measured_at <= datetime.now(UTC).timestamp() + 0.001
         assert "# TYPE banditloop_log_measured_at_seconds gauge\n" in text
-        rung = {name: samples[f'banditloop_log_alarm{{bandit="movielens-v1",alarm="{name}"}}'] for name in ALARMS}
-        assert {name for name, value in rung.items() if value == "1"} == {"rejected_events"}
+        rung = {name: samples[f'banditloop_log_alarm{{alarm="{name}",bandit="movielens-v1"}}'] for name in ALARMS}
+        assert {name for name, value in rung.items() if value == "1.0"} == {"rejected_events"}
 
 
 HEALTHY = {name: None if name in {"split", "split_p", "quarantined"} else 0 for name in FIGURES}
