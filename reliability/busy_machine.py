@@ -19,17 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local_stack.airflow_api import wait_for
 from local_stack.stack import Stack
 from rl_core.backends import open_backend
-from rl_core.backends.local.endpoint import Announcement
+from rl_core.backends.local.announcement import Announcement
+from rl_core.backends.local.http_client import over_http
 from rl_core.config import Settings
 from rl_core.errors import BanditError
 from rl_core.movielens.data import synthetic_path
 from rl_core.movielens.environment import load_environment
 from rl_core.movielens.synthetic import write_synthetic
-from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import simulate
+from rl_core.waiting import wait_for
 from stand_ins.free_port import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]

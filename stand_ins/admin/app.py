@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from stand_ins.admin.call import Call
 from stand_ins.admin.discovery import find
 from stand_ins.admin.errors import RestError, disabled, invalid
-from stand_ins.admin.methods import Call, answer
+from stand_ins.admin.methods import answer
 from stand_ins.admin.world import PROJECT_NUMBER, Hooks, Resource, World
 from stand_ins.faults import Faults
 

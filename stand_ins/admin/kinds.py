@@ -6,13 +6,11 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stand_ins.admin.call import Call
 from stand_ins.admin.errors import RestError, invalid
 from stand_ins.admin.world import Resource, World
-
-if TYPE_CHECKING:
-    from stand_ins.admin.methods import Call
 
 ELSEWHERE = {"buckets", "tables"}
 """Kept by other stand-ins; only their policies are here."""

@@ -62,11 +62,11 @@ class PubSubStandIn:
     @property
     def unruly(self) -> Unruly | None:
         """What Pub/Sub may do to whoever pulls or is pushed to; None does none of it."""
-        return self._state.unruly
+        return self._state.queue.unruly
 
     @unruly.setter
     def unruly(self, unruly: Unruly | None) -> None:
-        self._state.unruly = unruly
+        self._state.queue.unruly = unruly
 
     def backlog(self, subscription: str) -> int:
         """How many messages of the subscription are not acknowledged."""

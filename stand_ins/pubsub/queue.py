@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.pubsub_v1.types import PubsubMessage, ReceivedMessage, Subscription
-
-if TYPE_CHECKING:
-    from stand_ins.pubsub.state import State
 
 _ANSWER_BYTES = 3_500_000  # below gRPC's own limit of 4 MB, which a client without options has
 
@@ -34,14 +33,19 @@ class Unruly:
         self.random = random.Random(self.seed)  # noqa: S311  chance, not secrets
 
 
+Transaction = Callable[..., AbstractContextManager[sqlite3.Connection]]
+"""Of `State`; called with quiet=True it wakes nobody."""
+
+
 class Queue:
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.unruly: Unruly | None = None
 
     def publish(self, messages: Sequence[Any], subscriptions: Sequence[Subscription]) -> list[str]:
         """Returns the ids of the (raw protobuf) messages; all of it is kept, or none."""
         ids = []
-        with self._state.transaction() as db:
+        with self._transaction() as db:
             for message in messages:
                 message.publish_time.GetCurrentTime()
                 row = db.execute("INSERT INTO messages (body) VALUES (?)", (message.SerializeToString(),)).lastrowid
@@ -59,7 +63,7 @@ class Queue:
 
     def lease(self, subscription: Subscription, most: int) -> list[ReceivedMessage]:
         """Up to `most` messages that are due, which come again unless they are acknowledged in time."""
-        now, unruly = time.time(), self._state.unruly
+        now, unruly = time.time(), self.unruly
         query = (
             "SELECT d.message, d.attempts, m.body FROM deliveries d JOIN messages m ON m.id = d.message "
             "WHERE d.subscription = ? AND d.due <= ? "
@@ -67,7 +71,7 @@ class Queue:
             "WHERE e.subscription = d.subscription AND e.ordering_key = d.ordering_key AND e.due > ?)) "
             "ORDER BY d.message LIMIT ?"
         )
-        with self._state.transaction(quiet=True) as db:
+        with self._transaction(quiet=True) as db:
             rows = db.execute(query, (subscription.name, now, now, 10 * most if unruly else most)).fetchall()
             if unruly and unruly.shuffle and not subscription.enable_message_ordering:
                 unruly.random.shuffle(rows)
@@ -91,8 +95,8 @@ class Queue:
 
     def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """An acknowledgement that came too late is none."""
-        now, unruly = time.time(), self._state.unruly
-        with self._state.transaction() as db:
+        now, unruly = time.time(), self.unruly
+        with self._transaction() as db:
             for ack_id in ack_ids:
                 where, values = "subscription = ? AND ack_id = ? AND due > ?", (subscription, ack_id, now)
                 if unruly and unruly.random.random() < unruly.again:
@@ -102,17 +106,17 @@ class Queue:
 
     def modify(self, subscription: str, ack_ids: Sequence[str], seconds: float) -> None:
         """Let them come again in `seconds` unless they are acknowledged; 0: at once."""
-        with self._state.transaction() as db:
+        with self._transaction() as db:
             db.executemany(
                 "UPDATE deliveries SET due = ? WHERE subscription = ? AND ack_id = ? AND due > ?",
                 [(time.time() + seconds if seconds else 0, subscription, i, time.time()) for i in ack_ids],
             )
 
     def forget(self, subscription: str) -> None:
-        with self._state.transaction() as db:
+        with self._transaction() as db:
             db.execute("DELETE FROM deliveries WHERE subscription = ?", (subscription,))
 
     def backlog(self, subscription: str) -> int:
-        with self._state.transaction(quiet=True) as db:
+        with self._transaction(quiet=True) as db:
             (count,) = db.execute("SELECT COUNT(*) FROM deliveries WHERE subscription = ?", (subscription,)).fetchone()
         return int(count)

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from stand_ins.grpc_service import ApiError
-from stand_ins.pubsub.queue import Queue, Unruly
+from stand_ins.pubsub.queue import Queue
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS resources (name TEXT PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL);
@@ -36,8 +36,7 @@ class State:
         self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _CREATE)
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
-        self.unruly: Unruly | None = None
-        self.queue = Queue(self)
+        self.queue = Queue(self.transaction)
 
     @contextmanager
     def transaction(self, quiet: bool = False) -> Iterator[sqlite3.Connection]:

@@ -36,7 +36,7 @@ class Backend(Protocol):
 
     def open_store(self) -> EventStore: ...
 
-    def bandit: Bandit.joiner(self) -> Joiner: ...
+    def open_joiner(self, bandit: Bandit) -> Joiner: ...
 
     def open_registry(self) -> PolicyRegistry: ...
 
@@ -64,7 +64,7 @@ class LocalBackend:
 
         return DeltaEventStore(self._path / "store")
 
-    def bandit: Bandit.joiner(self) -> Joiner:
+    def open_joiner(self, bandit: Bandit) -> Joiner:
         return self.open_store().joiner(bandit)
 
     def open_registry(self) -> PolicyRegistry:
@@ -124,7 +124,7 @@ class GcpBackend:
             ensure_tables(clients)
         return BigQueryEventStore(clients)
 
-    def bandit: Bandit.joiner(self) -> Joiner:
+    def open_joiner(self, bandit: Bandit) -> Joiner:
         """`bandit` may differ from the backend's in how it joins."""
         google = {"backend": "gcp", "google": self._bandit.google}
         return self.open_store().joiner(bandit.model_copy(update=google))

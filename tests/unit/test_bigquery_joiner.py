@@ -214,7 +214,7 @@ class TestARun:
         cloud.faults.add(Fault("bigquery.tabledata.list", times=0))
         stale = store.joiner_row()
         SqlJoiner(bandit, store).run(at(1))
-        late = SqlJoiner(bandit, _Stale(store, stale))  # type: ignore[arg-type]
+        late = SqlJoiner(bandit, _Stale(store, stale))
         assert late.run(at(20)).head == 1
 
     @pytest.mark.parametrize("fault", [Fault("bigquery.jobs.insert", "503"), Fault("bigquery.jobs.insert", drop=True)])
@@ -267,7 +267,7 @@ class TestARun:
         assert changed > under_way.revision
         store.stream("decisions", decisions(decision("past-too", 11, 2)))
         assert store.joiner_row().revision == changed  # once is enough
-        joiner = SqlJoiner(bandit, _Stale(store, under_way))  # type: ignore[arg-type]
+        joiner = SqlJoiner(bandit, _Stale(store, under_way))
         assert joiner.run(at(5001)).interactions == 2
 
     def test_joins_what_a_server_accepted_before_anybody_heard_of_it(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +14,7 @@ from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
 from rl_core.backends.contracts.store import Forgotten, Window
 from rl_core.backends.gcp.store import forgetting
 from rl_core.backends.gcp.store import rows as convert
+from rl_core.backends.gcp.store.joiner import JoinerRow, SqlJoiner
 from rl_core.backends.gcp.store.queries import READER, WRITER, Queries, sql_file
 from rl_core.backends.gcp.store.tables import KINDS
 from rl_core.errors import StoreError
@@ -22,7 +22,6 @@ from rl_core.google_cloud.failures import explained
 from rl_core.schema import INTERACTION_SCHEMA, TABLES, arrow_schema
 
 if TYPE_CHECKING:
-    from rl_core.backends.gcp.store.joiner import SqlJoiner
     from rl_core.config import Bandit
     from rl_core.google_cloud.clients import GoogleClients
 
@@ -32,18 +31,6 @@ _ONE_OF: dict[str, str] = {"decisions": "decision", "rewards": "reward", "reject
 _PART_ROWS = 500  # of one insertAll: https://cloud.google.com/bigquery/quotas#streaming_inserts
 _SLOW = timedelta(minutes=5)  # rows that took so long may lie before what the joiner still reads
 _DEADLINE_S = 60.0
-
-
-@dataclass(frozen=True)
-class JoinerRow:
-    """The one row of table `joiner`: how far the log is joined."""
-
-    head: int
-    revision: int
-    open: int
-    open_from: datetime
-    next_from: datetime | None
-    watermark: datetime | None
 
 
 class BigQueryEventStore:
@@ -58,8 +45,6 @@ class BigQueryEventStore:
         return self.queries.bytes_processed
 
     def joiner(self, bandit: Bandit) -> SqlJoiner:
-        from rl_core.backends.gcp.store.joiner import SqlJoiner
-
         return SqlJoiner(bandit, self)
 
     def append(self, table: Log, rows: pa.Table) -> int:

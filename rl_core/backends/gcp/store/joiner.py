@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rl_core.backends.contracts.bus import BUS_PREFIX
 from rl_core.backends.contracts.store import JoinRun
-from rl_core.backends.gcp.store.queries import Null, Parameter, sql_file
+from rl_core.backends.gcp.store.queries import Null, Parameter, Queries, sql_file
 from rl_core.config import Bandit
 from rl_core.errors import StoreError
 from rl_core.schema import DECISION, REWARD, Column
 from rl_core.waiting import tries
-
-if TYPE_CHECKING:
-    from rl_core.backends.gcp.store.event_store import BigQueryEventStore, JoinerRow
 
 JOINER_PRODUCER = f"{BUS_PREFIX}joiner"
 _OVERTAKEN = "another run of the joiner came in between"
@@ -67,10 +64,30 @@ class Gap:
         )
 
 
+@dataclass(frozen=True)
+class JoinerRow:
+    """The one row of table `joiner`."""
+
+    head: int
+    revision: int
+    open: int
+    open_from: datetime
+    next_from: datetime | None
+    watermark: datetime | None
+
+
+class JoinedLog(Protocol):
+    """What the joiner needs of the event store."""
+
+    queries: Queries
+
+    def joiner_row(self) -> JoinerRow: ...
+
+
 class SqlJoiner:
     """`Joiner` over a BigQueryEventStore; a run keeps nothing for the next."""
 
-    def __init__(self, bandit: Bandit, store: BigQueryEventStore) -> None:
+    def __init__(self, bandit: Bandit, store: JoinedLog) -> None:
         if bandit.google is None:
             raise StoreError(f"{bandit.name}: has no section google; this joiner is BigQuery's")
         self._bandit = bandit
