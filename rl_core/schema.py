@@ -72,7 +72,13 @@ REWARD = (
     Column("event_id", "string", "the decision it belongs to"),
     Column("reward", "float64", "within reward_min..reward_max"),
     Column("observed_at", "timestamp", "when the world produced it"),
-    Column("activation", "bool", "true: no reward, it says that the decision's answer was used", nullable=True),
+    Column("activation", "bool", "true in logs of before 'activations': none, it is an activation", nullable=True),
+    *_STAMP,
+)
+
+ACTIVATION = (
+    Column("event_id", "string", "the deferred decision whose answer was used"),
+    Column("observed_at", "timestamp", "when the server heard of it"),
     *_STAMP,
 )
 
@@ -92,9 +98,7 @@ INTERACTION = (
 
 REWARD_APART = (
     *REWARD,
-    Column(
-        "reason", "string", "'duplicate', 'late', 'unknown', or 'activation': it was one, of a decision that is closed"
-    ),
+    Column("reason", "string", "'duplicate', 'late' or 'unknown'; 'activation' in logs of before 'activations'"),
 )
 
 HEARTBEAT = (
@@ -114,7 +118,13 @@ REJECTED_EVENT = (
     Column("reason", "string", "why it can't be a row of the log"),
 )
 
-TABLES = {"decisions": DECISION, "rewards": REWARD, "interactions": INTERACTION, "rewards_apart": REWARD_APART}
+TABLES = {
+    "decisions": DECISION,
+    "rewards": REWARD,
+    "activations": ACTIVATION,
+    "interactions": INTERACTION,
+    "rewards_apart": REWARD_APART,
+}
 
 
 def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
@@ -124,6 +134,7 @@ def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 DECISION_SCHEMA = arrow_schema(DECISION)
 REWARD_SCHEMA = arrow_schema(REWARD)
+ACTIVATION_SCHEMA = arrow_schema(ACTIVATION)
 INTERACTION_SCHEMA = arrow_schema(INTERACTION)
 REWARD_APART_SCHEMA = arrow_schema(REWARD_APART)
 REJECTED_EVENT_SCHEMA = arrow_schema(REJECTED_EVENT)

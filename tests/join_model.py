@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from tests.log_rows import WAIT_S, decision, reward
+from tests.log_rows import WAIT_S, activation, decision, older_activation, reward
 
 Row = dict[str, Any]
 Closed = dict[str, tuple[Any, ...]]
@@ -31,13 +31,17 @@ def joined(made: Iterable[Row], earned: Iterable[Row], default: float) -> tuple[
     apart: Apart = set()
     for r in sorted(earned, key=lambda r: (r["producer"], r["offset"])):
         d = first.get(r["event_id"])
+        if r.get("activation"):
+            if d and r["received_at"] + _WAIT >= d["received_at"] and r["received_at"] <= d["decided_at"] + _WAIT:
+                used.add(r["event_id"])
+            continue
         if d is None or r["received_at"] + _WAIT < d["received_at"]:
             fate = "unknown"
         elif r["received_at"] > d["decided_at"] + _WAIT:
             fate = "late"
         else:
             used.add(d["event_id"])
-            fate = "activation" if r["activation"] else "duplicate" if d["event_id"] in won else "won"
+            fate = "duplicate" if d["event_id"] in won else "won"
         if fate == "won":
             won[r["event_id"]] = r
         else:
@@ -104,6 +108,13 @@ _CRASHES: list[Crash] = [
 ]
 
 
+_KINDS: list[Callable[[str, int, str, float], Row]] = [
+    lambda event_id, when, producer, value: reward(event_id, when, 0, value, producer),
+    lambda event_id, when, producer, value: activation(event_id, when, 0, producer),
+    lambda event_id, when, producer, value: older_activation(event_id, when, 0, producer),
+]
+
+
 @st.composite
 def histories(draw: st.DrawFn, in_order: bool, steps: int = 4, events: int = 6) -> History:
     """Args:
@@ -126,10 +137,10 @@ def histories(draw: st.DrawFn, in_order: bool, steps: int = 4, events: int = 6) 
         )
     ]
     earned = [
-        (when, reward(f"e{key}", when, 0, float(value), producer) | {"activation": activation or None}, at)
-        for key, producer, when, value, activation, at in draw(
+        (when, kind(f"e{key}", when, producer, float(value)), at)
+        for key, producer, when, value, kind, at in draw(
             st.lists(
-                st.tuples(st.integers(0, events), server, rewarded, st.integers(1, 2), flag, step),
+                st.tuples(st.integers(0, events), server, rewarded, st.integers(1, 2), st.sampled_from(_KINDS), step),
                 min_size=events,
                 max_size=most,
             )

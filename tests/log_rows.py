@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
-from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA
+from rl_core.backends.contracts.store import EventStore, JoinableStore
+from rl_core.backends.gcp.store.event_store import BigQueryEventStore
+from rl_core.schema import ACTIVATION_SCHEMA, DECISION_SCHEMA, REWARD_SCHEMA
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WAIT_S = 10
@@ -58,6 +60,12 @@ def reward(event_id: str, received: float, offset: int = 1, value: float = 4.0, 
 
 
 def activation(event_id: str, received: float, offset: int = 1, producer: str = BUS) -> dict[str, Any]:
+    times = {"observed_at": at(received - 0.5), "received_at": at(received)}
+    return {"event_id": event_id, "activation": True, "producer": producer, "offset": offset, **times}
+
+
+def older_activation(event_id: str, received: float, offset: int = 1, producer: str = BUS) -> dict[str, Any]:
+    """As logs hold it that are older than the table `activations`: a reward with a made-up value."""
     return reward(event_id, received, offset, 0.0, producer) | {"activation": True}
 
 
@@ -66,4 +74,19 @@ def decisions(*rows: dict[str, Any]) -> pa.Table:
 
 
 def rewards(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=REWARD_SCHEMA)
+    """Of them, those that lie in the table `rewards`."""
+    return pa.Table.from_pylist([row for row in rows if "reward" in row], schema=REWARD_SCHEMA)
+
+
+def activations(*rows: dict[str, Any]) -> pa.Table:
+    """Of them, those that lie in the table `activations`."""
+    return pa.Table.from_pylist([row for row in rows if "reward" not in row], schema=ACTIVATION_SCHEMA)
+
+
+def log(store: EventStore, *rows: dict[str, Any]) -> None:
+    """Store rewards and activations of one producer as the logger of the store's backend does."""
+    if isinstance(store, BigQueryEventStore):
+        store.stream("rewards", rewards(*rows))
+        store.stream("activations", activations(*rows))
+    else:
+        cast(JoinableStore, store).append("rewards", rewards(*rows), {"activations": activations(*rows)})

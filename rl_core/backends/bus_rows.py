@@ -17,29 +17,26 @@ _STAMPS = ("received_at", "producer", "offset")
 _MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
 
 
-def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> tuple[pa.Table, pa.Table]:
-    """Turn deliveries into rows of the table called like the topic, and what doesn't fit it into dead letters.
-
-    Returns both; the dead letters are rows of `rejected_events`.
-    """
+def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict[str, pa.Table]:
+    """Return rows by table: the one called like the topic, `activations` of rewards, and what fits neither."""
     try:
-        return _rows(topic, deliveries, producer), REJECTED_EVENT_SCHEMA.empty_table()
+        return _rows(topic, deliveries, producer) | {"rejected_events": REJECTED_EVENT_SCHEMA.empty_table()}
     except _MISFITS as error:
         if len(deliveries) == 1:
             (delivery,) = deliveries
-            return arrow_schema(TABLES[topic]).empty_table(), _rejected(topic, delivery, producer, error)
+            return _rows(topic, [], producer) | {"rejected_events": _rejected(topic, delivery, producer, error)}
     half = len(deliveries) // 2
-    parts = [rows_of(topic, part, producer) for part in (deliveries[:half], deliveries[half:])]
-    rows, rejected = zip(*parts, strict=True)
-    return pa.concat_tables(rows), pa.concat_tables(rejected)
+    one, other = (rows_of(topic, part, producer) for part in (deliveries[:half], deliveries[half:]))
+    return {name: pa.concat_tables([one[name], other[name]]) for name in one}
 
 
-def row_of(topic: Topic, delivery: Delivery, producer: str) -> pa.Table:
-    """Turn one delivery into a row of the table called like the topic. Raises SchemaError naming the offset."""
+def row_of(topic: Topic, delivery: Delivery, producer: str) -> tuple[str, pa.Table]:
+    """Return one row, and the name of its table. Raises SchemaError naming the offset."""
     try:
-        return _rows(topic, [delivery], producer)
+        tables = _rows(topic, [delivery], producer)
     except _MISFITS as error:
         raise SchemaError(_misfit(topic, delivery, error)) from error
+    return next((name, rows) for name, rows in tables.items() if rows.num_rows)
 
 
 def _misfit(topic: Topic, delivery: Delivery, error: Exception) -> str:
@@ -59,23 +56,31 @@ def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception)
     return pa.Table.from_pylist([row], schema=REJECTED_EVENT_SCHEMA)
 
 
-def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> pa.Table:
+def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict[str, pa.Table]:
     if not all(delivery.payload for delivery in deliveries):
         raise ValueError("its message is gone: it was forgotten, or both copies of the bus have lost it")
-    payloads = [orjson.loads(delivery.payload) for delivery in deliveries]
+    read = [(delivery, orjson.loads(delivery.payload)) for delivery in deliveries]
+    if topic != "rewards":
+        return {topic: _table(topic, read, producer)}
+    earned = [one for one in read if not one[1].get("activation")]
+    activated = [one for one in read if one[1].get("activation")]
+    return {"rewards": _table("rewards", earned, producer), "activations": _table("activations", activated, producer)}
+
+
+def _table(name: str, read: Sequence[tuple[Delivery, Any]], producer: str) -> pa.Table:
     columns: list[pa.Array] = []
-    for column, field in zip(TABLES[topic], arrow_schema(TABLES[topic]), strict=True):
+    for column, field in zip(TABLES[name], arrow_schema(TABLES[name]), strict=True):
         if column.name == "producer":
-            values: list[Any] = [producer] * len(deliveries)
+            values: list[Any] = [producer] * len(read)
         elif column.name in _STAMPS:
-            values = [getattr(delivery, column.name) for delivery in deliveries]
+            values = [getattr(delivery, column.name) for delivery, _ in read]
         else:
-            values = [_value(payload.get(column.name), column) for payload in payloads]
+            values = [_value(payload.get(column.name), column) for _, payload in read]
         try:
             columns.append(pa.array(values, field.type))
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise ValueError(f"{column.name}: {error}") from error
-    return pa.table(columns, schema=arrow_schema(TABLES[topic]))
+    return pa.table(columns, schema=arrow_schema(TABLES[name]))
 
 
 def _value(value: Any, column: Column) -> Any:

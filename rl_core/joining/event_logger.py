@@ -93,11 +93,12 @@ class EventLogger:
                 raise StoreError(
                     f"{topic} {done + 1}..{target} are gone from the bus {producer} before they were stored"
                 )
-            rows, rejected = rows_of(topic, deliveries, producer)
+            aside = rows_of(topic, deliveries, producer)
+            rows, rejected = aside.pop(topic), aside["rejected_events"]
             if rejected.num_rows:
                 first = rejected["reason"][0].as_py()
                 _log.error("%d rejected, see the table rejected_events; the first: %s", rejected.num_rows, first)
-            new += self._store.append(topic, rows, rejected)
+            new += self._store.append(topic, rows, aside)
             done = deliveries[-1].offset
         return new
 

@@ -97,7 +97,7 @@ def bigquery_delivery(
     (row,) = store.query(_DELIVERY.format(since=since, until=until, tables=tables, counted=COUNTED)).to_pylist()
     return Delivery(
         acknowledged=row["acknowledged"] or 0,
-        stored=row["decisions"] + row["rewards"],
+        stored=row["decisions"] + row["rewards"] + row["activations"],
         rejected=row["rejected"],
         watermark=watermark,
         gaps=gaps,
@@ -126,6 +126,9 @@ delivered AS (
     (SELECT COUNT(DISTINCT CONCAT(r.producer, ':', CAST(r.`offset` AS STRING)))
        FROM rewards AS r JOIN heard ON r.producer = heard.producer
        WHERE r.received_at >= {since} AND r.`offset` > heard.r0 AND r.`offset` <= heard.r1) AS rewards,
+    (SELECT COUNT(DISTINCT CONCAT(a.producer, ':', CAST(a.`offset` AS STRING)))
+       FROM activations AS a JOIN heard ON a.producer = heard.producer
+       WHERE a.received_at >= {since} AND a.`offset` > heard.r0 AND a.`offset` <= heard.r1) AS activations,
     (SELECT COUNT(DISTINCT CONCAT(x.producer, ':', x.kind, ':', CAST(x.`offset` AS STRING)))
        FROM rejected_events AS x WHERE x.received_at >= {since}) AS rejected
 ),

@@ -45,18 +45,23 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward, or an activation: that says the decision's answer was used, and its `reward` is a placeholder."""
-
     event_id: str
     reward: float
     observed_at: datetime
-    activation: bool = False
 
 
-def parse_predict(body: bytes, problem: Problem, max_instances: int, now: datetime) -> PredictRequest | list[Reward]:
-    """Parse the body of a request to the predict route. Raises SchemaError.
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Says that the decision's answer was used; it carries no value that anything could be trained on."""
 
-    `{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
+    event_id: str
+    observed_at: datetime
+
+
+def parse_predict(
+    body: bytes, problem: Problem, max_instances: int, now: datetime
+) -> PredictRequest | list[Reward] | list[Activation]:
+    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
     "parameters"?: {"source"?, "defer_activation"?}}`; or `{"rewards": [...]}` as `parse_rewards` takes it, or
     `{"activations": [...]}` as `parse_activations` does: on Vertex AI no other route is reachable.
     """
@@ -64,7 +69,7 @@ def parse_predict(body: bytes, problem: Problem, max_instances: int, now: dateti
     if "rewards" in request:
         return _rewards(request, problem, max_instances, now)
     if "activations" in request:
-        return _activations(request, problem, max_instances, now)
+        return _activations(request, max_instances, now)
     _only(request, "the body", ("instances", "parameters"))
     instances = _list(request, "instances", max_instances)
     event_ids, eligible, subjects, rows = [], [], [], []
@@ -91,16 +96,16 @@ def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime
     return _rewards(request, problem, max_rewards, now)
 
 
-def parse_activations(body: bytes, problem: Problem, max_activations: int, now: datetime) -> list[Reward]:
-    """Parse `{"activations": ["<event_id>", ...]}`. Raises SchemaError."""
-    return _activations(_json_object(body, '{"activations": ["…"]}'), problem, max_activations, now)
+def parse_activations(body: bytes, max_activations: int, now: datetime) -> list[Activation]:
+    """`{"activations": ["<event_id>", ...]}`."""
+    return _activations(_json_object(body, '{"activations": ["…"]}'), max_activations, now)
 
 
-def _activations(request: dict[str, Any], problem: Problem, max_activations: int, now: datetime) -> list[Reward]:
+def _activations(request: dict[str, Any], max_activations: int, now: datetime) -> list[Activation]:
     _only(request, "the body", ("activations",))
     given = _list(request, "activations", max_activations)
     event_ids = [_event_id(event_id, f"activations[{i}]") for i, event_id in enumerate(given)]
-    return [Reward(event_id, problem.reward_default, now, activation=True) for event_id in event_ids]
+    return [Activation(event_id, now) for event_id in event_ids]
 
 
 def _rewards(request: dict[str, Any], problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:

@@ -20,7 +20,7 @@ from rl_core.serving.group_commit import GroupCommit
 from rl_core.serving.latency import Latencies
 from rl_core.serving.metrics import ServerMetrics
 from rl_core.serving.policies import Policies
-from rl_core.serving.requests import PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
+from rl_core.serving.requests import Activation, PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
 
 COUNTERS = (
     *("requests", "decisions", "deferred", "repeated", "rewards", "activations"),
@@ -70,8 +70,8 @@ class Service:
         return await self._take(rewards)
 
     async def activate(self, body: bytes) -> bytes:
-        """Answer an activation request. Raises SchemaError, Unavailable."""
-        activations = parse_activations(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        """The answer to an activation request. Raises SchemaError, Unavailable."""
+        activations = parse_activations(body, self._serving.max_instances, self._bus.now())
         return await self._take(activations)
 
     async def _decide(self, request: PredictRequest) -> bytes:
@@ -101,10 +101,11 @@ class Service:
         self.counts["repeated"] += len(event_ids) - fresh
         return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
 
-    async def _take(self, rewards: list[Reward]) -> bytes:
-        await self._publish([Message("rewards", reward.event_id, _reward_payload(reward)) for reward in rewards])
-        self.counts["activations" if rewards[0].activation else "rewards"] += len(rewards)
-        return self._answer({"accepted": len(rewards)})
+    async def _take(self, events: list[Reward] | list[Activation]) -> bytes:
+        """Activations share the rewards' topic, and so their offsets: the log keeps them apart."""
+        await self._publish([Message("rewards", event.event_id, _payload(event)) for event in events])
+        self.counts["rewards" if isinstance(events[0], Reward) else "activations"] += len(events)
+        return self._answer({"accepted": len(events)})
 
     async def _publish(self, messages: list[Message]) -> Sequence[Receipt | None]:
         """The receipts; all None in best-effort mode, which doesn't wait for them."""
@@ -191,9 +192,7 @@ class Service:
         }
 
 
-def _reward_payload(reward: Reward) -> bytes:
-    at = reward.observed_at.isoformat(timespec="microseconds")
-    payload: dict[str, Any] = {"event_id": reward.event_id, "reward": reward.reward, "observed_at": at}
-    if reward.activation:
-        payload["activation"] = True
-    return orjson.dumps(payload)
+def _payload(event: Reward | Activation) -> bytes:
+    kind = {"reward": event.reward} if isinstance(event, Reward) else {"activation": True}
+    at = event.observed_at.isoformat(timespec="microseconds")
+    return orjson.dumps({"event_id": event.event_id, **kind, "observed_at": at})

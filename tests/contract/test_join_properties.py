@@ -15,7 +15,7 @@ from rl_core.backends.local.joining.joiner import StoreJoiner
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from tests.join_model import Apart, Closed, Crash, History, Step, histories, joined, told
-from tests.log_rows import WAIT_S, at, decisions, rewards
+from tests.log_rows import WAIT_S, at, decisions, log
 
 DEFAULT = -1.0
 ANEW = settings(  # other histories every time; a failure tells its shortest one, and how to have it again
@@ -94,4 +94,4 @@ def append(store: EventStore, step: Step) -> None:
     """As the event logger does: producer by producer."""
     for producer in {row["producer"] for row in (*step.decisions, *step.rewards)}:
         store.append("decisions", decisions(*(row for row in step.decisions if row["producer"] == producer)))
-        store.append("rewards", rewards(*(row for row in step.rewards if row["producer"] == producer)))
+        log(store, *(row for row in step.rewards if row["producer"] == producer))

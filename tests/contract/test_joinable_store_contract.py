@@ -65,7 +65,7 @@ class TestPending:
         store.append_apart(rows.apart(1, after=2))
         pending = store.pending()
         assert pending.decisions.equals(made.slice(4).filter(made.slice(4)["served"]))
-        assert (pending.decision_offsets, pending.reward_offsets) == ({"bus-1": 9}, {"bus-1": 5})
+        assert pending.offsets == {"decisions": {"bus-1": 9}, "rewards": {"bus-1": 5}, "activations": {}}
         # 1 closed an interaction that says so, 3 is set apart; the interactions of even numbers name no reward
         assert pending.rewards["offset"].to_pylist() == [2, 4, 5]
 

@@ -12,7 +12,7 @@ from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.monitoring.delivery import bigquery_delivery
 from rl_core.monitoring.log_figures import LogFigures, local_figures
-from tests.log_rows import JOB, WAIT_S, activation, at, decision, decisions, reward, rewards
+from tests.log_rows import JOB, WAIT_S, activation, at, decision, decisions, log, reward, rewards
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend
@@ -42,7 +42,7 @@ def test_count_what_came_within_the_hour_and_what_became_of_it(
     made = [decision("old", -HOUR - 1, 1), decision("a", 0, 2), decision("b", 1, 3), decision("c", 2, 4)]
     store.append("decisions", decisions(*made, decision("d", 3, 5) | {"deferred": True}))
     earned = [reward("a", 5, 1), reward("a", 6, 2), reward("b", 50, 3), reward("nobody", 7, 4), activation("b", 8, 5)]
-    store.append("rewards", rewards(*earned))
+    log(store, *earned)
     backend.open_joiner(bandit).run(at(99))
     seen = figures(bandit, store, at(60))
     assert (seen.decisions, seen.rewards) == (4, 4), "an activation is no reward"

@@ -178,7 +178,7 @@ class TestTheLogger:
     def test_writes_what_was_published(self, world: World, logger_url: str) -> None:
         publisher = PubSubPublisher(world.clients, deadline_s=5.0, heartbeat_s=SILENT)
         reward = orjson.dumps({"event_id": "a", "reward": 4.5, "observed_at": AT.isoformat()})
-        activation = orjson.dumps({**orjson.loads(reward), "activation": True})
+        activation = orjson.dumps({"event_id": "a", "activation": True, "observed_at": AT.isoformat()})
         messages = [Message("rewards", "a", reward), Message("rewards", "a", activation)]
         receipts = publisher.publish([Message("decisions", "a", decision("a")), *messages])
         name = publisher.producer
@@ -187,8 +187,9 @@ class TestTheLogger:
         [row] = [row for row in world.rows("decisions") if row["producer"] == name]
         assert (row["event_id"], row["offset"], row["received_at"]) == ("a", 1, receipts[0].received_at)
         assert (row["deferred"], row["subject"]) == (True, "text")
-        rows = sorted((row for row in world.rows("rewards") if row["producer"] == name), key=lambda r: r["offset"])
-        assert [(row["reward"], row["offset"], row["activation"]) for row in rows] == [(4.5, 1, None), (4.5, 2, True)]
+        rows = {table: [r for r in world.rows(table) if r["producer"] == name] for table in ("rewards", "activations")}
+        assert [(row["reward"], row["offset"]) for row in rows["rewards"]] == [(4.5, 1)]
+        assert [(row["event_id"], row["offset"]) for row in rows["activations"]] == [("a", 2)]
         heartbeats = sorted((row for row in world.rows("heartbeats") if row["producer"] == name), key=lambda r: r["at"])
         assert [(row["decisions"], row["rewards"], row["ended"]) for row in heartbeats] == [
             (0, 0, False),

@@ -107,6 +107,7 @@ class TestTables:
     ) -> None:
         added = {"deferred", "subject", "activation"}
         with monkeypatch.context() as older:
+            older.delitem(tables.KINDS, "activations")
             for name, kind in tables.KINDS.items():
                 columns = tuple(column for column in kind.columns if column.name not in added)
                 older.setitem(tables.KINDS, name, replace(kind, columns=columns))

@@ -25,7 +25,7 @@ from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from tests.join_model import History, histories, told
 from tests.join_model import joined as model
-from tests.log_rows import JOB, START, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import JOB, START, WAIT_S, activations, at, decision, decisions, reward, rewards
 
 NUMBERS = itertools.count()
 
@@ -79,11 +79,13 @@ class TestSameAsTheRules:
             for step in history.steps:
                 passed = None if step.watermark is None else at(step.watermark)
                 made, earned = decisions(*step.decisions), rewards(*step.rewards)
+                activated = activations(*step.rewards)
                 for _ in range(1 + step.again):
                     cloud.bigquery.forget_insert_ids()
                     store.stream("decisions", made)
                     store.stream("rewards", earned)
-                joined = rules.step(made, earned, closed, passed, START)
+                    store.stream("activations", activated)
+                joined = rules.step(made, earned, closed, passed, START, activated)
                 for row in joined.interactions.to_pylist():
                     decided, received = _micros(row["decided_at"]), _micros(row["received_at"])
                     closed[row["event_id"]] = Closed(decided, received, row["closed_by"])

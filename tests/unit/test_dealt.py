@@ -46,11 +46,7 @@ def filled(path: Path, bandit: Bandit, seed: int) -> DeltaEventStore:
 
 
 def same(one: Pending, other: Pending) -> bool:
-    return (
-        one.decisions.equals(other.decisions)
-        and one.rewards.equals(other.rewards)
-        and (one.decision_offsets, one.reward_offsets) == (other.decision_offsets, other.reward_offsets)
-    )
+    return one.decisions.equals(other.decisions) and one.rewards.equals(other.rewards) and one.offsets == other.offsets
 
 
 @pytest.mark.parametrize("seed", range(4))

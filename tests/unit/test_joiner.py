@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
 from rl_core.schema import DECISION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 from tests.join_model import History, histories, joined, told
-from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import BUS, JOB, WAIT_S, activations, at, decision, decisions, reward, rewards
 
 DEFAULT = -1.0
 
@@ -37,11 +37,13 @@ class World:
     def step(
         self,
         made: Iterable[dict[str, Any]] = (),
-        earned: Iterable[dict[str, Any]] = (),
+        earned: Sequence[dict[str, Any]] = (),
         watermark: float | None = None,
     ) -> Joined:
         passed = at(watermark) if watermark is not None else None
-        joined = self.joiner.step(decisions(*made), rewards(*earned), self.closed, passed, at(1000))
+        joined = self.joiner.step(
+            decisions(*made), rewards(*earned), self.closed, passed, at(1000), activations(*earned)
+        )
         for row in joined.interactions.to_pylist():
             assert row["event_id"] not in self.closed
             self.closed[row["event_id"]] = Closed(
@@ -182,9 +184,8 @@ class TestAnyOrderOfReading:
             world.step(step.decisions, step.rewards, step.watermark)
         expected, apart = joined(history.decisions, history.rewards, DEFAULT)
         assert (told(world.interactions), set(world.set_apart)) == (expected, apart)
-        assert len(world.set_apart) + sum(row["closed_by"] == "reward" for row in world.interactions) == len(
-            history.rewards
-        )
+        earned = sum("activation" not in row for row in history.rewards)
+        assert len(world.set_apart) + sum(row["closed_by"] == "reward" for row in world.interactions) == earned
         assert world.joiner.open == 0
 
 
@@ -284,7 +285,7 @@ class TestAfterACrash:
         pending = store.pending()
         assert pending.decisions.equals(made.filter(made["served"]))
         assert pending.rewards.equals(earned)
-        assert (pending.decision_offsets, pending.reward_offsets) == ({BUS: 4}, {BUS: 2})
+        assert pending.offsets == {"decisions": {BUS: 4}, "rewards": {BUS: 2}, "activations": {}}
 
 
 def test_rewards_set_apart_have_their_tables_schema() -> None:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +15,19 @@ from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from rl_core.errors import StoreError
 from rl_core.schema import TABLES, arrow_schema
-from tests.log_rows import START, WAIT_S, activation, at, decision, decisions, reward, rewards
+from tests.log_rows import (
+    START,
+    WAIT_S,
+    activation,
+    activations,
+    at,
+    decision,
+    decisions,
+    log,
+    older_activation,
+    reward,
+    rewards,
+)
 
 ADDED = {"deferred", "subject", "activation"}
 DEFAULT, EARNED = -1.0, 2.0
@@ -31,13 +42,13 @@ def model(
     closed = {key: "unactivated" if waits else "timeout" for key, waits in deferred.items()}
     apart = set()
     for offset, (key, second, activates) in enumerate(events, 1):
-        if key not in deferred:
+        if activates:
+            if key in deferred and second <= WAIT_S:
+                closed[key] = "reward" if closed[key] == "reward" else "timeout"
+        elif key not in deferred:
             apart.add((offset, "unknown"))
         elif second > WAIT_S:
             apart.add((offset, "late"))
-        elif activates:
-            apart.add((offset, "activation"))
-            closed[key] = "reward" if closed[key] == "reward" else "timeout"
         elif closed[key] == "reward":
             apart.add((offset, "duplicate"))
         else:
@@ -63,7 +74,7 @@ def test_deferred_decisions_close_as_in_the_model_whenever_they_are_read(
     known: dict[str, Closed] = {}
     apart: set[tuple[int, str]] = set()
     for (made, read), watermark in [*((step, None) for step in steps), (((), ()), at(99))]:
-        joined = rules.step(decisions(*made), rewards(*read), known, watermark, START)
+        joined = rules.step(decisions(*made), rewards(*read), known, watermark, START, activations(*read))
         for row in joined.interactions.to_pylist():
             assert row["served"] == (row["closed_by"] != "unactivated")
             assert row["reward"] == (EARNED if row["closed_by"] == "reward" else DEFAULT)
@@ -82,18 +93,19 @@ def test_after_a_crash_an_activation_that_looks_like_the_reward_is_not_taken_for
     bandit = movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
     store = DeltaEventStore(tmp_path / "store")
     store.append("decisions", decisions(decision("a", 0, deferred=True)))
-    store.append("rewards", rewards(activation("a", 1, 1), reward("a", 1, 2, 0.0)))
+    log(store, older_activation("a", 1, 1), activation("a", 1, 2), reward("a", 1, 3, 0.0))
 
-    def fail(_: pa.Table) -> None:
+    def fail(*_: object) -> None:
         raise StoreError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "append_apart", fail)
+        patch.setattr(store, "note_dealt", fail)
         with pytest.raises(StoreError, match="killed"):
             store.joiner(bandit).run(at(20))
     store.joiner(bandit).run(at(20))
-    found = store.query('SELECT "offset", activation, reason FROM rewards_apart').to_pylist()
-    assert found == [{"offset": 1, "activation": True, "reason": "activation"}]
+    assert store.query("SELECT * FROM rewards_apart").num_rows == 0
+    [row] = store.interactions((0, store.head())).to_pylist()
+    assert (row["closed_by"], row["reward"], store.pending().rewards["offset"].to_pylist()) == ("reward", 0.0, [])
 
 
 def test_a_log_written_before_the_columns_is_read_appended_to_and_joined(
@@ -102,6 +114,7 @@ def test_a_log_written_before_the_columns_is_read_appended_to_and_joined(
     bandit = movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
     made, earned = decisions(decision("a", 0)), rewards(reward("b", 1))
     with monkeypatch.context() as patch:
+        patch.delitem(TABLES, "activations")
         for name, columns in TABLES.items():
             patch.setitem(TABLES, name, tuple(column for column in columns if column.name not in ADDED))
         older = DeltaEventStore(tmp_path / "store")
@@ -111,7 +124,7 @@ def test_a_log_written_before_the_columns_is_read_appended_to_and_joined(
     pending = store.pending()
     assert (pending.decisions.equals(made), pending.rewards.equals(earned)) == (True, True)
     store.append("decisions", decisions(decision("b", 0, 2, deferred=True), decision("c", 0, 3, deferred=True)))
-    store.append("rewards", rewards(activation("a", 1, 2)))
+    log(store, activation("a", 1, 2))
     store.joiner(bandit).run(at(99))
     found = store.interactions((0, 3), ["event_id", "closed_by", "deferred", "subject"]).to_pylist()
     assert [tuple(row.values()) for row in found] == [

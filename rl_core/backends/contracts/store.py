@@ -18,15 +18,16 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pending:
-    """What the joiner has to read: served decisions without interaction, and rewards neither used nor set apart.
+    """Served decisions without interaction, rewards neither used nor set apart, and activations of what is not closed.
 
-    The offsets say, by producer, up to where that was looked for.
+    Args:
+        offsets: by table and producer, the last one that was looked at.
     """
 
     decisions: pa.Table
     rewards: pa.Table
-    decision_offsets: Mapping[str, int]
-    reward_offsets: Mapping[str, int]
+    activations: pa.Table
+    offsets: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Forgotten:
 
 
 class EventStore(Protocol):
-    """The tables decisions, rewards, interactions and rewards_apart; only the joiner writes the last two."""
+    """decisions, rewards, activations, interactions, rewards_apart. Only the joiner writes the last two."""
 
     @property
     def bytes_scanned(self) -> int:
@@ -87,8 +88,9 @@ class EventStore(Protocol):
     def forget(self, subjects: Sequence[str], event_ids: Sequence[str], dry_run: bool = False) -> Forgotten:
         """Delete these subjects' events, and these events, from the log for good. Killed anywhere: run it again.
 
-        Rows leave decisions, rewards, rewards_apart and rejected_events. An interaction keeps its seq as an empty row:
-        served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only returns what there is.
+        Rows leave decisions, rewards, activations, rewards_apart and rejected_events. An interaction keeps its seq as
+        an empty row: served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only tells what
+        there is.
         """
 
     def joiner(self, bandit: Bandit) -> Joiner:
@@ -101,17 +103,20 @@ class EventStore(Protocol):
 class JoinableStore(EventStore, Protocol):
     """A store that the joiner of this process reads and writes row by row: the local one. BigQuery joins by itself."""
 
-    def append(self, table: Literal["decisions", "rewards"], rows: pa.Table, rejected: pa.Table | None = None) -> int:
-        """Append as every EventStore does; `rows` and `rejected` together have consecutive offsets.
+    def append(
+        self, table: Literal["decisions", "rewards"], rows: pa.Table, aside: Mapping[str, pa.Table] | None = None
+    ) -> int:
+        """As of every EventStore; `rows` and those aside together have consecutive offsets.
 
-        `rejected`, of REJECTED_EVENT, are dead letters: they lie in `rejected_events` before their offset is passed.
+        Args:
+            aside: for `activations` and `rejected_events`; they lie there before their offsets are passed.
         """
 
     def append_apart(self, rows: pa.Table) -> None:
         """Append rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
 
-    def since(self, table: Literal["decisions", "rewards"], offsets: Mapping[str, int]) -> pa.Table:
-        """Return every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
+    def since(self, table: Literal["decisions", "rewards", "activations"], offsets: Mapping[str, int]) -> pa.Table:
+        """Every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
         """Return event_id, decided_at, received_at, closed_by of those of the decisions that are closed."""
@@ -119,10 +124,8 @@ class JoinableStore(EventStore, Protocol):
     def pending(self) -> Pending:
         """Return what the joiner has not dealt with yet."""
 
-    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int], read: Mapping[str, int]) -> None:
-        """Write the joiner's checkpoint: up to these offsets by producer all is dealt with, and `pending` may skip it.
-
-        Call under the joiner's lock.
+    def note_dealt(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
+        """Under the joiner's lock: up to these offsets by table and producer all is dealt with; `pending` may skip it.
 
         Args:
             read: the last reward of each producer that the joiner knows.

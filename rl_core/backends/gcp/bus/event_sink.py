@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from rl_core.backends.gcp.bus.messages import TOPICS, Event, Heartbeat
 from rl_core.errors import SchemaError
 from rl_core.schema import HEARTBEAT, REJECTED_EVENT, arrow_schema
 
-Streamed = Literal["decisions", "rewards", "heartbeats", "rejected_events"]
+Streamed = Literal["decisions", "rewards", "activations", "heartbeats", "rejected_events"]
 _log = logging.getLogger(__name__)
 
 
@@ -54,8 +54,8 @@ def _row(payload: bytes, attributes: Mapping[str, str], published_at: datetime |
     if event.kind == "heartbeat":
         delivered = {"published_at": published_at, "stored_at": datetime.now(UTC)}
         return "heartbeats", _table(HEARTBEAT, Heartbeat.of(payload).row | delivered)
-    topic = TOPICS[event.kind]
-    return topic, row_of(topic, event.delivery, event.producer)
+    table, rows = row_of(TOPICS[event.kind], event.delivery, event.producer)
+    return cast(Streamed, table), rows
 
 
 def _rejected(payload: bytes, attributes: Mapping[str, str], reason: str) -> pa.Table:

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from rl_core.google_cloud.clients import GoogleClients
 
 Log = Literal["decisions", "rewards"]
-Streamed = Literal["decisions", "rewards", "heartbeats", "rejected_events"]
-_ONE_OF: dict[str, str] = {"decisions": "decision", "rewards": "reward", "rejected_events": "rejected"}
+Streamed = Literal["decisions", "rewards", "activations", "heartbeats", "rejected_events"]
+_ONE_OF: dict[str, str] = {
+    "decisions": "decision",
+    "rewards": "reward",
+    "activations": "activation",
+    "rejected_events": "rejected",
+}
 _PART_ROWS = 500  # of one insertAll: https://cloud.google.com/bigquery/quotas#streaming_inserts
 _SLOW = timedelta(minutes=5)  # rows that took so long may lie before what the joiner still reads
 _DEADLINE_S = 60.0
@@ -185,7 +190,7 @@ class BigQueryEventStore:
                     f"insert into {place}: {len(faults)} of {len(part)} rows refused: "
                     f"{first.get('location', '')} {first.get('message', '')}; see rl_core/schema.py"
                 )
-        if table in ("decisions", "rewards") and sent:
+        if table in ("decisions", "rewards", "activations") and sent:
             self._look_back(min(datetime.fromisoformat(row["received_at"]) for row in sent))
 
     def _look_back(self, received_from: datetime) -> None:

@@ -38,7 +38,7 @@ def find(queries: Queries, subjects: Sequence[str], event_ids: Sequence[str]) ->
     counts = Counter(row["place"] for row in found if row["place"] is not None)
     ids = {row["event_id"] for row in found} - {None}
     seqs = sorted(row["seq"] for row in found if row["seq"] is not None)
-    names = ("decisions", "interactions", "rejected_events", "rewards_apart", "rewards")
+    names = ("activations", "decisions", "interactions", "rejected_events", "rewards", "rewards_apart")
     return Forgotten(tuple(sorted(ids)), tuple(seqs), {name: counts[name] for name in names})
 
 

@@ -77,6 +77,13 @@ KINDS: dict[str, TableKind] = {
         clustering=("received_at", "producer"),
         raw=True,
     ),
+    "activations": TableKind(
+        TABLES["activations"],
+        "which deferred decisions' answers were used; at least once",
+        day="received_at",
+        clustering=("received_at", "producer"),
+        raw=True,
+    ),
     # Clustered by event_id, a look-up opens the blocks between the smallest and the largest id it asks for.
     "interactions": TableKind(
         TABLES["interactions"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import Literal
 
 import pyarrow as pa
 
@@ -14,6 +15,7 @@ from rl_core.backends.contracts.store import JoinableStore, JoinRun, Pending
 from rl_core.backends.local.joining.rules import Closed, JoinRules
 from rl_core.config import Bandit
 
+_TABLES: tuple[Literal["decisions", "rewards", "activations"], ...] = ("decisions", "rewards", "activations")
 _NOTE_EVERY_S = 30.0  # a restarted joiner looks again at what came since
 
 
@@ -36,8 +38,9 @@ class StoreJoiner:
                 rules, new = self._recover()
             else:
                 new = self._arrived()
-            found = self._store.closed(rules.to_look_up(new.decisions, new.rewards))
-            joined = rules.step(new.decisions, new.rewards, _closed(found), watermark, datetime.now(UTC))
+            found = self._store.closed(rules.to_look_up(new.decisions, new.rewards, new.activations))
+            known = _closed(found)
+            joined = rules.step(new.decisions, new.rewards, known, watermark, datetime.now(UTC), new.activations)
             count = joined.interactions.num_rows
             seqs = pa.array(range(self._head + 1, self._head + count + 1), pa.int64())
             self._store.append_interactions(joined.interactions.add_column(0, "seq", seqs))
@@ -45,24 +48,23 @@ class StoreJoiner:
             self._head += count
             self._rules = rules
             if time.monotonic() - self._noted > _NOTE_EVERY_S:
-                decisions, rewards = self._offsets["decisions"], self._offsets["rewards"]
-                self._store.note_dealt(*rules.dealt(decisions, rewards), rewards)
+                self._store.note_dealt(rules.dealt(self._offsets), self._offsets["rewards"])
                 self._noted = time.monotonic()
         return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
 
     def _recover(self) -> tuple[JoinRules, Pending]:
         pending = self._store.pending()
         self._head, self._revision = self._store.head(), self._store.revision()
-        self._offsets = {"decisions": dict(pending.decision_offsets), "rewards": dict(pending.reward_offsets)}
+        self._offsets = {table: dict(offsets) for table, offsets in pending.offsets.items()}
         return JoinRules(self._bandit.join, self._bandit.problem.reward_default), pending
 
     def _arrived(self) -> Pending:
-        decisions = self._store.since("decisions", self._offsets["decisions"])
-        rewards = self._store.since("rewards", self._offsets["rewards"])
-        for table, rows in (("decisions", decisions), ("rewards", rewards)):
+        arrived = {}
+        for table in _TABLES:
+            rows = arrived[table] = self._store.since(table, self._offsets[table])
             last = dict(zip(rows["producer"].to_pylist(), rows["offset"].to_pylist(), strict=True))
             self._offsets[table].update(last)  # rows ascend within a producer: the last one stands
-        return Pending(decisions, rewards, {}, {})
+        return Pending(**arrived, offsets=self._offsets)
 
 
 def _closed(rows: pa.Table) -> dict[str, Closed]:

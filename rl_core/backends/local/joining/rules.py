@@ -1,20 +1,16 @@
 """The joiner's rules, without input or output.
 
-- Of several decisions under one event_id the first by (received_at, producer, offset) counts; an unserved one
-  never does.
-- A decision closes once: when its wait is over and the bus's watermark has passed it. Without a reward it gets the
-  default one.
-- A reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins.
-- The others are set apart as `late`, `duplicate` or `unknown`. A reward is `unknown` (unmatched) when no decision came
-  within the wait, and stays so for a decision that is received later, even where a joiner still holds it: what becomes
-  of a log must not depend on who reads it when.
-- `close_early` closes a decision at its first reward on time.
-- A deferred decision trains only if its answer was used, which an activation or a reward on time confirms. Without
-  either it closes as `unactivated`: it counts as unserved, and keeps its seq.
-- An activation is no reward: it wins nothing and closes nothing. Once its decision is closed it is set apart, as
-  `activation` if it was on time.
-- A job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
-  speaks for it.
+of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
+a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
+a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
+the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
+after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
+close_early closes at the first reward on time
+a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
+closes `unactivated`, which is as good as unserved, and keeps its seq
+an activation is no reward: it wins nothing, closes nothing and is never set apart
+a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+speaks for it
 """
 
 from __future__ import annotations
@@ -22,18 +18,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rl_core.backends.contracts.bus import BUS_PREFIX
 from rl_core.backends.local.joining.deadlines import Deadlines
 from rl_core.config import Join
-from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+from rl_core.schema import ACTIVATION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 
 _TIME = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = -(2**63)
+_NONE = ACTIVATION_SCHEMA.empty_table()
 
 
 class _Reward(NamedTuple):
@@ -45,7 +43,19 @@ class _Reward(NamedTuple):
     received_at: int
     producer: str
     offset: int
-    activation: bool | None
+
+
+class _Activation(NamedTuple):
+    """`table` is where it lies: logs of before `activations` have some among the rewards."""
+
+    event_id: str
+    received_at: int
+    producer: str
+    offset: int
+    table: str
+
+
+E = TypeVar("E", _Reward, _Activation)
 
 
 class Span(NamedTuple):
@@ -57,8 +67,6 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """`rewards` are activations, too."""
-
     rows: pa.Table
     row: int
     stamp: tuple[int, str, int]
@@ -66,22 +74,24 @@ class _Open:
     by_job: bool
     deferred: bool
     rewards: list[_Reward] = field(default_factory=list)
+    activations: list[_Activation] = field(default_factory=list)
 
-    def in_time(self, reward: _Reward) -> bool:
-        return self.span.first <= reward.received_at <= self.span.last
+    def in_time(self, event: _Reward | _Activation) -> bool:
+        return self.span.first <= event.received_at <= self.span.last
 
     @property
     def used(self) -> bool:
-        return not self.deferred or any(map(self.in_time, self.rewards))
+        events: list[_Reward | _Activation] = [*self.rewards, *self.activations]
+        return not self.deferred or any(self.in_time(event) for event in events)
 
     @property
     def winner(self) -> _Reward | None:
-        on_time = (reward for reward in self.rewards if not reward.activation and self.in_time(reward))
+        on_time = (reward for reward in self.rewards if self.in_time(reward))
         return min(on_time, key=lambda reward: (reward.producer, reward.offset), default=None)
 
     def closes(self, passed: int, early: bool) -> bool:
         if self.by_job:
-            return any(not reward.activation for reward in self.rewards)
+            return bool(self.rewards)
         return self.deadline < passed or (early and self.winner is not None)
 
     @property
@@ -106,7 +116,7 @@ class Joined:
 
 
 class JoinRules:
-    """The joiner's state between steps; memory is bounded by the open decisions and the rewards that wait for one."""
+    """Memory is bounded by the open decisions, and the rewards and activations that wait for one."""
 
     def __init__(self, join: Join, reward_default: float) -> None:
         self._wait = int(join.reward_wait_s * 1_000_000)
@@ -114,21 +124,27 @@ class JoinRules:
         self._default = reward_default
         self._open: dict[str, _Open] = {}
         self._waiting: dict[str, list[_Reward]] = {}
+        self._early_activations: dict[str, list[_Activation]] = {}
         self._deadlines = Deadlines()
 
     @property
     def open(self) -> int:
         return len(self._open)
 
-    def dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the offsets by producer up to which nothing read so far is open or waits: the joiner's checkpoint."""
-        held = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
-        parts = [*(one.rewards for one in self._open.values()), *self._waiting.values()]
-        return _below(decisions, held), _below(rewards, ((r.producer, r.offset) for part in parts for r in part))
+    def dealt(self, read: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+        """Of the offsets read so far by table and producer, those up to which nothing is open or waits."""
+        held: dict[str, list[tuple[str, int]]] = {table: [] for table in read}
+        held["decisions"] = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
+        for rewards in [*(one.rewards for one in self._open.values()), *self._waiting.values()]:
+            held["rewards"] += [(reward.producer, reward.offset) for reward in rewards]
+        for activations in [*(one.activations for one in self._open.values()), *self._early_activations.values()]:
+            for activation in activations:
+                held[activation.table].append((activation.producer, activation.offset))
+        return {table: _below(offsets, held[table]) for table, offsets in read.items()}
 
-    def to_look_up(self, decisions: pa.Table, rewards: pa.Table) -> list[str]:
-        """Return the event ids among these rows that may belong to a closed decision."""
-        return list({*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()} - self._open.keys())
+    def to_look_up(self, *tables: pa.Table) -> list[str]:
+        """The event ids among these rows that may belong to a closed decision."""
+        return list({event_id for rows in tables for event_id in rows["event_id"].to_pylist()} - self._open.keys())
 
     def step(
         self,
@@ -137,11 +153,15 @@ class JoinRules:
         closed: Mapping[str, Closed],
         watermark: datetime | None,
         now: datetime,
+        activations: pa.Table = _NONE,
     ) -> Joined:
         """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found."""
         passed = _micros(watermark) if watermark is not None else _NEVER
         self._open_new(decisions, closed)
-        apart = self._hand_out(rewards, closed)
+        older = rewards["activation"].fill_null(False)
+        for table, rows in (("rewards", rewards.filter(older)), ("activations", activations)):
+            self._activate(_activations_of(rows, table), closed)
+        apart = self._hand_out(rewards.filter(pc.invert(older)), closed)
         won: list[tuple[_Open, _Reward | None]] = []
         news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
         near = dict.fromkeys([*self._deadlines.before(passed), *news])  # of no other can it be said that it closes now
@@ -152,7 +172,8 @@ class JoinRules:
             others = (reward for reward in one.rewards if reward is not winner)
             apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
         self._deadlines.keep(self._open, len(self._open))
-        apart += [(reward, "unknown") for reward in self._given_up(passed)]
+        apart += [(reward, "unknown") for reward in self._given_up(self._waiting, passed)]
+        self._given_up(self._early_activations, passed)
         return Joined(self._interactions(won, now), _apart(apart))
 
     def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
@@ -166,9 +187,10 @@ class JoinRules:
             if there is None or stamp < there.stamp:
                 by_job = not producer.startswith(BUS_PREFIX)
                 rewards = there.rewards if there is not None else self._waiting.pop(event_id, [])
+                uses = there.activations if there is not None else self._early_activations.pop(event_id, [])
                 defers = bool(deferred) and not by_job
                 span = self._span(decided_at, received_at)
-                one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards)
+                one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards, uses)
                 if not by_job:
                     self._deadlines.add(one.deadline, event_id)
 
@@ -189,13 +211,21 @@ class JoinRules:
                 self._waiting.setdefault(reward.event_id, []).append(reward)
         return apart
 
-    def _given_up(self, passed: int) -> list[_Reward]:
+    def _activate(self, activations: Iterable[_Activation], closed: Mapping[str, Closed]) -> None:
+        """Each to its decision, or to those that wait for one; of what is closed it changes nothing any more."""
+        for one in activations:
+            if one.event_id in self._open:
+                self._open[one.event_id].activations.append(one)
+            elif one.event_id not in closed:
+                self._early_activations.setdefault(one.event_id, []).append(one)
+
+    def _given_up(self, waiting: dict[str, list[E]], passed: int) -> list[E]:
         over = [
             key
-            for key, rewards in self._waiting.items()
-            if all(r.producer.startswith(BUS_PREFIX) and r.received_at + self._wait < passed for r in rewards)
+            for key, events in waiting.items()
+            if all(one.producer.startswith(BUS_PREFIX) and one.received_at + self._wait < passed for one in events)
         ]
-        return [reward for key in over for reward in self._waiting.pop(key)]
+        return [one for key in over for one in waiting.pop(key)]
 
     def _interactions(self, won: list[tuple[_Open, _Reward | None]], now: datetime) -> pa.Table:
         parts = []
@@ -226,8 +256,6 @@ def _lost(reward: _Reward, span: Span, closed_by: str) -> str:
     if reward.received_at < span.first:
         return "unknown"
     on_time = reward.received_at <= span.last
-    if on_time and reward.activation:
-        return "activation"
     return "duplicate" if on_time and closed_by == "reward" else "late"
 
 
@@ -251,9 +279,14 @@ def _rewards_of(rows: pa.Table) -> list[_Reward]:
         rows["received_at"].cast(times),
         rows["producer"],
         rows["offset"],
-        rows["activation"],
     )
     return [_Reward(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def _activations_of(rows: pa.Table, table: str) -> list[_Activation]:
+    columns = (rows["event_id"], rows["received_at"].cast(pa.int64()), rows["producer"], rows["offset"])
+    values = zip(*(column.to_pylist() for column in columns), strict=True)
+    return [_Activation(event_id, at, producer, offset, table) for event_id, at, producer, offset in values]
 
 
 def _apart(rewards: Sequence[tuple[_Reward, str]]) -> pa.Table:

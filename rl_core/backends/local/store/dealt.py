@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rl_core.files import sync_folder, write_atomically
 
@@ -32,6 +33,11 @@ class Dealt:
     head: int
     apart: int
     read: Offsets
+    activations: Offsets = field(default_factory=dict)  # which notes of before that table lack
+
+    def offsets(self, table: Literal["decisions", "rewards", "activations"]) -> Offsets:
+        found: Offsets = getattr(self, table)
+        return found
 
 
 def read(store: Path) -> Dealt | None:

@@ -20,7 +20,7 @@ from rl_core.backends.local.store.dealt import Dealt
 from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.errors import StoreError
 from rl_core.files import locked
-from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, REJECTED_EVENT_SCHEMA, TABLES, arrow_schema
+from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, TABLES, arrow_schema
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Log = Literal["decisions", "rewards"]
 _REJECTED = "rejected_events"
+_LOGS: tuple[Literal["decisions", "rewards", "activations"], ...] = ("decisions", "rewards", "activations")
+_SCHEMAS = {name: arrow_schema(columns) for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()}
 _JOINER = "joiner"  # the application whose transaction version is the head; of rewards_apart, how many there have been
 FORGOTTEN = "forgotten"  # how often rows were taken away that a joiner may hold in memory
 
@@ -42,7 +44,7 @@ class DeltaEventStore:
         self._path = path
         self._locks = path / ".locks"
         self._tables = {
-            name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in ("decisions", "rewards"))
+            name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in _LOGS)
             for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()
         }
         if path.exists():
@@ -56,31 +58,30 @@ class DeltaEventStore:
 
         return StoreJoiner(bandit, self)
 
-    def append(self, table: Log, rows: pa.Table, rejected: pa.Table | None = None) -> int:
+    def append(self, table: Log, rows: pa.Table, aside: Mapping[str, pa.Table] | None = None) -> int:
         rows = conform(rows, arrow_schema(TABLES[table]))
-        apart = REJECTED_EVENT_SCHEMA.empty_table() if rejected is None else conform(rejected, REJECTED_EVENT_SCHEMA)
-        if not rows.num_rows + apart.num_rows:
+        others = {name: conform(part, _SCHEMAS[name]) for name, part in (aside or {}).items() if part.num_rows}
+        if not rows.num_rows and not others:
             return 0
-        producer, first, last = span(table, _stamps(rows, apart))
+        producer, first, last = span(table, _stamps(rows, *others.values()))
         with self._writing(table) as delta:
             known = delta.version_of(producer)
             if first > known + 1:
                 raise gap(table, producer, known, first)
             if last <= known:
                 return 0
-            self._reject(apart)
+            for name, part in others.items():
+                self._put_aside(name, part)
             fresh = rows.filter(pc.field("offset") > known)
             delta.append(fresh, producer, last)
         return int(fresh.num_rows)
 
-    def _reject(self, rows: pa.Table) -> None:
+    def _put_aside(self, table: str, rows: pa.Table) -> None:
         """Before their offsets are passed: whoever is killed in between finds them there and adds none twice."""
-        if not rows.num_rows:
-            return
-        with self._writing(_REJECTED) as delta:
+        with self._writing(table) as delta:
             ends = pc.min_max(rows["offset"]).as_py()
             near = delta.dataset(lambda file: file.may_hold("offset", ends["min"], ends["max"]))
-            columns = ["producer", "kind", "offset"]
+            columns = [name for name in ("producer", "kind", "offset") if name in rows.column_names]
             known = _tuples(near.to_table(columns=columns))
             fresh = rows.filter(pa.array([one not in known for one in _tuples(rows.select(columns))], pa.bool_()))
             if fresh.num_rows:
@@ -128,7 +129,7 @@ class DeltaEventStore:
             raise StoreError(f"window ({low}, {high}] holds {rows.num_rows} of {high - low} rows; the store is damaged")
         return rows.select(wanted)
 
-    def since(self, table: Log, offsets: Mapping[str, int]) -> pa.Table:
+    def since(self, table: Literal["decisions", "rewards", "activations"], offsets: Mapping[str, int]) -> pa.Table:
         producer, offset = pc.field("producer"), pc.field("offset")
         beyond = ~producer.isin(pa.array(offsets, pa.string()))
         for name, last in offsets.items():
@@ -145,15 +146,16 @@ class DeltaEventStore:
     def pending(self) -> Pending:
         done = self.dealt()
         some = {} if done is None else self._beyond(done)
-        queries = (pending_sql.DECISIONS, pending_sql.rewards(done), *pending_sql.OFFSETS)
-        decisions, rewards, *offsets = self._answers(*queries, instead=some)
-        decision_offsets, reward_offsets = (dict(zip(*rows.to_pydict().values(), strict=True)) for rows in offsets)
-        return Pending(
-            conform(decisions.cast(arrow_schema(TABLES["decisions"])), arrow_schema(TABLES["decisions"])),
-            conform(rewards.cast(arrow_schema(TABLES["rewards"])), arrow_schema(TABLES["rewards"])),
-            decision_offsets if done is None else {**done.decisions, **decision_offsets},
-            reward_offsets if done is None else {**done.rewards, **reward_offsets},
-        )
+        queries = (pending_sql.DECISIONS, pending_sql.rewards(done), pending_sql.ACTIVATIONS)
+        answers = self._answers(*queries, *map(pending_sql.offsets, _LOGS), instead=some)
+        rows: dict[str, pa.Table] = {}
+        offsets: dict[str, dict[str, int]] = {}
+        for name, part in zip(_LOGS, answers[: len(_LOGS)], strict=True):
+            rows[name] = conform(part.cast(_SCHEMAS[name]), _SCHEMAS[name])
+        for name, read in zip(_LOGS, answers[len(_LOGS) :], strict=True):
+            before = {} if done is None else done.offsets(name)
+            offsets[name] = {**before, **dict(zip(*read.to_pydict().values(), strict=True))}
+        return Pending(**rows, offsets=offsets)
 
     def dealt(self) -> Dealt | None:
         """Read the joiner's checkpoint, if the tables still hold what it rests on."""
@@ -165,19 +167,20 @@ class DeltaEventStore:
 
     def _beyond(self, done: Dealt) -> dict[str, Any]:
         """Of each table what matters to rows beyond the offsets that are dealt with."""
-        decisions, rewards = self.since("decisions", done.decisions), self.since("rewards", done.rewards)
-        ids = {*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()}
+        beyond: dict[str, pa.Table] = {name: self.since(name, done.offsets(name)) for name in _LOGS}
+        rewards = beyond["rewards"]
+        ids = {event_id for rows in beyond.values() for event_id in rows["event_id"].to_pylist()}
         asked = ByEvent(self._tables["interactions"], ids)
         closed = asked.rows(["seq", "event_id", "reward", "reward_observed_at", "reward_received_at", "closed_by"])
         first = pc.min(rewards["offset"]).as_py()
         apart = self._tables["rewards_apart"].dataset(
             lambda file: rewards.num_rows > 0 and file.may_hold("offset", first)
         )
-        return {"decisions": decisions, "rewards": rewards, "interactions": closed, "rewards_apart": apart}
+        return {**beyond, "interactions": closed, "rewards_apart": apart}
 
-    def note_dealt(self, decisions: Mapping[str, int], rewards: Mapping[str, int], read: Mapping[str, int]) -> None:
+    def note_dealt(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
         apart = self._tables["rewards_apart"].version_of(_JOINER)
-        dealt.write(self._path, Dealt(dict(decisions), dict(rewards), self.head(), apart, dict(read)))
+        dealt.write(self._path, Dealt(**done, head=self.head(), apart=apart, read=read))
 
     def revision(self) -> int:
         return self._tables["interactions"].version_of(FORGOTTEN)
@@ -227,12 +230,12 @@ def _read(files: Dataset, condition: pc.Expression | None, columns: list[str] | 
         raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
 
 
-def _stamps(rows: pa.Table, apart: pa.Table) -> pa.Table:
-    """Producer and offset of both, by offset."""
+def _stamps(rows: pa.Table, *others: pa.Table) -> pa.Table:
+    """Producer and offset of all of them, by offset."""
     stamps = ["producer", "offset"]
-    if not apart.num_rows:
+    if not others:
         return rows.select(stamps)
-    return pa.concat_tables([rows.select(stamps), apart.select(stamps)]).sort_by("offset")
+    return pa.concat_tables([part.select(stamps) for part in (rows, *others)]).sort_by("offset")
 
 
 def _tuples(rows: pa.Table) -> list[tuple[Any, ...]]:

@@ -22,7 +22,7 @@ from rl_core.backends.local.store.delta.table import DeltaTable
 REJECTED = "rejected_events"
 # Decisions and interactions tell whose an event is: they go last, so that a killed run finds the rest again. A decision
 # goes before its interaction: a joiner that finds it alone would close it once more.
-_ORDER = ("rewards", "rewards_apart", REJECTED, "decisions", "interactions")
+_ORDER = ("rewards", "activations", "rewards_apart", REJECTED, "decisions", "interactions")
 _STAYS = {"seq", "policy_version", "observation_version", "action_set_version", "epsilon", "schema_version"}
 _STAYS |= {"producer", "offset", "closed_at"}
 _EMPTY: dict[pa.DataType, Any] = {
@@ -78,6 +78,7 @@ def retire(tables: Mapping[str, DeltaTable], done: Dealt, before: datetime) -> d
     limits: dict[str, Offsets | None] = {
         "rewards": done.rewards,
         "rewards_apart": done.rewards,
+        "activations": done.activations,
         "decisions": done.decisions,
         REJECTED: None,
     }

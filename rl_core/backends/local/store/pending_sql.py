@@ -10,6 +10,12 @@ WHERE d.served AND NOT EXISTS (SELECT 1 FROM interactions i WHERE i.event_id = d
 ORDER BY d.producer, d."offset"
 """
 
+ACTIVATIONS = """
+SELECT a.* FROM activations a
+WHERE NOT EXISTS (SELECT 1 FROM interactions i WHERE i.event_id = a.event_id)
+ORDER BY a.producer, a."offset"
+"""
+
 # An interaction doesn't name the reward it was closed by: it is the first of those that look like it and are not set
 # apart. Two that look alike in every value are interchangeable. No interaction is closed by an activation, nor by a
 # reward that came after it was noted as closed: it would pass for the one that did, which is not looked at any more.
@@ -44,7 +50,5 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-OFFSETS = (
-    'SELECT producer, max("offset") AS last FROM decisions GROUP BY producer',
-    'SELECT producer, max("offset") AS last FROM rewards GROUP BY producer',
-)
+def offsets(table: str) -> str:
+    return f'SELECT producer, max("offset") AS last FROM {table} GROUP BY producer'  # noqa: S608

@@ -14,7 +14,10 @@ SELECT 'decision', received_at, producer, `offset`, '', 'forgotten on request'
 FROM decisions WHERE event_id IN UNNEST(@event_ids)
 UNION ALL
 SELECT 'reward', received_at, producer, `offset`, '', 'forgotten on request'
-FROM rewards WHERE event_id IN UNNEST(@event_ids);
+FROM rewards WHERE event_id IN UNNEST(@event_ids)
+UNION ALL
+SELECT 'reward', received_at, producer, `offset`, '', 'forgotten on request'
+FROM activations WHERE event_id IN UNNEST(@event_ids);
 
 UPDATE interactions
 SET $emptied
@@ -22,6 +25,7 @@ WHERE event_id IN UNNEST(@event_ids);
 
 DELETE FROM rewards_apart WHERE event_id IN UNNEST(@event_ids);
 DELETE FROM rewards WHERE event_id IN UNNEST(@event_ids);
+DELETE FROM activations WHERE event_id IN UNNEST(@event_ids);
 DELETE FROM decisions WHERE event_id IN UNNEST(@event_ids);
 
 DELETE FROM decisions_staging WHERE event_id IN UNNEST(@event_ids);

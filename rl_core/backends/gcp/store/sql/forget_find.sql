@@ -11,6 +11,8 @@ held AS (
   UNION ALL
   SELECT event_id, 'rewards' AS place, CAST(NULL AS INT64) AS seq FROM rewards
   UNION ALL
+  SELECT event_id, 'activations' AS place, CAST(NULL AS INT64) AS seq FROM activations
+  UNION ALL
   SELECT event_id, 'rewards_apart' AS place, CAST(NULL AS INT64) AS seq FROM rewards_apart
   UNION ALL
   SELECT event_id, 'interactions' AS place, seq FROM interactions

@@ -29,6 +29,8 @@ arrived AS (
   UNION DISTINCT
   SELECT 'reward' AS kind, producer, `offset` FROM rewards WHERE received_at >= since
   UNION DISTINCT
+  SELECT 'reward' AS kind, producer, `offset` FROM activations WHERE received_at >= since
+  UNION DISTINCT
   SELECT kind, producer, `offset` FROM rejected_events WHERE received_at >= since
 ),
 beyond AS (
