@@ -1,4 +1,4 @@
-"""Airflow's Google connections as credentials."""
+"""Turns Airflow's Google connections into credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def credentials_of(bandit: Bandit, gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None) -> Credentials:
-    """Returns who acts through the connection. Raises ConfigError where it gives no credentials."""
+    """Return who acts through a connection. Raises ConfigError where it gives no credentials."""
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowException
     from google.auth.exceptions import GoogleAuthError

@@ -42,12 +42,12 @@ _ADVICE = """
 
 
 def advice(bandit: Bandit, doc: str | None) -> str:
-    """The page of a DAG that begins with the task group `provision`."""
+    """Write the page of a DAG that begins with the task group `provision`: its own, and what that group needs."""
     return (doc or "").rstrip() + (_ADVICE if backend_class(bandit).PARTS else "\n")
 
 
 def provisioning(bandit: Bandit, before: BaseOperator | None = None) -> None:
-    """The task group `provision`, upstream of `before`; nothing for a backend that makes itself."""
+    """Add the task group `provision` upstream of `before`; nothing for a backend that needs no provisioning."""
     parts = backend_class(bandit).PARTS
     if not parts:
         return
@@ -72,6 +72,7 @@ class ProvisioningTask(BanditTask):
 
     @contextmanager
     def provisioner(self) -> Iterator[Provisioner]:
+        """Open what makes and takes away the bandit's resources, with the credentials of the acting account."""
         with closing(self.open_backend()) as backend:
             account = runtime_account(self.bandit, self.gcp_conn_id) if backend.PARTS else None
             yield backend.provisioner(account, bundle_of(self.bandit))
@@ -155,7 +156,10 @@ def _is_not_found(error: Exception) -> bool:
 
 
 def runtime_account(bandit: Bandit, gcp_conn_id: str | None) -> str | None:
-    """E-mail of the account that run-time tasks act as; None where it can't be known, as for a person's login."""
+    """Return the e-mail of the account that run-time tasks act as; None where it can't be known.
+
+    It can't for a person's login, for one.
+    """
     from bandit_ops.google import credentials_of
 
     if gcp_conn_id is None:

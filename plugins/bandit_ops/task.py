@@ -56,6 +56,7 @@ class BanditTask(BaseOperator):
         return credentials_of(self.bandit, self.gcp_conn_id, self.impersonation_chain)
 
     def open_backend(self) -> Backend:
+        """Open the bandit's backend as the acting account."""
         from rl_core.backends import open_backend
 
         return open_backend(self.bandit, Settings.from_environment(), self.credentials())

@@ -120,7 +120,7 @@ def _say_late(bandit: str, dag: str, run: str | None, after_s: float, job_id: st
 
 
 def say_vital_signs(task: BanditTask, registry: PolicyRegistry, store: EventStore) -> None:
-    """Log them for a local bandit; on Google Cloud the join DAG does."""
+    """Log the vital signs of a local bandit; on Google Cloud the join DAG does."""
     from rl_core.backends import backend_class
     from rl_core.config import Settings
     from rl_core.monitoring.delivery import local_delivery

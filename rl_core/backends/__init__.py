@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def backend_class(bandit: Bandit) -> type[Backend]:
-    """Returns what can be known of the bandit's backend before it is opened."""
+    """Return the class of the bandit's backend: what can be known of it before it is opened."""
     if bandit.backend == "gcp":
         from rl_core.backends.gcp.backend import GoogleBackend
 
@@ -24,7 +24,7 @@ def backend_class(bandit: Bandit) -> type[Backend]:
 
 
 def open_backend(bandit: Bandit, settings: Settings, credentials: Credentials | None = None) -> Backend:
-    """Returns the bandit's backend. Nothing is imported or connected to before it is needed.
+    """Open the bandit's backend. Nothing is imported or connected to before it is needed.
 
     Args:
         credentials: who acts on Google Cloud; None means the process's own account.

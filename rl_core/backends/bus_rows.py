@@ -18,7 +18,10 @@ _MISFITS = (ValueError, TypeError, AttributeError, pa.ArrowException)
 
 
 def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict[str, pa.Table]:
-    """Return rows by table: the one called like the topic, `activations` of rewards, and what fits neither."""
+    """Turn deliveries into rows, by table: of the topic, for rewards also of `activations`, and dead letters.
+
+    What doesn't fit the log is a dead letter, in `rejected_events`.
+    """
     try:
         return _rows(topic, deliveries, producer) | {"rejected_events": REJECTED_EVENT_SCHEMA.empty_table()}
     except _MISFITS as error:
@@ -31,7 +34,7 @@ def rows_of(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict
 
 
 def row_of(topic: Topic, delivery: Delivery, producer: str) -> tuple[str, pa.Table]:
-    """Return one row, and the name of its table. Raises SchemaError naming the offset."""
+    """Turn one delivery into a row; return its table and it. Raises SchemaError naming the offset."""
     try:
         tables = _rows(topic, [delivery], producer)
     except _MISFITS as error:

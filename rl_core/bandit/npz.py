@@ -15,7 +15,7 @@ from rl_core.files import replacing
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """An npz whose bytes depend on the arrays only (fixed dates, no compression), moved into place when complete."""
+    """Write an npz whose bytes depend on the arrays only: fixed dates, no compression, in place when complete."""
     with replacing(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))

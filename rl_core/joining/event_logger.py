@@ -121,7 +121,7 @@ class EventLogger:
 
 
 def drain(bandit: Bandit, settings: Settings) -> Cycle:
-    """One cycle by hand: everything acknowledged so far is in the store when this returns. A daemon may run as well."""
+    """Run one cycle by hand: all that was acknowledged is in the store when this returns. A daemon may run as well."""
     bus = open_backend(bandit, settings).bus()
     try:
         return EventLogger(bandit, bus, cast(JoinableStore, open_backend(bandit, settings).store())).run_once()

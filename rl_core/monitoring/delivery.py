@@ -54,7 +54,7 @@ class Delivery:
 
 
 def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Delivery:
-    """Of a bandit whose bus is on this machine."""
+    """Measure the delivery of a bandit whose bus is on this machine."""
     from rl_core.backends import open_backend
 
     if not (settings.state_dir(bandit) / "bus").exists():

@@ -56,7 +56,7 @@ def write_metrics(bandit: Bandit, settings: Settings, bus: MessageBus, store: Ev
 
 
 def prometheus(signs: VitalSigns, measured_at: datetime) -> bytes:
-    """Returns gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
+    """Return gauges `banditloop_log_<figure>`; a word instead of a number is a label of a gauge that is 1.
 
     With them goes when they were measured, since a collector goes on reading the file of a logger that is dead.
     """

@@ -1,4 +1,4 @@
-"""What a prediction server is made of."""
+"""The parts of a prediction server, opened from its bandit's backend."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ SALT_BYTES = 32
 
 @dataclass(frozen=True)
 class Parts:
-    """Args:
-    salt: the endpoint's secret, made once: an event id keeps its draw over restarts and replicas.
-    announcer: gives, for URL and pid, where to say that the server listens there; None where nobody looks.
-    reporter: where to say how it does, where nobody can ask it.
+    """What the server is put together from.
+
+    Args:
+        salt: the endpoint's secret, made once: an event id keeps its draw over restarts and replicas.
+        announcer: gives, for URL and pid, where to say that the server listens there; None where nobody looks.
+        reporter: writes the server's state down where nobody can ask it.
     """
 
     policies: Policies
@@ -33,7 +35,7 @@ class Parts:
 
 @contextmanager
 def opened(bandit: Bandit, settings: Settings, container: ServingContainer) -> Iterator[Parts]:
-    """Raises BanditError where one of them can't be had."""
+    """Open a server's parts and close them at the end. Raises BanditError where one of them can't be had."""
     with closing(open_backend(bandit, settings)) as backend:
         side = backend.server_side()
         policies = _policies(backend, container)

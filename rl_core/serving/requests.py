@@ -45,6 +45,8 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
+    """What a decision earned, as a client reports it."""
+
     event_id: str
     reward: float
     observed_at: datetime
@@ -61,7 +63,9 @@ class Activation:
 def parse_predict(
     body: bytes, problem: Problem, max_instances: int, now: datetime
 ) -> PredictRequest | list[Reward] | list[Activation]:
-    """`{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
+    """Parse the body of a request to the predict route. Raises SchemaError.
+
+    `{"instances": [{"observation", "event_id"?, "eligible_actions"?, "subject"?}],
     "parameters"?: {"source"?, "defer_activation"?}}`; or `{"rewards": [...]}` as `parse_rewards` takes it, or
     `{"activations": [...]}` as `parse_activations` does: on Vertex AI no other route is reachable.
     """
@@ -97,7 +101,7 @@ def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime
 
 
 def parse_activations(body: bytes, max_activations: int, now: datetime) -> list[Activation]:
-    """`{"activations": ["<event_id>", ...]}`."""
+    """Parse `{"activations": ["<event_id>", ...]}`. Raises SchemaError."""
     return _activations(_json_object(body, '{"activations": ["…"]}'), max_activations, now)
 
 

@@ -141,7 +141,7 @@ def _serve(
 
 
 class _Announced(uvicorn.Server):
-    """Announces where it listens, from when it does until it begins to stop; then prints the line `ready`."""
+    """uvicorn's server, which announces where it listens from its start to its stop, and prints the line `ready`."""
 
     def __init__(self, config: uvicorn.Config, ready: str, announcer: Announcer | None) -> None:
         super().__init__(config)
@@ -165,7 +165,7 @@ class _Announced(uvicorn.Server):
 
 
 async def _announce(announcer: Announcer) -> None:
-    """Retries until the announcement is written; a full disk must not keep clients from finding the server."""
+    """Retry until the announcement is written; a full disk must not keep clients from finding the server."""
     for pause in pauses(_ANNOUNCE_AGAIN_S):
         try:
             announcer.write()

@@ -70,7 +70,7 @@ class Service:
         return await self._take(rewards)
 
     async def activate(self, body: bytes) -> bytes:
-        """The answer to an activation request. Raises SchemaError, Unavailable."""
+        """Answer an activation request. Raises SchemaError, Unavailable."""
         activations = parse_activations(body, self._serving.max_instances, self._bus.now())
         return await self._take(activations)
 
@@ -171,7 +171,7 @@ class Service:
         return self._policies.snapshot.vacant
 
     def metrics(self) -> bytes:
-        """The state and the latencies for Prometheus."""
+        """Return the state and the latencies for Prometheus."""
         return self._metrics.text()
 
     def state(self) -> dict[str, Any]:

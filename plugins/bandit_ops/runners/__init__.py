@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def get_runner(bandit: Bandit, settings: Settings, credentials: Credentials | None = None) -> PipelineRunner:
-    """Returns what starts the bandit's pipelines; on Vertex AI as `credentials`, default: the process's own account."""
+    """Open the runner of a bandit; `credentials` act for runner vertex, else the process's own account does."""
     if bandit.runner == "local":
         from bandit_ops.runners.local import LocalRunner
 

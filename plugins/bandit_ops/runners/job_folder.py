@@ -98,7 +98,7 @@ class JobFolder:
         return count
 
     def kill_all(self, timeout_s: float = 10.0) -> None:
-        """Return once no process of this job is left. Raises RunnerUnavailable."""
+        """Kill every process of this job; return once none is left. Raises RunnerUnavailable."""
         for _ in looks(timeout_s, 0.02):
             if not self.signal_all(signal.SIGKILL):
                 return

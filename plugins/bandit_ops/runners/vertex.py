@@ -115,7 +115,7 @@ class VertexRunner:
         return sorted(job.name.rpartition("/")[2] for job in jobs if not state_of(job).terminal)
 
     def _into_experiment(self, job: PipelineJob) -> None:
-        """Whoever looks at a job sees to it: its context comes late. A failure is told, and mended by the next look."""
+        """Put the job into its experiment with each look, since its context comes late; a failure is only logged."""
         from rl_core.google_cloud.experiments import associate_job
 
         try:

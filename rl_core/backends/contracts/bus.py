@@ -91,7 +91,7 @@ class MessageBus(Publisher, Protocol):
         """Delete consumed messages received before `keep_after`; return how many."""
 
     def forget(self, keys: Sequence[str]) -> int:
-        """Take the messages under these keys away for good; returns how many. Read, their offsets give empty ones."""
+        """Delete the messages under these keys for good; return how many. Their offsets are read as empty messages."""
 
 
 class Sink(Protocol):

@@ -7,27 +7,30 @@ from typing import Any, Protocol
 
 
 class Reporter(Protocol):
-    """Tells the fleet's common place how this replica does. Blocks; is called by one thread at a time."""
+    """Writes one replica's reports; blocks, and is called by one thread at a time."""
 
-    def report(self, state: dict[str, Any]) -> None: ...
+    def report(self, state: dict[str, Any]) -> None:
+        """Write the server's state."""
 
     def close(self) -> None:
-        """This replica is gone."""
+        """Take the report away: this replica is gone."""
 
 
 class Announcer(Protocol):
     """Tells this machine's programs where the server listens; `str` of it names the place."""
 
     def write(self) -> None:
-        """Raises OSError: try again."""
+        """Write where the server listens. Raises OSError: try again."""
 
     def remove(self) -> None:
-        """Take it away, unless another server's stands there by now."""
+        """Delete it, unless another server's stands there by now."""
 
 
 class ServerSide(Protocol):
-    """Args:
-    poll_s: how often the server looks at the registry's pointers.
+    """What a server finds where it runs; its backend opens it.
+
+    Args:
+        poll_s: how often the server looks at the registry's aliases.
     """
 
     @property

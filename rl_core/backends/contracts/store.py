@@ -18,7 +18,7 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pending:
-    """Served decisions without interaction, rewards neither used nor set apart, and activations of what is not closed.
+    """What the joiner has to read: decisions without interaction, rewards without use, and activations of what is open.
 
     Args:
         offsets: by table and producer, the last one that was looked at.
@@ -61,7 +61,7 @@ class Forgotten:
 
 
 class EventStore(Protocol):
-    """decisions, rewards, activations, interactions, rewards_apart. Only the joiner writes the last two."""
+    """The tables decisions, rewards, activations, interactions, rewards_apart; only the joiner writes the last two."""
 
     @property
     def bytes_scanned(self) -> int:
@@ -89,8 +89,8 @@ class EventStore(Protocol):
         """Delete these subjects' events, and these events, from the log for good. Killed anywhere: run it again.
 
         Rows leave decisions, rewards, activations, rewards_apart and rejected_events. An interaction keeps its seq as
-        an empty row: served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only tells what
-        there is.
+        an empty row: served is false, closed_by 'forgotten', event_id `forgotten-{seq}`. `dry_run` only returns
+        what there is.
         """
 
     def joiner(self, bandit: Bandit) -> Joiner:
@@ -106,17 +106,17 @@ class JoinableStore(EventStore, Protocol):
     def append(
         self, table: Literal["decisions", "rewards"], rows: pa.Table, aside: Mapping[str, pa.Table] | None = None
     ) -> int:
-        """As of every EventStore; `rows` and those aside together have consecutive offsets.
+        """Append as every EventStore does; `rows` and those aside together have consecutive offsets.
 
         Args:
-            aside: for `activations` and `rejected_events`; they lie there before their offsets are passed.
+            aside: activations and dead letters, by table; they lie there before their offsets are passed.
         """
 
     def append_apart(self, rows: pa.Table) -> None:
         """Append rows of REWARD_APART_SCHEMA; a (producer, offset) already set apart is dropped."""
 
     def since(self, table: Literal["decisions", "rewards", "activations"], offsets: Mapping[str, int]) -> pa.Table:
-        """Every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
+        """Return every producer's rows beyond the offset given for it (0 if none), ordered by (producer, offset)."""
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
         """Return event_id, decided_at, received_at, closed_by of those of the decisions that are closed."""
@@ -125,7 +125,9 @@ class JoinableStore(EventStore, Protocol):
         """Return what the joiner has not dealt with yet."""
 
     def note_dealt(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
-        """Under the joiner's lock: up to these offsets by table and producer all is dealt with; `pending` may skip it.
+        """Write the joiner's checkpoint: up to these offsets, by table and producer, `pending` may skip everything.
+
+        Call under the joiner's lock.
 
         Args:
             read: the last reward of each producer that the joiner knows.

@@ -14,7 +14,7 @@ from rl_core.files import write_atomically
 
 @dataclass(frozen=True)
 class Announcement:
-    """Where a server listens: written once it does, removed when it stops; `pid` is None in another container."""
+    """Where a server listens: the content of `endpoint.json`; `pid` is None for a process in another container."""
 
     url: str
     pid: int | None
@@ -22,15 +22,17 @@ class Announcement:
 
     @staticmethod
     def path(state_dir: Path) -> Path:
+        """Return where the announcement lies in a state folder."""
         return state_dir / "endpoint" / "endpoint.json"
 
     def write(self, state_dir: Path) -> None:
+        """Write the announcement; the server does once it listens. Raises OSError."""
         path = self.path(state_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(self)).encode())
 
     def remove(self, state_dir: Path) -> None:
-        """Take it away, unless another server's stands there by now."""
+        """Delete the announcement, unless another server's stands there by now."""
         try:
             if self.read(state_dir) == self:
                 self.path(state_dir).unlink()
@@ -39,7 +41,7 @@ class Announcement:
 
     @classmethod
     def read(cls, state_dir: Path) -> Self:
-        """Raises EndpointError where there is none or its process is gone."""
+        """Read the announcement. Raises EndpointError where there is none or its process is gone."""
         path = cls.path(state_dir)
         try:
             found = cls(**json.loads(path.read_text()))
@@ -53,7 +55,7 @@ class Announcement:
 
 
 def start(state_dir: Path) -> str:
-    """Returns the advice of an error: how to start a server there."""
+    """Return the advice of an error: how to start a server there."""
     return f"start the server that keeps its state in {state_dir} with: python -m rl_core serve <bandit>"
 
 

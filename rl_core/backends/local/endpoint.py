@@ -17,7 +17,7 @@ _POLL_S = 0.05
 
 
 class LocalEndpoint:
-    """`Endpoint`: the server follows the registry's pointers; this watches it take a policy."""
+    """`Endpoint`: the server follows the registry's aliases; this watches it take a policy."""
 
     def __init__(self, state_dir: Path, token: SecretStr | None = None) -> None:
         self._state_dir = state_dir

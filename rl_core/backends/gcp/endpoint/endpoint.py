@@ -79,7 +79,7 @@ def delete_models(clients: GoogleClients) -> list[str]:
 
 
 class PointerEndpoint:
-    """`Endpoint`: the servers follow the registry's pointers; this watches every live replica take a policy."""
+    """`Endpoint`: the servers follow the registry's aliases; this watches every live replica take a policy."""
 
     def __init__(self, clients: GoogleClients) -> None:
         self._endpoint = VertexEndpoint(clients)

@@ -1,16 +1,19 @@
 """The joiner's rules, without input or output.
 
-of several decisions under one event_id the first by (received_at, producer, offset) counts, and no unserved one
-a decision closes once, when its wait is over and the bus's watermark has passed it: a missing reward is the default
-a reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins
-the others are set apart: `late`, `duplicate`, or `unknown` after the wait without a decision; to one that is received
-after that it is unknown whoever still holds it, so that what becomes of a log is the same whoever reads it when
-close_early closes at the first reward on time
-a deferred decision trains only if its answer was used: an activation or a reward on time says so. Without either it
-closes `unactivated`, which is as good as unserved, and keeps its seq
-an activation is no reward: it wins nothing, closes nothing and is never set apart
-a job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
-speaks for it
+- Of several decisions under one event_id the first by (received_at, producer, offset) counts; an unserved one
+  never does.
+- A decision closes once: when its wait is over and the bus's watermark has passed it. Without a reward it gets the
+  default one.
+- A reward is on time if received_at <= decided_at + reward_wait; the first by (producer, offset) wins.
+- The others are set apart as `late`, `duplicate` or `unknown`. A reward is `unknown` (unmatched) when no decision came
+  within the wait, and stays so for a decision that is received later, even where a joiner still holds it: what becomes
+  of a log must not depend on who reads it when.
+- `close_early` closes a decision at its first reward on time.
+- A deferred decision trains only if its answer was used, which an activation or a reward on time confirms. Without
+  either it closes as `unactivated`: it counts as unserved, and keeps its seq.
+- An activation is no reward: it wins nothing, closes nothing, and is never set apart.
+- A job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
+  speaks for it.
 """
 
 from __future__ import annotations
@@ -116,7 +119,10 @@ class Joined:
 
 
 class JoinRules:
-    """Memory is bounded by the open decisions, and the rewards and activations that wait for one."""
+    """The joiner's state between steps.
+
+    Memory is bounded by the open decisions, and the rewards and activations that wait for one.
+    """
 
     def __init__(self, join: Join, reward_default: float) -> None:
         self._wait = int(join.reward_wait_s * 1_000_000)
@@ -132,7 +138,7 @@ class JoinRules:
         return len(self._open)
 
     def dealt(self, read: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-        """Of the offsets read so far by table and producer, those up to which nothing is open or waits."""
+        """Return the offsets by table and producer up to which nothing read is open or waits: the checkpoint."""
         held: dict[str, list[tuple[str, int]]] = {table: [] for table in read}
         held["decisions"] = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]
         for rewards in [*(one.rewards for one in self._open.values()), *self._waiting.values()]:
@@ -143,7 +149,7 @@ class JoinRules:
         return {table: _below(offsets, held[table]) for table, offsets in read.items()}
 
     def to_look_up(self, *tables: pa.Table) -> list[str]:
-        """The event ids among these rows that may belong to a closed decision."""
+        """Return the event ids among these rows that may belong to a closed decision."""
         return list({event_id for rows in tables for event_id in rows["event_id"].to_pylist()} - self._open.keys())
 
     def step(

@@ -41,7 +41,7 @@ def settled(table: Path) -> bool:
 
 
 def note(table: Path, version: int) -> None:
-    """Everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
+    """Note that everything up to this version is on disk. Losing the note costs a look, so it is not flushed itself."""
     write_atomically(table / _MARKER, str(version).encode(), durable=False)
 
 
