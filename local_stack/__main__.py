@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     up = commands.add_parser("up", help="start everything and leave it running")
     down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
-    clean = commands.add_parser("clean", help="forget all state under BANDIT_HOME, unless something runs")
+    clean = commands.add_parser("clean", help="delete all state under BANDIT_HOME, unless something runs")
     for command in (demo, up, down, clean):
         command.add_argument("--bandit", default="movielens", help="a name in dags/bandits (default movielens)")
     return parser

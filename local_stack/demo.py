@@ -67,7 +67,7 @@ class Demo:
         if self.stack.running():
             self.console.print("stopping what an interrupted demo left running …")
             self.stack.stop()
-        self._forget()
+        self._clear()
         self.environment, self.data = load_environment(self.bandit, self.settings)
         self.console.print(
             f"data: {SOURCES[self.data]}, {len(self.environment.user_ids)} users; log and state: {self.settings.home}",
@@ -91,7 +91,7 @@ class Demo:
         self._print(report)
         return report
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         home = self.settings.home
         home.mkdir(parents=True, exist_ok=True)
         for entry in home.iterdir():

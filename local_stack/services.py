@@ -30,7 +30,7 @@ class Services:
         self._env = dict(env)
         self._commands = {name: [sys.executable, "-m", "rl_core", name, str(bandit_yaml)] for name in ("serve", "log")}
         self._children: list[subprocess.Popen[bytes]] = []
-        self._record = settings.home / f"services-{bandit.artefact_name}.json"
+        self._record = settings.home / f"services-{bandit.id}.json"
 
     def start(self, timeout_s: float = 30) -> None:
         """Start both; return once the server answers. Raises BanditError with the last line a failed service logged."""

@@ -94,7 +94,7 @@ class Agent(Frozen):
 
     agent_alpha: float = Field(default=1.0, ge=0, description="width of the confidence bound")
     tikhonov_weight: float = Field(default=0.01, gt=0, description="ridge penalty, never discounted")
-    half_life: float = Field(default=0.0, ge=0, description="forgetting, in interactions; 0 never forgets")
+    half_life: float = Field(default=0.0, ge=0, description="of a row's weight, in interactions; 0: it never decays")
 
 
 class Serving(Frozen):
@@ -233,7 +233,7 @@ class Bandit(Frozen):
         return self
 
     @property
-    def artefact_name(self) -> str:
+    def id(self) -> str:
         """`{prefix}-{pipe_version}`: names every folder, table, endpoint and policy of this bandit."""
         return f"{self.prefix}-{self.pipe_version}"
 
@@ -350,7 +350,7 @@ class Settings(Frozen):
 
     def state_dir(self, bandit: Bandit) -> Path:
         """Return `$BANDIT_HOME/{prefix}-{pipe_version}`, where the local backend keeps everything of a bandit."""
-        return self.home / bandit.artefact_name
+        return self.home / bandit.id
 
     def server_port_of(self, bandit: Bandit) -> int:
         """Return the port of the bandit's server: BANDIT_SERVER_PORT, else serving.port."""

@@ -22,7 +22,7 @@ class VertexJob(Frozen):
     kms_key: str | None = Field(default=None, description="CMEK of the run; default: google.kms_key")
     cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?$", description="of each step; default: Vertex's own")
     memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?[KMGT]i?$", description="of each step, e.g. 8G")
-    experiment: str | None = Field(default=None, description="Vertex experiment; default: the artefact name")
+    experiment: str | None = Field(default=None, description="Vertex experiment; default: the bandit id")
 
 
 class VertexEndpoint(Frozen):
@@ -55,7 +55,7 @@ class Google(Frozen):
     project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     region: str = Field(default="europe-west1", pattern=r"^[a-z]+-[a-z]+\d+$")
     location: str | None = Field(default=None, description="of dataset and bucket, e.g. EU; default: the region")
-    bucket: str | None = Field(default=None, description="default: <project>-<artefact name>")
+    bucket: str | None = Field(default=None, description="default: <project>-<bandit id>")
     image: str | None = Field(
         default=None,
         pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$",

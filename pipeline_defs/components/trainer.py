@@ -23,7 +23,7 @@ def trainer(
         full_retrain: make every block anew instead of adding to the champion's.
         agent_alpha: width of the confidence bound.
         tikhonov_weight: ridge penalty, never discounted.
-        half_life: forgetting, in interactions; 0 never forgets.
+        half_life: of a row's weight, in interactions; 0: it never decays.
         policy: the policy artefact: SavedModel, statistics and manifest.
     """
     from pathlib import Path

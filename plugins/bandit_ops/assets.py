@@ -28,8 +28,8 @@ def champion_asset(bandit: Bandit) -> Asset:
 
 def _asset(bandit: Bandit, what: str) -> Asset:
     """The scheme begins with x-: for any other, Airflow imports every provider's URI handlers, Google's for 1 s."""
-    name = f"{bandit.artefact_name}-{what}"
-    return Asset(name=name, uri=f"x-banditloop://{bandit.artefact_name}/{what}", group="banditloop")
+    name = f"{bandit.id}-{what}"
+    return Asset(name=name, uri=f"x-banditloop://{bandit.id}/{what}", group="banditloop")
 
 
 class AnnounceChampion(BaseOperator):

@@ -32,10 +32,10 @@ def _load(folder: Path) -> tuple[tuple[Bandit, ...], tuple[str, ...]]:
         except ConfigError as error:
             problems.append(str(error))
             continue
-        twin = good.setdefault(bandit.artefact_name, bandit)
+        twin = good.setdefault(bandit.id, bandit)
         if twin is not bandit:
             problems.append(
-                f"{path}: prefix and pipe_version give {bandit.artefact_name!r}, which {twin.name}.yaml has already; "
+                f"{path}: prefix and pipe_version give {bandit.id!r}, which {twin.name}.yaml has already; "
                 "change one of them"
             )
     if not good and not problems:

@@ -33,12 +33,12 @@ class JobIdentity:
     attempt: int = 0
 
     @classmethod
-    def of(cls, artefact_name: str, dag_id: str, run_id: str, group_id: str, map_index: int = -1) -> Self:
+    def of(cls, bandit_id: str, dag_id: str, run_id: str, group_id: str, map_index: int = -1) -> Self:
         """The first job of a pipeline's task group in one run."""
         unique = "\n".join((dag_id, run_id, group_id, str(map_index)))
         digest = hashlib.sha256(unique.encode()).hexdigest()[:12]
         words = re.sub(r"[^a-z0-9]+", "-", dag_id.lower().rpartition("_")[2]).strip("-")[:16] or "dag"
-        return cls(f"{artefact_name}-{words}-{digest}")
+        return cls(f"{bandit_id}-{words}-{digest}")
 
     @classmethod
     def parse(cls, job_id: str) -> Self:

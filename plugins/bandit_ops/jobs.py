@@ -17,7 +17,7 @@ def identity_of(bandit: Bandit, context: Context, group_id: str) -> JobIdentity:
     """Return the first job of the run's task group `group_id`."""
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
-    return JobIdentity.of(bandit.artefact_name, ti.dag_id, ti.run_id, group_id, map_index)
+    return JobIdentity.of(bandit.id, ti.dag_id, ti.run_id, group_id, map_index)
 
 
 def active_in_run(bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str) -> list[JobIdentity]:

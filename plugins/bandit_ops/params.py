@@ -89,7 +89,7 @@ def teardown_params(bandit: Bandit) -> Params:
             type="string",
             minLength=1,
             title="Type the prefix",
-            description=f"{bandit.prefix} or {bandit.artefact_name}: what is taken away, log and policies included.",
+            description=f"{bandit.prefix} or {bandit.id}: what is taken away, log and policies included.",
         ),
         "force": _switch("Force", "Even while a training holds the lease; a job that runs is cancelled."),
     }
@@ -128,7 +128,7 @@ def _agent_params(bandit: Bandit) -> Params:
             type="number",
             minimum=0,
             title="Half-life",
-            description="Forgetting, in interactions; 0 never forgets. Changing it needs a full retrain.",
+            description="Of a row's weight, in interactions; 0: it never decays. Changing it needs a full retrain.",
         ),
     }
 

@@ -109,7 +109,7 @@ class TearDown(ProvisioningTask):
 
     def execute(self, context: Context) -> None:
         form = context["params"]
-        typed, asked = str(form["confirm"]).strip(), (self.bandit.prefix, self.bandit.artefact_name)
+        typed, asked = str(form["confirm"]).strip(), (self.bandit.prefix, self.bandit.id)
         if typed not in asked:
             raise AirflowFailException(
                 f"{typed!r} was typed to confirm, {asked[0]!r} or {asked[1]!r} is asked for; nothing was touched"

@@ -72,7 +72,7 @@ class Trainings:
             plan = self._plan()
         except NothingToDo:
             return "skipped"
-        job = JobIdentity.of(self._world.bandit.artefact_name, "storm_retrain", f"run {time.time()}", "train")
+        job = JobIdentity.of(self._world.bandit.id, "storm_retrain", f"run {time.time()}", "train")
         for number in range(TRIES):
             self.last_try = number == TRIES - 1
             parameters = {**plan["parameters"], "bandit": self._world.bandit.job_json(), "job_id": job.job_id}

@@ -5,7 +5,7 @@ For each of K actions a, over the rows (x, r, w) where a was taken (observation,
     A_a = Σ w x xᵀ    b_a = Σ w r x    θ_a = (A_a + λI)⁻¹ b_a
     score_a(x) = θ_a·x + α √(xᵀ (A_a + λI)⁻¹ x)
 
-λ is `tikhonov_weight`, α is `agent_alpha`. λ is added when solving, so forgetting never discounts it.
+λ is `tikhonov_weight`, α is `agent_alpha`. λ is added when solving, so the half-life never discounts it.
 Li, Chu, Langford, Schapire (2010), "A contextual-bandit approach to personalized news article recommendation", WWW,
 algorithm 1: there λ = 1 and w = 1. Everything is float64.
 """

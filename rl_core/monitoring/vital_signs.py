@@ -124,7 +124,7 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
     last, seen = attempts[-1] if attempts else None, delivery.log
     quarantined = last.metrics.get("quarantined") if last else None
     return VitalSigns(
-        bandit=bandit.artefact_name,
+        bandit=bandit.id,
         head=head,
         new_interactions=total(new_windows(registry, head)),
         acknowledged=delivery.acknowledged,

@@ -57,7 +57,7 @@ def run(
         raise ConfigError(f"trigger is {trigger!r}; it must be one of {', '.join(get_args(Trigger))}")
     registry = open_backend(bandit, settings).registry()
     attempt = _attempt(bandit, settings, registry, policy, verdict, champion, cast(Trigger, trigger), job_id)
-    deployment = _told(registry, attempt)
+    deployment = _deployment(registry, attempt)
     metrics = attempt.metrics | {"promoted": float(deployment.promoted)}
     last_seq = max((high for _, high in attempt.windows), default=0)
     experiment_log.measured(settings.state_dir(bandit) / experiment_log.EXPERIMENTS / job_id, metrics, last_seq)
@@ -118,7 +118,7 @@ def _promoted_before(registry: PolicyRegistry, version: str) -> Attempt | None:
     return next((a for a, other in alike if other == version or agent(other) == agent(version)), None)
 
 
-def _told(registry: PolicyRegistry, attempt: Attempt) -> Deployment:
+def _deployment(registry: PolicyRegistry, attempt: Attempt) -> Deployment:
     champion, version, reason = registry.alias("champion"), attempt.version or "", attempt.reason
     promoted = attempt.verdict == "promoted" and version == champion
     if attempt.verdict == "promoted" and not promoted:

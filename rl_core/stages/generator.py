@@ -65,7 +65,7 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
 
 def _producer(bandit: Bandit, environment: MovieLensEnvironment, rounds: int, seed: int) -> str:
     """Named after the bandit, its problem and world, and the call; rounded, since a factorisation's last bits vary."""
-    said = f"{bandit.artefact_name}\0{bandit.problem.model_dump_json()}\0{bandit.environment}\0{rounds}\0{seed}\0"
+    said = f"{bandit.id}\0{bandit.problem.model_dump_json()}\0{bandit.environment}\0{rounds}\0{seed}\0"
     world = np.round(environment.expected, 6) + 0.0  # no -0.0
     return f"generator-{hashlib.sha256(said.encode() + world.tobytes()).hexdigest()[:24]}"
 

@@ -47,7 +47,7 @@ def after_create(world: World, collection: str, made: Resource) -> str | None:
 
 def after_delete(world: World, collection: str, removed: Resource) -> None:
     if collection == "serviceAccounts":
-        world.forget_account(removed)
+        world.drop_account(removed)
     if collection == "functions":
         service = removed["name"].replace("/functions/", "/services/")
         if service in world.resources:

@@ -107,7 +107,7 @@ class World:
         if own and self.account(email) is None:
             raise invalid(f"Service account {email} does not exist.")
 
-    def forget_account(self, account: Mapping[str, Any]) -> None:
+    def drop_account(self, account: Mapping[str, Any]) -> None:
         """A deleted account stays in policies under another name."""
         old, gone = f"serviceAccount:{account['email']}", f"deleted:serviceAccount:{account['email']}?uid="
         for policy in self.policies.values():

@@ -15,10 +15,10 @@ _IMAGE = "europe-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"
 
 def an_endpoint_is_made_once_and_found_by_its_label(scratch: Scratch) -> str | None:
     endpoints, names = scratch.clients.endpoints, scratch.names
-    name = f"{names.parent}/endpoints/{names.artefact_name}"
+    name = f"{names.parent}/endpoints/{names.bandit_id}"
     request = v1.CreateEndpointRequest(
         parent=names.parent,
-        endpoint_id=names.artefact_name,
+        endpoint_id=names.bandit_id,
         endpoint=v1.Endpoint(display_name=names.endpoint, labels=names.labels),
     )
     scratch.undo(f"endpoint {name}", lambda: endpoints.delete_endpoint(name=name).result(timeout=300))
@@ -29,9 +29,9 @@ def an_endpoint_is_made_once_and_found_by_its_label(scratch: Scratch) -> str | N
         pass
     else:
         raise AssertionError(f"{name} was made twice")
-    wanted = f'display_name="{names.endpoint}" AND labels.banditloop="{names.artefact_name}"'
+    wanted = f'display_name="{names.endpoint}" AND labels.banditloop="{names.bandit_id}"'
     found = [one.name for one in endpoints.list_endpoints(request={"parent": names.parent, "filter": wanted})]
-    assert [one.rpartition("/")[2] for one in found] == [names.artefact_name], f"found {found}"
+    assert [one.rpartition("/")[2] for one in found] == [names.bandit_id], f"found {found}"
     return None
 
 
@@ -42,10 +42,10 @@ def a_version_is_known_by_an_alias_that_it_can_lose(scratch: Scratch) -> str | N
         request = v1.UploadModelRequest(
             parent=names.parent,
             parent_model=parent_model,
-            model_id="" if parent_model else names.artefact_name,
+            model_id="" if parent_model else names.bandit_id,
             model=v1.Model(
-                display_name=names.artefact_name,
-                version_aliases=[f"{names.artefact_name}-{number:04d}"],
+                display_name=names.bandit_id,
+                version_aliases=[f"{names.bandit_id}-{number:04d}"],
                 labels=names.labels,
                 container_spec=v1.ModelContainerSpec(image_uri=names.google.image or _IMAGE),
             ),
@@ -55,7 +55,7 @@ def a_version_is_known_by_an_alias_that_it_can_lose(scratch: Scratch) -> str | N
     for version, alias in ((one, "champion"), (one, "-champion"), (two, "champion")):
         models.merge_version_aliases(name=f"{names.model}@{version.version_id}", version_aliases=[alias])
     aliases = [set(model.version_aliases) - {"default"} for model in models.list_model_versions(name=names.model)]
-    wanted = [{f"{names.artefact_name}-0001"}, {f"{names.artefact_name}-0002", "champion"}]
+    wanted = [{f"{names.bandit_id}-0001"}, {f"{names.bandit_id}-0002", "champion"}]
     assert sorted(aliases, key=len) == wanted, f"aliases are {aliases}"
     try:
         models.merge_version_aliases(name=f"{names.model}@{two.version_id}", version_aliases=["7"])

@@ -51,7 +51,7 @@ def _remove(scratch: Scratch, name: str) -> None:
 
 
 def new_id(scratch: Scratch) -> str:
-    return f"{scratch.names.artefact_name}-{uuid.uuid4().hex[:8]}"
+    return f"{scratch.names.bandit_id}-{uuid.uuid4().hex[:8]}"
 
 
 def an_unknown_job_is_not_found(scratch: Scratch) -> str | None:

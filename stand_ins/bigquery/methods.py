@@ -26,7 +26,7 @@ class InsertIds:
         self._lock = threading.Lock()
         self._seen: set[tuple[str, str, str]] = set()
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         with self._lock:
             self._seen.clear()
 

@@ -51,9 +51,9 @@ class BigQueryStandIn:
     def app(self) -> ASGIApp:
         return self._answer
 
-    def forget_insert_ids(self) -> None:
+    def drop_insert_ids(self) -> None:
         """BigQuery remembers insertIds for a minute at best: from now on a row sent again is there twice."""
-        self._rows_seen.forget()
+        self._rows_seen.drop()
 
     def buffer_streamed_rows(self, seconds: float) -> None:
         """For so long after insertAll, UPDATE and DELETE refuse a table's rows: BigQuery half an hour, here first 0.

@@ -112,7 +112,7 @@ class Queue:
                 [(time.time() + seconds if seconds else 0, subscription, i, time.time()) for i in ack_ids],
             )
 
-    def forget(self, subscription: str) -> None:
+    def drop(self, subscription: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM deliveries WHERE subscription = ?", (subscription,))
 

@@ -89,7 +89,7 @@ class Subscriber:
     def _delete(self, request: t.DeleteSubscriptionRequest) -> empty_pb2.Empty:
         with self._state.transaction():
             self._state.remove(t.Subscription, request.subscription)
-            self._state.queue.forget(request.subscription)
+            self._state.queue.drop(request.subscription)
         return empty_pb2.Empty()
 
     def _acknowledge(self, request: t.AcknowledgeRequest) -> empty_pb2.Empty:

@@ -328,7 +328,7 @@ class TestTheLease:
         from airflow.sdk.exceptions import AirflowException
 
         take(context("manual"))
-        job_id = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__1", "train").job_id
+        job_id = JobIdentity.of(movielens.id, "movielens_retrain", "manual__1", "train").job_id
         with (
             job_process(settings.state_dir(movielens) / "runs" / job_id),
             pytest.raises(AirflowException, match=rf"{job_id} is still active, .* 10 minutes at most"),
@@ -366,7 +366,7 @@ class TestTheLease:
         self, registry: FolderRegistry, movielens: Bandit, settings: Settings, take: Callable[..., Any]
     ) -> None:
         runs = settings.state_dir(movielens) / "runs"
-        left = JobIdentity.of(movielens.artefact_name, "movielens_retrain", "manual__0", "train").job_id
+        left = JobIdentity.of(movielens.id, "movielens_retrain", "manual__0", "train").job_id
         with job_process(runs / left) as ours, job_process(runs / "by-hand") as others:
             take(context("manual"))
             assert ours.wait(10) != 0

@@ -390,7 +390,7 @@ class TestWhatStays:
         from bandit_ops.job_identity import JobIdentity
 
         long = cloud_movielens.model_copy(update={"prefix": "p" * 40, "pipe_version": "v" * 8})
-        job_id = JobIdentity.of(long.artefact_name, "long_retrain", "manual__1", "train").job_id
+        job_id = JobIdentity.of(long.id, "long_retrain", "manual__1", "train").job_id
         open_runner(long, bucket="a-bucket").submit(job_id, "retrain", parameters)
         assert vertex.pipelines.created == [job_id]
 

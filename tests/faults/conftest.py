@@ -87,7 +87,7 @@ class World:
         self.runner.cancel(f"{self._scope(run_id)}-{name}")
 
     def _scope(self, run_id: str) -> str:
-        return JobIdentity.of(self.bandit.artefact_name, DAG_ID, run_id, "train").scope
+        return JobIdentity.of(self.bandit.id, DAG_ID, run_id, "train").scope
 
     def live(self, run_id: str) -> list[str]:
         return [name for name, state in self.jobs(run_id).items() if not state.terminal]

@@ -17,7 +17,7 @@ def run(bandit: Bandit, settings: Settings, *arguments: Any) -> Any:
     if behaviour(settings).get(stage) == "fail":
         raise StoreError("seq 5 is missing (gap); run the joiner first")
     if stage == "deployer":
-        return SimpleNamespace(version=f"{bandit.artefact_name}-0001", promoted=True, reason="no champion yet")
+        return SimpleNamespace(version=f"{bandit.id}-0001", promoted=True, reason="no champion yet")
     arguments[-1].mkdir(parents=True)
     return SimpleNamespace(promote=True, rows=2, metrics={}) if stage == "evaluator" else 7
 

@@ -35,7 +35,7 @@ def run(bandit: Bandit, settings: Settings, *arguments: Any) -> Any:
     if stage == "generator":
         return [(0, arguments[0])]
     if stage == "deployer":
-        return SimpleNamespace(version=f"{bandit.artefact_name}-0001", promoted=True, reason="no champion yet")
+        return SimpleNamespace(version=f"{bandit.id}-0001", promoted=True, reason="no champion yet")
     arguments[-1].mkdir(parents=True)
     Path(arguments[-1], "made-by").write_text(str(os.getpid()))
     if stage == "evaluator":

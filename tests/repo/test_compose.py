@@ -228,7 +228,7 @@ def test_a_bandit_that_is_served_is_mounted(services: dict[str, dict[str, Any]],
             mount = next(m for m in service["volumes"] if f"/dags/bandits/{name}.yaml" in m.split(":")[1])
             bandit = Bandit.from_yaml(repo / mount.split(":")[0])
             if bandit.backend == "local" and service["command"][3] == "log":
-                assert f"/{bandit.artefact_name}/logger.json@" in " ".join(service["healthcheck"]["test"])
+                assert f"/{bandit.id}/logger.json@" in " ".join(service["healthcheck"]["test"])
 
 
 def test_addresses_are_services_and_their_ports(services: dict[str, dict[str, Any]]) -> None:

@@ -75,7 +75,7 @@ class TestTheExample:
     def test_is_a_bandit_whose_names_are_those_of_the_page(self, cloud: Bandit, page: str) -> None:
         assert (cloud.backend, cloud.runner, cloud.name) == ("gcp", "vertex", "movielens_cloud")
         assert f"BANDIT={cloud.name} " in page
-        assert f"ARTEFACT={cloud.artefact_name} " in page
+        assert f"ARTEFACT={cloud.id} " in page
         assert names_of(cloud).google.image is None, "its digest is another one for everybody"
 
     def test_is_what_the_edit_of_step_4_makes_of_it(self, blocks: list[str], repo: Path, tmp_path: Path) -> None:

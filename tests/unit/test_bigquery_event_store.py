@@ -210,7 +210,7 @@ class TestFailures:
     ) -> None:
         store.stream("rewards", rewards(reward("a", 1, 1)))
         store.stream("rewards", rewards(reward("a", 1, 1), reward("b", 1, 3)))
-        cloud.bigquery.forget_insert_ids()
+        cloud.bigquery.drop_insert_ids()
         store.stream("rewards", rewards(reward("a", 1, 1)))
         assert store.last_offset("rewards", BUS) == 1
         store.stream("rewards", rewards(reward("c", 1, 2)))

@@ -81,7 +81,7 @@ class TestSameAsTheRules:
                 made, earned = decisions(*step.decisions), rewards(*step.rewards)
                 activated = activations(*step.rewards)
                 for _ in range(1 + step.again):
-                    cloud.bigquery.forget_insert_ids()
+                    cloud.bigquery.drop_insert_ids()
                     store.stream("decisions", made)
                     store.stream("rewards", earned)
                     store.stream("activations", activated)

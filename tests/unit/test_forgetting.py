@@ -248,7 +248,7 @@ class TestRetention:
         assert StoreJoiner(bandit, aged).run(at(100)).interactions == 2
 
     def test_does_nothing_while_it_is_not_known_what_is_dealt_with(self, aged: DeltaEventStore, tmp_path: Path) -> None:
-        (tmp_path / "store" / "dealt.json").unlink()
+        (tmp_path / "store" / "checkpoint.json").unlink()
         assert aged.retire(at(1000)) == {}
 
     def test_is_the_loggers_to_do(self, tmp_path: Path, bandit: Bandit, bus: MessageBus, aged: DeltaEventStore) -> None:

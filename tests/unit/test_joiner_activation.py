@@ -99,7 +99,7 @@ def test_after_a_crash_an_activation_that_looks_like_the_reward_is_not_taken_for
         raise StoreError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "note_dealt", fail)
+        patch.setattr(store, "note_checkpoint", fail)
         with pytest.raises(StoreError, match="killed"):
             store.joiner(bandit).run(at(20))
     store.joiner(bandit).run(at(20))

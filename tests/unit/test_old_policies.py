@@ -63,4 +63,4 @@ def test_its_block_can_be_learnt_on_from() -> None:
 def test_the_bandit_in_a_running_jobs_parameters_is_still_read(name: str) -> None:
     """Steps of a run that was submitted before an update, and containers told by BANDIT_DEFINITION, hold such JSON."""
     bandit = Bandit.from_json((DATA / "bandits" / f"v1-{name}.json").read_text())
-    assert (bandit.artefact_name, bandit.backend) == ("movielens-v1", name)
+    assert (bandit.id, bandit.backend) == ("movielens-v1", name)

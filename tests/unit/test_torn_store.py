@@ -104,7 +104,7 @@ class TestATornEnd:
             assert state(table) == (sound, version - 1)
         said = [record for record in caplog.records if "did not reach the disk whole" in record.message]
         nothing_left = damage is lose_commit and version == 5
-        assert len(said) == len(list(table.glob(".torn-*"))) == (0 if nothing_left else 1)
+        assert len(said) == len(list(table.glob(".partial-*"))) == (0 if nothing_left else 1)
         assert delta_sync.settled(table)
         append(DeltaTable(table, SCHEMA), 70)
         assert state(table) == ([*sound, 70], version)

@@ -37,10 +37,10 @@ def launch(job: JobFolder, lock: int, settings: Settings, root: Path) -> None:
             )
         except (OSError, subprocess.SubprocessError) as error:
             if not job.cancel_asked:  # a cancel ends the process before it can detach
-                raise _told(job, settings, error) from error
+                raise _failed(job, settings, error) from error
 
 
-def _told(job: JobFolder, settings: Settings, error: Exception) -> RunnerError:
+def _failed(job: JobFolder, settings: Settings, error: Exception) -> RunnerError:
     """Whether it can't run here, or was only kept from it this time."""
     if isinstance(error, subprocess.TimeoutExpired):
         return RunnerUnavailable(f"{job.path.name}: {settings.job_python} did not start within {START_TIMEOUT_S:.0f} s")

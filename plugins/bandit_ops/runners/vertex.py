@@ -106,7 +106,7 @@ class VertexRunner:
 
     def active(self) -> list[str]:
         """Return the jobs of this bandit that have not ended: what a teardown cancels first."""
-        ours = f'labels.{LABEL}="{self._names.artefact_name}"'
+        ours = f'labels.{LABEL}="{self._names.bandit_id}"'
 
         def listed(**options: Any) -> list[PipelineJob]:
             return list(self._clients.pipelines.list_pipeline_jobs(**options))
@@ -216,7 +216,7 @@ def image_of(names: Names) -> str:
     """Return the job image. Raises ConfigError where the bandit names none."""
     if names.google.image is None:
         raise ConfigError(
-            f"{names.artefact_name}: google.image is not set, and Vertex runs steps in it; build the job image "
+            f"{names.bandit_id}: google.image is not set, and Vertex runs steps in it; build the job image "
             f"(gcloud builds submit) and set google.image: {names.image_base}@sha256:…"
         )
     return names.google.image

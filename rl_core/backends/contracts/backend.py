@@ -90,7 +90,7 @@ class Backend(ABC):
         """Open what the event logger reads. Raises ConfigError where messages are pushed instead."""
         raise ConfigError(
             f"{self.bandit.name}: backend={self.bandit.backend} has no bus to read: its messages are pushed to the "
-            f"function {self.bandit.artefact_name}-logger; `log` is for backend: local"
+            f"function {self.bandit.id}-logger; `log` is for backend: local"
         )
 
     def sink(self) -> Sink:

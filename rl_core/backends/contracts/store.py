@@ -124,7 +124,7 @@ class JoinableStore(EventStore, Protocol):
     def pending(self) -> Pending:
         """Return what the joiner has not dealt with yet."""
 
-    def note_dealt(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
+    def note_checkpoint(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
         """Write the joiner's checkpoint: up to these offsets, by table and producer, `pending` may skip everything.
 
         Call under the joiner's lock.

@@ -42,7 +42,7 @@ class LocalBackend(Backend):
     def registry(self) -> PolicyRegistry:
         from rl_core.backends.local.registry import FolderRegistry
 
-        return FolderRegistry(self.folder / "registry", self.bandit.artefact_name)
+        return FolderRegistry(self.folder / "registry", self.bandit.id)
 
     def endpoint(self) -> Endpoint:
         from rl_core.backends.local.endpoint import LocalEndpoint

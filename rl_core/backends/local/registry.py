@@ -25,8 +25,8 @@ T = TypeVar("T")
 class FolderRegistry(DocumentRegistry):
     """`PolicyRegistry` in the folder `path`, which need not exist before the first write."""
 
-    def __init__(self, path: Path, artefact_name: str) -> None:
-        super().__init__(artefact_name)
+    def __init__(self, path: Path, bandit_id: str) -> None:
+        super().__init__(bandit_id)
         self._path = path
         self._file = path / "registry.json"
         self._blocks = path / "blocks"

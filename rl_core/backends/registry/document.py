@@ -36,8 +36,8 @@ def require_untouched(artefact: Path, digest: str) -> Path:
 class DocumentRegistry(ABC):
     """`PolicyRegistry`, but for the places of blocks and artefacts; both backends derive theirs from it."""
 
-    def __init__(self, artefact_name: str) -> None:
-        self._artefact_name = artefact_name
+    def __init__(self, bandit_id: str) -> None:
+        self._bandit_id = bandit_id
 
     @abstractmethod
     def _state(self) -> RegistryState:
@@ -68,7 +68,7 @@ class DocumentRegistry(ABC):
                 if (known.digest, known.lineage) == (digest, lineage):
                     return version
             check_lineage(lineage, state, self._block_stored)
-            version = f"{self._artefact_name}-{len(state.versions) + 1:04d}"
+            version = f"{self._bandit_id}-{len(state.versions) + 1:04d}"
             self._take_in(artefact, version, digest)
             state.versions[version] = Registered(digest=digest, lineage=lineage, registered_at=now)
             return version

@@ -17,7 +17,7 @@ from rl_core.google_cloud.failures import explained
 
 LIVE_S = 60.0
 _TIMEOUT_S = 10.0
-_FORGOTTEN = timedelta(days=1)
+_SWEPT_AFTER = timedelta(days=1)
 
 
 class ReplicaReporter:
@@ -59,7 +59,7 @@ class ReplicaReporter:
 
         with _explained(self._clients, f"list {folder(self._clients)}"):
             for blob in self._clients.storage.list_blobs(self._clients.names.bucket, prefix=folder(self._clients)):
-                if self._blob.updated - blob.updated > _FORGOTTEN:
+                if self._blob.updated - blob.updated > _SWEPT_AFTER:
                     try:
                         blob.delete(if_generation_match=blob.generation, timeout=_TIMEOUT_S)
                     except NotFound:

@@ -37,7 +37,7 @@ class VertexEndpoint:
     def find(self) -> aiplatform_v1.Endpoint | None:
         """Find the endpoint by display name and label. Raises EndpointError."""
         names = self._clients.names
-        wanted = f'display_name="{names.endpoint}" AND labels.{LABEL}="{names.artefact_name}"'
+        wanted = f'display_name="{names.endpoint}" AND labels.{LABEL}="{names.bandit_id}"'
         with self.explained(f"look for endpoint {names.endpoint}"):
             listed = self._clients.endpoints.list_endpoints(
                 request={"parent": names.parent, "filter": wanted}, timeout=_CALL_S, retry=patiently()
@@ -67,7 +67,7 @@ class VertexEndpoint:
         kms_key, network = names.google.kms_key, names.google.endpoint.network
         request = aiplatform_v1.CreateEndpointRequest(
             parent=names.parent,
-            endpoint_id=names.artefact_name,
+            endpoint_id=names.bandit_id,
             endpoint=aiplatform_v1.Endpoint(
                 display_name=names.endpoint,
                 labels=names.labels,

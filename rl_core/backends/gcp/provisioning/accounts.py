@@ -39,7 +39,7 @@ class Account(Owned):
             raise ProvisioningError(
                 f"{_SETTINGS[self._who]} names {self.email}, which does not exist; create it, or drop the setting"
             )
-        told = {"displayName": f"{names.artefact_name} {self._who}", "description": self._site.mark}
+        told = {"displayName": f"{names.bandit_id} {self._who}", "description": self._site.mark}
         body = {"accountId": account_id, "serviceAccount": told}
         call(self._accounts.create(name=f"projects/{names.project}", body=body))
 

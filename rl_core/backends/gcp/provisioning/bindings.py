@@ -61,7 +61,7 @@ class Bindings:
             return Found.ABSENT
         with suppress(NotFound):
             self._change(lambda policy: _without(policy, ours))
-        self._ledger.forget(ours)
+        self._ledger.strike(ours)
         return Found.OURS
 
     def _change(self, change: Callable[[Policy], Policy]) -> None:

@@ -84,7 +84,7 @@ def wanted(site: Site) -> set[Binding]:
 def provision(site: Site, part: Part, say: Say) -> None:
     """Make what is missing of one part, and mend what is stale. Raises ProvisioningError at the first that can't be."""
     for resource in _of(site, part):
-        with _told(site, f"make {resource.describe()}", resource):
+        with _explained(site, f"make {resource.describe()}", resource):
             found = resource.exists()
             if found in (Found.ABSENT, Found.STALE):
                 resource.create()
@@ -100,7 +100,7 @@ def verify(site: Site, say: Say) -> None:
     for resource in _of(site, None):
         described = resource.describe()
         try:
-            with _told(site, f"look at {described}", resource):
+            with _explained(site, f"look at {described}", resource):
                 found = resource.exists()
         except ProvisioningError as error:
             say(f"{described}: can't be verified: {error}")
@@ -112,7 +112,7 @@ def verify(site: Site, say: Say) -> None:
             missing.append(f"{described} (made with {resource.role})")
     if missing:
         raise ProvisioningError(
-            f"{site.names.artefact_name} lacks {len(missing)}: {'; '.join(missing)}. Run the DAG with "
+            f"{site.names.bandit_id} lacks {len(missing)}: {'; '.join(missing)}. Run the DAG with "
             f"provision=true, or correct google.project={site.names.project}, google.region={site.names.region}"
         )
 
@@ -120,13 +120,13 @@ def verify(site: Site, say: Say) -> None:
 def teardown(site: Site, say: Say) -> None:
     """Take away what we made, last made first, past what fails. Raises one ProvisioningError that lists what stayed."""
     problems: list[str] = []
-    for resource in reversed([*_of(site, None, ever=True), *_forgotten(site)]):
+    for resource in reversed([*_of(site, None, ever=True), *_left_over(site)]):
         described = resource.describe()
         if problems and isinstance(resource, Bucket):
             say(f"{described}: kept until the rest is gone: it holds the ledger of bindings")
             continue
         try:
-            with _told(site, f"delete {described}", resource):
+            with _explained(site, f"delete {described}", resource):
                 found = resource.delete()
         except BanditError as error:
             say(f"{described}: NOT removed: {error}")
@@ -143,7 +143,7 @@ def _of(site: Site, part: Part | None, *, ever: bool = False) -> list[Resource]:
         return [resource for resource in resources(site, ever=ever) if part in (None, resource.part)]
 
 
-def _forgotten(site: Site) -> list[Bindings]:
+def _left_over(site: Site) -> list[Bindings]:
     """Bindings that the ledger knows and the settings no longer ask for."""
     with explained(ProvisioningError, "read the ledger", site.names, "roles/storage.objectUser on the bucket"):
         known = Ledger(site).bindings()
@@ -191,7 +191,7 @@ def _by_hand() -> str:
 
 
 @contextmanager
-def _told(site: Site, what: str, resource: Resource) -> Iterator[None]:
+def _explained(site: Site, what: str, resource: Resource) -> Iterator[None]:
     try:
         with explained(ProvisioningError, what, site.names, f"{resource.role} ({actor(site)})"):
             yield

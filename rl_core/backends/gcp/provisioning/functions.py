@@ -126,7 +126,7 @@ class Function(Owned):
         names, shape = self._site.names, SHAPES[self._which]
         account = names.account(self._which)
         body: dict[str, Any] = {
-            "description": f"{self._which} of {names.artefact_name}",
+            "description": f"{self._which} of {names.bandit_id}",
             "buildConfig": {
                 "runtime": _RUNTIME,
                 "entryPoint": shape.entry_point,

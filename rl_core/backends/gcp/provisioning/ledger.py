@@ -24,7 +24,7 @@ class Binding(NamedTuple):
 class Ledger:
     """The ledger, an object in our folder of the bucket, changed by compare-and-swap.
 
-    A binding is written here before it is added, so a crash in between forgets none.
+    A binding is written here before it is added, so a crash in between loses none.
     """
 
     def __init__(self, site: Site) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         new = set(bindings)
         self._change(lambda kept: kept | new)
 
-    def forget(self, bindings: Iterable[Binding]) -> None:
+    def strike(self, bindings: Iterable[Binding]) -> None:
         """Strike bindings out once they are removed."""
         gone = set(bindings)
         self._change(lambda kept: kept - gone)

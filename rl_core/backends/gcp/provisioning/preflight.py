@@ -20,7 +20,7 @@ def check(site: Site, *, may_make: bool) -> None:
     if not problems:
         problems = [*_apis(site), *_region(site)]
     if problems:
-        raise ProvisioningError(f"{site.names.artefact_name} can't be provisioned: {'; '.join(problems)}")
+        raise ProvisioningError(f"{site.names.bandit_id} can't be provisioned: {'; '.join(problems)}")
 
 
 def actor(site: Site) -> str:

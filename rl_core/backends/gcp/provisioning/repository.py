@@ -28,7 +28,7 @@ class Repository(Owned):
     def create(self) -> None:
         names = self._site.names
         parent, _, repository = names.repository.rpartition("/repositories/")
-        body = {"format": "DOCKER", "labels": names.labels, "description": f"images of {names.artefact_name}"}
+        body = {"format": "DOCKER", "labels": names.labels, "description": f"images of {names.bandit_id}"}
         if names.google.kms_key is not None:
             body["kmsKeyName"] = names.google.kms_key
         request = self._locations.repositories().create(parent=parent, repositoryId=repository, body=body)

@@ -94,11 +94,11 @@ class Site:
     @property
     def mark(self) -> str:
         """The word that stands in the description of what carries no label."""
-        return f"{LABEL}={self.names.artefact_name}"
+        return f"{LABEL}={self.names.bandit_id}"
 
     def owner(self, labels: Mapping[str, str] | None) -> Found:
         """Tell by its labels whose a resource is."""
-        return Found.OURS if (labels or {}).get(LABEL) == self.names.artefact_name else Found.FOREIGN
+        return Found.OURS if (labels or {}).get(LABEL) == self.names.bandit_id else Found.FOREIGN
 
     def owner_by(self, description: str | None) -> Found:
         """Tell by its description whose a resource is."""

@@ -128,9 +128,9 @@ class ModelMirror:
         request = aiplatform_v1.UploadModelRequest(
             parent=names.parent,
             parent_model="" if first else self._name,
-            model_id=names.artefact_name if first else "",
+            model_id=names.bandit_id if first else "",
             model=aiplatform_v1.Model(
-                display_name=names.artefact_name,
+                display_name=names.bandit_id,
                 version_aliases=[version],
                 labels={**names.labels, **_labels(state, version, self._clients.bandit.pipe_version)},
                 artifact_uri=uri_of(state.of(version).digest),

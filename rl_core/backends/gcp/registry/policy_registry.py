@@ -60,7 +60,7 @@ class VertexRegistry(DocumentRegistry):
     """`PolicyRegistry` in Cloud Storage. What is fetched is kept below settings.home/<bandit id>/cache."""
 
     def __init__(self, clients: GoogleClients) -> None:
-        super().__init__(clients.names.artefact_name)
+        super().__init__(clients.names.bandit_id)
         self._clients = clients
         self._folder = f"{clients.names.folder}registry/"
         self._name = f"{self._folder}registry.json"

@@ -228,7 +228,7 @@ class BigQueryEventStore:
         )
         config.parquet_options = options
         client, place = self._clients.bigquery, self._clients.names.table(f"{table}_staging")
-        job_id = f"{self._clients.names.artefact_name}-load-{batch}"
+        job_id = f"{self._clients.names.bandit_id}-load-{batch}"
         with explained(StoreError, f"load into {place}", self._clients.names, WRITER):
             try:
                 job = client.load_table_from_file(

@@ -89,7 +89,7 @@ class Queries:
         return str(job.statement_type)
 
     def _answer(self, what: str, sql: str, parameters: dict[str, Parameter]) -> Answer:
-        prefix = f"{self._clients.names.artefact_name}-{what.split()[0]}-"
+        prefix = f"{self._clients.names.bandit_id}-{what.split()[0]}-"
         job = self._clients.bigquery.query(
             sql, job_config=self._config(parameters), job_id_prefix=prefix, retry=_retry(), timeout=60
         )

@@ -116,7 +116,7 @@ def ensure_tables(clients: GoogleClients) -> list[str]:
         dataset = bigquery.Dataset(f"{names.project}.{names.dataset}")
         dataset.location = names.location
         dataset.labels = names.labels
-        dataset.description = f"the log of {names.artefact_name}"
+        dataset.description = f"the log of {names.bandit_id}"
         if names.google.kms_key is not None:
             dataset.default_encryption_configuration = bigquery.EncryptionConfiguration(names.google.kms_key)
         for place, resource in [(f"{names.project}.{names.dataset}", dataset), *_resources(clients)]:
@@ -166,8 +166,8 @@ def drop(clients: GoogleClients) -> list[str]:
             dataset = client.get_dataset(names.dataset)
         except NotFound:
             return []
-        if (dataset.labels or {}).get(LABEL) != names.artefact_name:
-            raise StoreError(f"dataset {place} has no label {LABEL}={names.artefact_name}: it is not ours to delete")
+        if (dataset.labels or {}).get(LABEL) != names.bandit_id:
+            raise StoreError(f"dataset {place} has no label {LABEL}={names.bandit_id}: it is not ours to delete")
         gone = [names.table(table.table_id) for table in client.list_tables(names.dataset)]
         client.delete_dataset(names.dataset, delete_contents=True)
     return [*gone, place]
@@ -234,7 +234,7 @@ def _first_row(clients: GoogleClients) -> None:
     for attempt in range(_FIRST_ROWS):
         if list(client.list_rows(place, selected_fields=[head])):
             return
-        job_id = f"{names.artefact_name}-first-row-{made:%Y%m%d%H%M%S%f}-{attempt}"
+        job_id = f"{names.bandit_id}-first-row-{made:%Y%m%d%H%M%S%f}-{attempt}"
         try:
             client.query(sql, job_config=config, job_id=job_id, job_retry=None).result()
         except Conflict:  # somebody's at this moment; or of a row that was deleted since

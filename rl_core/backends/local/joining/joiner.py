@@ -48,7 +48,7 @@ class StoreJoiner:
             self._head += count
             self._rules = rules
             if time.monotonic() - self._noted > _NOTE_EVERY_S:
-                self._store.note_dealt(rules.dealt(self._offsets), self._offsets["rewards"])
+                self._store.note_checkpoint(rules.finished(self._offsets), self._offsets["rewards"])
                 self._noted = time.monotonic()
         return JoinRun(count, joined.apart.num_rows, self._head, rules.open)
 

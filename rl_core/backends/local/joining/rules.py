@@ -137,7 +137,7 @@ class JoinRules:
     def open(self) -> int:
         return len(self._open)
 
-    def dealt(self, read: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    def finished(self, read: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
         """Return the offsets by table and producer up to which nothing read is open or waits: the checkpoint."""
         held: dict[str, list[tuple[str, int]]] = {table: [] for table in read}
         held["decisions"] = [(one.stamp[1], one.stamp[2]) for one in self._open.values()]

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
 from rl_core.backends.contracts.store import Forgotten, Joiner, Pending, Window
-from rl_core.backends.local.store import dealt, forgetting, pending_sql, sql_answers
+from rl_core.backends.local.store import checkpoint, forgetting, pending_sql, sql_answers
 from rl_core.backends.local.store.by_event import ByEvent
-from rl_core.backends.local.store.dealt import Dealt
+from rl_core.backends.local.store.checkpoint import Checkpoint
 from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.errors import StoreError
 from rl_core.files import locked
@@ -49,7 +49,9 @@ class DeltaEventStore:
         }
         if path.exists():
             names = {file.name for file in path.iterdir()} if path.is_dir() else {path.name}
-            foreign = {name for name in names - {*self._tables, dealt.NOTE} if not name.startswith(".")}
+            foreign = {
+                name for name in names - {*self._tables, checkpoint.NOTE, checkpoint.OLDER} if not name.startswith(".")
+            }
             if foreign:
                 raise StoreError(f"{path} is not an event store: it holds {min(foreign)!r}; give another folder")
 
@@ -144,7 +146,7 @@ class DeltaEventStore:
         return asked.rows(["event_id", "decided_at", "received_at", "closed_by"])
 
     def pending(self) -> Pending:
-        done = self.dealt()
+        done = self.checkpoint()
         some = {} if done is None else self._beyond(done)
         queries = (pending_sql.DECISIONS, pending_sql.rewards(done), pending_sql.ACTIVATIONS)
         answers = self._answers(*queries, *map(pending_sql.offsets, _LOGS), instead=some)
@@ -157,15 +159,15 @@ class DeltaEventStore:
             offsets[name] = {**before, **dict(zip(*read.to_pydict().values(), strict=True))}
         return Pending(**rows, offsets=offsets)
 
-    def dealt(self) -> Dealt | None:
+    def checkpoint(self) -> Checkpoint | None:
         """Read the joiner's checkpoint, if the tables still hold what it rests on."""
-        done = dealt.read(self._path)
+        done = checkpoint.read(self._path)
         if done and (self.head() < done.head or self._tables["rewards_apart"].version_of(_JOINER) < done.apart):
-            dealt.remove(self._path)
+            checkpoint.remove(self._path)
             return None
         return done
 
-    def _beyond(self, done: Dealt) -> dict[str, Any]:
+    def _beyond(self, done: Checkpoint) -> dict[str, Any]:
         """Of each table what matters to rows beyond the offsets that are dealt with."""
         beyond: dict[str, pa.Table] = {name: self.since(name, done.offsets(name)) for name in _LOGS}
         rewards = beyond["rewards"]
@@ -178,9 +180,9 @@ class DeltaEventStore:
         )
         return {**beyond, "interactions": closed, "rewards_apart": apart}
 
-    def note_dealt(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
+    def note_checkpoint(self, done: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> None:
         apart = self._tables["rewards_apart"].version_of(_JOINER)
-        dealt.write(self._path, Dealt(**done, head=self.head(), apart=apart, read=read))
+        checkpoint.write(self._path, Checkpoint(**done, head=self.head(), apart=apart, read=read))
 
     def revision(self) -> int:
         return self._tables["interactions"].version_of(FORGOTTEN)
@@ -198,7 +200,7 @@ class DeltaEventStore:
     def retire(self, before: datetime) -> Mapping[str, int]:
         """Delete raw rows received before a time that are dealt with; return how many of each table."""
         with self.joiner_lock():
-            done = self.dealt()
+            done = self.checkpoint()
             return {} if done is None else forgetting.retire(self._tables, done, before)
 
     def query(self, sql: str) -> pa.Table:

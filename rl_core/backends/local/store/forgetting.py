@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from rl_core.backends.contracts.store import Forgotten
 from rl_core.backends.local.store.by_event import ByEvent
-from rl_core.backends.local.store.dealt import Dealt, Offsets
+from rl_core.backends.local.store.checkpoint import Checkpoint, Offsets
 from rl_core.backends.local.store.delta.table import DeltaTable
 
 REJECTED = "rejected_events"
@@ -69,7 +69,7 @@ def forget(tables: Mapping[str, DeltaTable], found: Forgotten, subjects: Collect
             table.purge()
 
 
-def retire(tables: Mapping[str, DeltaTable], done: Dealt, before: datetime) -> dict[str, int]:
+def retire(tables: Mapping[str, DeltaTable], done: Checkpoint, before: datetime) -> dict[str, int]:
     """Delete raw rows received before a time and dealt with; return how many of each table.
 
     Call under the joiner's lock.

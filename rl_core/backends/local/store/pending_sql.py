@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rl_core.backends.local.store.dealt import Dealt
+from rl_core.backends.local.store.checkpoint import Checkpoint
 
 DECISIONS = """
 SELECT d.* FROM decisions d
@@ -36,7 +36,7 @@ ORDER BY h.producer, h."offset"
 """
 
 
-def rewards(done: Dealt | None) -> str:
+def rewards(done: Checkpoint | None) -> str:
     """Write the query for rewards neither used nor set apart, beyond the checkpoint where there is one."""
     if done is None:
         return _REWARDS.format(was_known="true")

@@ -3,7 +3,7 @@
 Delta does not flush. Here a data file is on disk before a commit names it; commit and folder are flushed after it, and
 the version is noted in the file `_synced`. Up to it, or to the newest whole checkpoint, the table is sound. What lies
 beyond is verified when the table is opened: commits are kept up to the first that is damaged or names a damaged file;
-the rest is moved to a folder `.torn-…`. The transaction versions go back with it, so that whoever wrote writes again.
+the rest is moved to `.partial-…`. The transaction versions go back with it, so that whoever wrote writes again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from urllib.parse import unquote
 from rl_core.backends.local.store.delta.files import whole
 from rl_core.files import drop_oldest, sync_file, sync_folder, write_atomically
 
-TORN = ".torn-"
+PARTIAL = ".partial-"
+OLDER = ".torn-"  # what the folders were called before
 _MARKER = "_synced"
 _SET_ASIDE = 5
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -69,10 +70,10 @@ def settle(table: Path) -> None:
     commits = _readable(table, [version for version in versions if version > trusted], trusted)
     while commits:
         gone = {path for actions in commits.values() for path in _named(actions, "remove")}
-        torn = [version for version, actions in commits.items() if _damaged(table, actions, gone)]
-        if not torn:
+        partial = [version for version, actions in commits.items() if _damaged(table, actions, gone)]
+        if not partial:
             break
-        commits = {version: actions for version, actions in commits.items() if version < torn[0]}
+        commits = {version: actions for version, actions in commits.items() if version < partial[0]}
     last = max(commits, default=trusted)
     beyond = [version for version in versions if version > last]
     if beyond:
@@ -131,7 +132,7 @@ def _drop_torn_checkpoints(table: Path) -> None:
 
 
 def _set_aside(table: Path, versions: list[int]) -> None:
-    aside = table / f"{TORN}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{versions[0]}"
+    aside = table / f"{PARTIAL}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{versions[0]}"
     aside.mkdir(exist_ok=True)
     for version in reversed(versions):  # the last first: killed in between, the rest is found again
         commit = log_of(table) / f"{version:020d}.json"
@@ -140,7 +141,7 @@ def _set_aside(table: Path, versions: list[int]) -> None:
         for path in _named(actions, "add"):
             with suppress(FileNotFoundError):
                 os.replace(table / path, aside / path)
-    drop_oldest(table, f"{TORN}*", _SET_ASIDE)
+    drop_oldest(table, f"{PARTIAL}*", _SET_ASIDE)
     sync_folder(log_of(table))
     sync_folder(table)
     _log.warning(

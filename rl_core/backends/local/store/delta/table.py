@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,9 @@ class DeltaTable:
                     path.unlink(missing_ok=True)
             for path in unused(self._path, files_of(table), timedelta(0)):
                 path.unlink(missing_ok=True)
-            for folder in self._path.glob(f"{delta_sync.TORN}*"):
+            for folder in chain.from_iterable(
+                self._path.glob(f"{one}*") for one in (delta_sync.PARTIAL, delta_sync.OLDER)
+            ):
                 shutil.rmtree(folder)
 
     def _there(self) -> bool:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from rl_core.files import sync_folder, write_atomically
 
-NOTE = "dealt.json"
+NOTE = "checkpoint.json"
+OLDER = "dealt.json"  # what it was called before
 Offsets = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Checkpoint:
     """The checkpoint: of each producer, the offset up to which nothing is open, waits or is to be joined.
 
     Args:
@@ -40,20 +42,22 @@ class Dealt:
         return found
 
 
-def read(store: Path) -> Dealt | None:
+def read(store: Path) -> Checkpoint | None:
     """Read the checkpoint; None where there is none that can be read."""
-    try:
-        return Dealt(**json.loads((store / NOTE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    for name in (NOTE, OLDER):
+        with suppress(OSError, ValueError, TypeError):
+            return Checkpoint(**json.loads((store / name).read_text()))
+    return None
 
 
 def remove(store: Path) -> None:
     """Delete a checkpoint that counts no more: the log may grow beyond its numbers again, with other rows."""
-    (store / NOTE).unlink(missing_ok=True)
+    for name in (NOTE, OLDER):
+        (store / name).unlink(missing_ok=True)
     sync_folder(store)
 
 
-def write(store: Path, dealt: Dealt) -> None:
+def write(store: Path, done: Checkpoint) -> None:
     """Write the checkpoint, atomically."""
-    write_atomically(store / NOTE, json.dumps(asdict(dealt)).encode())
+    write_atomically(store / NOTE, json.dumps(asdict(done)).encode())
+    (store / OLDER).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from rl_core.backends.contracts.store import Pending
 from rl_core.backends.local.joining.joiner import StoreJoiner
-from rl_core.backends.local.store import dealt
+from rl_core.backends.local.store import checkpoint
 from rl_core.backends.local.store.delta import sync as delta_sync
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
@@ -53,8 +54,8 @@ def same(one: Pending, other: Pending) -> bool:
 def test_what_is_pending_is_the_same_without_the_note(tmp_path: Path, bandit: Bandit, seed: int) -> None:
     store = filled(tmp_path / "store", bandit, seed)
     noted = store.pending()
-    assert store.dealt() is not None
-    dealt.remove(tmp_path / "store")
+    assert store.checkpoint() is not None
+    checkpoint.remove(tmp_path / "store")
     assert same(noted, store.pending())
     assert noted.decisions.num_rows > 0
     assert noted.rewards.num_rows > 0
@@ -65,7 +66,7 @@ def test_the_note_moves_on_with_what_is_closed(tmp_path: Path, bandit: Bandit) -
     store.append("decisions", decisions(*(decision(f"e{n}", n, n) for n in range(1, 6))))
     store.append("rewards", rewards(reward("e3", 4, 1), reward("nobody", 99, 2)))
     StoreJoiner(bandit, store).run(at(3 + WAIT_S + 0.5))
-    assert store.dealt() == dealt.Dealt({BUS: 3}, {BUS: 1}, 3, 0, {BUS: 2})
+    assert store.checkpoint() == checkpoint.Checkpoint({BUS: 3}, {BUS: 1}, 3, 0, {BUS: 2})
 
 
 def test_a_reward_that_looks_like_one_that_is_dealt_with_is_not_taken_for_it(tmp_path: Path, bandit: Bandit) -> None:
@@ -74,16 +75,29 @@ def test_a_reward_that_looks_like_one_that_is_dealt_with_is_not_taken_for_it(tmp
     store.append("decisions", decisions(decision("a", 0)))
     store.append("rewards", rewards(reward("a", 1, 1)))
     StoreJoiner(early, store).run(at(2))
-    assert store.dealt() is not None
+    assert store.checkpoint() is not None
     store.append("rewards", rewards(reward("a", 1, 2)))
     assert StoreJoiner(early, store).run(at(3)).apart == 1
+
+
+def test_a_note_of_before_it_was_called_checkpoint_counts_until_the_next_one(tmp_path: Path, bandit: Bandit) -> None:
+    store = filled(tmp_path / "store", bandit, 3)
+    known, older = store.checkpoint(), tmp_path / "store" / checkpoint.OLDER
+    (tmp_path / "store" / checkpoint.NOTE).rename(older)
+    older.write_text(
+        json.dumps({name: part for name, part in json.loads(older.read_text()).items() if name != "activations"})
+    )
+    assert DeltaEventStore(tmp_path / "store").checkpoint() == known
+    StoreJoiner(bandit, DeltaEventStore(tmp_path / "store")).run(at(99))
+    assert not older.exists()
+    assert (tmp_path / "store" / checkpoint.NOTE).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"head": 1}'])
 def test_a_damaged_note_is_none(tmp_path: Path, bandit: Bandit, content: bytes) -> None:
     store = filled(tmp_path / "store", bandit, 1)
     expected = store.pending()
-    (tmp_path / "store" / dealt.NOTE).write_bytes(content)
+    (tmp_path / "store" / checkpoint.NOTE).write_bytes(content)
     assert same(DeltaEventStore(tmp_path / "store").pending(), expected)
 
 
@@ -96,6 +110,6 @@ def test_a_note_ahead_of_a_cut_log_is_dropped_for_good(tmp_path: Path, bandit: B
     delta_sync.note(table, last - 1)
     cut = DeltaEventStore(tmp_path / "store")
     pending = cut.pending()
-    assert not (tmp_path / "store" / dealt.NOTE).exists()
-    shutil.rmtree(table / next(table.glob(".torn-*")).name)
+    assert not (tmp_path / "store" / checkpoint.NOTE).exists()
+    shutil.rmtree(table / next(table.glob(".partial-*")).name)
     assert same(pending, DeltaEventStore(tmp_path / "store").pending())
