@@ -24,8 +24,6 @@ from rl_core.errors import LeaseHeld, RegistryError, RunnerError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from bandit_ops.pipeline_tasks import CancelIfActive
-
 LEASE_WAIT_S = 60.0
 """How long a run waits for another training before it gives up."""
 
@@ -86,7 +84,7 @@ class TakeLease(PatientSensor):
 class ReleaseLease(BanditTask, BaseOperator):
     """Keeps the lease while a job of the run is alive, as when cancelling it failed; then it ends by itself."""
 
-    def __init__(self, *, bandit: Bandit, after: CancelIfActive, **kwargs: Any) -> None:
+    def __init__(self, *, bandit: Bandit, after: BaseOperator, **kwargs: Any) -> None:
         super().__init__(bandit=bandit, **kwargs)
         self.group_id = group_of(after.task_id)
 
