@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rl_core.serving.latency import BOUNDS_S, Latencies
-
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _COUNTERS = {
     "requests": "requests to the predict, reward and activate routes",
     "decisions": "decisions made",
@@ -29,23 +27,29 @@ _COUNTERS = {
 
 
 class ServerMetrics(Collector):
-    """Reads what `Service` counts, when it is asked.
+    """Reads what `Service` counts, when it is asked, and holds the times that its predictions took.
 
     Args:
         state: as of `Service.state`.
     """
 
-    def __init__(self, state: Callable[[], dict[str, Any]], latencies: Latencies) -> None:
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
-        self._latencies = latencies
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        self.latency = Histogram(
+            "banditloop_predict_latency_seconds",
+            "time in the server, of every prediction; sum the buckets of all replicas, then take quantiles",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format, of CONTENT_TYPE."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
+        """Make the metrics of the state, as the registry asks for them."""
         state = self._state()
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(f"banditloop_{name}", help_text, state[name])
@@ -62,10 +66,3 @@ class ServerMetrics(Collector):
         durability = GaugeMetricFamily("banditloop_durability", mode, labels=["mode"])
         durability.add_metric([state["durability"]], 1)
         yield durability
-        bounds, counts = [*map(str, BOUNDS_S), "+Inf"], accumulate(self._latencies.counts)
-        yield HistogramMetricFamily(
-            "banditloop_predict_latency_seconds",
-            "time in the server, of every prediction; sum the buckets of all replicas, then take quantiles",
-            buckets=list(zip(bounds, counts, strict=True)),
-            sum_value=self._latencies.sum_s,
-        )

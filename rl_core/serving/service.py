@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,6 @@ from rl_core.config import Bandit
 from rl_core.errors import BusError, EndpointError
 from rl_core.serving.decisions import Answer, Decider, answer_of
 from rl_core.serving.group_commit import GroupCommit
-from rl_core.serving.latency import Latencies
 from rl_core.serving.metrics import ServerMetrics
 from rl_core.serving.policies import Policies
 from rl_core.serving.requests import Activation, PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
@@ -27,6 +26,7 @@ COUNTERS = (
     *("refused_requests", "unavailable", "defects", "lost", "undelivered"),
 )
 ANSWERS_REMEMBERED = 10_000
+LATENCIES_REMEMBERED = 4096
 
 
 class Unavailable(EndpointError):
@@ -46,8 +46,8 @@ class Service:
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
         self.counts = dict.fromkeys(COUNTERS, 0)
-        self.latencies = Latencies()
-        self._metrics = ServerMetrics(self.state, self.latencies)
+        self.latencies: deque[float] = deque(maxlen=LATENCIES_REMEMBERED)
+        self._metrics = ServerMetrics(self.state)
         self.started_at = datetime.now(UTC).isoformat(timespec="microseconds")
 
     def close(self) -> None:
@@ -61,7 +61,9 @@ class Service:
         if not isinstance(request, PredictRequest):
             return await self._take(request)
         answer = await self._decide(request)
-        self.latencies.add(time.perf_counter() - started)
+        took = time.perf_counter() - started
+        self.latencies.append(took)
+        self._metrics.latency.observe(took)
         return answer
 
     async def reward(self, body: bytes) -> bytes:
@@ -186,10 +188,17 @@ class Service:
             "durability": self._serving.durability,
             "producer": self._bus.producer,
             "bus_error": self._commit.last_error,
-            "latency": self.latencies.quantiles(),
+            "latency": _latency(sorted(self.latencies)),
             "pid": os.getpid(),
             "started_at": self.started_at,
         }
+
+
+def _latency(ascending_s: list[float]) -> dict[str, float] | None:
+    def at(quantile: float) -> float:
+        return round(1e3 * ascending_s[min(int(quantile * len(ascending_s)), len(ascending_s) - 1)], 3)
+
+    return {"p50_ms": at(0.5), "p99_ms": at(0.99)} if ascending_s else None
 
 
 def _payload(event: Reward | Activation) -> bytes:
