@@ -26,7 +26,7 @@ from rl_core.config import Bandit, Join, Retention, Settings
 from rl_core.dataset.quarantine import Quarantine
 from rl_core.errors import ConfigError, StoreError
 from rl_core.joining.event_logger import EventLogger
-from tests.log_rows import BUS, WAIT_S, at, decision, decisions, reward, rewards
+from tests.log_rows import BUS, WAIT_S, activation, at, decision, decisions, log, reward, rewards
 
 REPOSITORY = Path(__file__).parents[2]
 SUBJECT = "marker-ada-lovelace"
@@ -58,6 +58,11 @@ def earned(event_id: str) -> Message:
     return Message("rewards", event_id, orjson.dumps(said))
 
 
+def activated(event_id: str) -> Message:
+    said = {"event_id": event_id, "activation": True, "observed_at": datetime.now(UTC).isoformat()}
+    return Message("rewards", event_id, orjson.dumps(said))
+
+
 @pytest.fixture
 def bandit(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
     bandit = movielens.model_copy(update={"join": Join(reward_wait_s=60, close_early=True)})
@@ -85,7 +90,7 @@ def logged(bandit: Bandit, bus: MessageBus, store: JoinableStore) -> EventLogger
         event = f"{'marker-' if n % 2 else ''}event-{n}"
         bus.publish([made(event, SUBJECT if n % 2 else None), earned(event), earned(event)])
         logger.run_once()
-    bus.publish([made("event-open", None), made("marker-event-open", SUBJECT)])
+    bus.publish([made("event-open", None), made("marker-event-open", SUBJECT), activated("marker-event-open")])
     bus.publish(
         [Message("decisions", "marker-misfit", b'{"event_id": "marker-misfit", "subject": "%s"}' % SUBJECT.encode())]
     )
@@ -106,7 +111,8 @@ def test_nothing_of_the_subject_is_left_anywhere(
     rows = store.interactions((0, 8))
     assert rows["event_id"].to_pylist() == [f"forgotten-{n + 1}" if n % 2 else f"event-{n}" for n in range(8)]
     assert rows["served"].to_pylist() == [n % 2 == 0 for n in range(8)]
-    assert store.query("SELECT count(*) AS n FROM rejected_events")["n"].to_pylist() == [0]
+    for table in ("rejected_events", "activations"):
+        assert store.query(f"SELECT count(*) AS n FROM {table}")["n"].to_pylist() == [0]  # noqa: S608
 
 
 def test_what_a_running_logger_had_open_does_not_come_back(
@@ -229,11 +235,21 @@ class TestRetention:
         return offsets
 
     def test_deletes_what_is_older_and_closed(self, aged: DeltaEventStore) -> None:
-        assert dict(aged.retire(at(4))) == {"decisions": 3, "rewards": 2, "rewards_apart": 1, "rejected_events": 0}
+        gone = {"decisions": 3, "rewards": 2, "activations": 0, "rewards_apart": 1, "rejected_events": 0}
+        assert dict(aged.retire(at(4))) == gone
         assert self.left(aged, "decisions") == [4, 5]
         assert (self.left(aged, "rewards"), self.left(aged, "rewards_apart")) == ([3], [])
         assert aged.head() == 4
         assert aged.last_offset("decisions", BUS) == 5
+
+    def test_deletes_activations_of_what_is_closed(self, tmp_path: Path, movielens: Bandit) -> None:
+        bandit = movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
+        store = DeltaEventStore(tmp_path / "store")
+        store.append("decisions", decisions(decision("a", 1, 1, deferred=True), decision("b", 3, 2, deferred=True)))
+        log(store, activation("a", 2, 1), activation("b", 3.5, 2))
+        StoreJoiner(bandit, store).run(at(2 + WAIT_S))
+        assert store.retire(at(1000))["activations"] == 1
+        assert self.left(store, "activations") == [2]
 
     def test_keeps_what_is_open(self, aged: DeltaEventStore) -> None:
         aged.retire(at(1000))

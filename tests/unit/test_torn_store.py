@@ -176,7 +176,10 @@ class TestTheLog:
             logger.run_once()
         uncut = contents(store)
         assert len(uncut["interactions"]) == 32
-        for name in chance.sample(list(TABLES), chance.randint(1, 4)):
+        logged = [
+            name for name in TABLES if name != "activations"
+        ]  # which, like dead letters, are synced before others
+        for name in chance.sample(logged, chance.randint(1, 4)):
             table = tmp_path / "store" / name
             last = max(int(file.stem) for file in delta_sync.log_of(table).glob("*[0-9].json"))
             torn = chance.randint(1, last)

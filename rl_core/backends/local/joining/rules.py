@@ -24,17 +24,15 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rl_core.backends.contracts.bus import BUS_PREFIX
 from rl_core.backends.local.joining.deadlines import Deadlines
 from rl_core.config import Join
-from rl_core.schema import ACTIVATION_SCHEMA, INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 
 _TIME = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = -(2**63)
-_NONE = ACTIVATION_SCHEMA.empty_table()
 
 
 class _Reward(NamedTuple):
@@ -159,15 +157,18 @@ class JoinRules:
         closed: Mapping[str, Closed],
         watermark: datetime | None,
         now: datetime,
-        activations: pa.Table = _NONE,
+        activations: pa.Table | None = None,
     ) -> Joined:
         """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found."""
         passed = _micros(watermark) if watermark is not None else _NEVER
         self._open_new(decisions, closed)
-        older = rewards["activation"].fill_null(False)
-        for table, rows in (("rewards", rewards.filter(older)), ("activations", activations)):
-            self._activate(_activations_of(rows, table), closed)
-        apart = self._hand_out(rewards.filter(pc.invert(older)), closed)
+        older = [bool(one) for one in rewards["activation"].to_pylist()]
+        if any(older):
+            self._activate(_activations_of(rewards.filter(pa.array(older)), "rewards"), closed)
+            rewards = rewards.filter(pa.array([not one for one in older]))
+        if activations is not None:
+            self._activate(_activations_of(activations, "activations"), closed)
+        apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
         news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
         near = dict.fromkeys([*self._deadlines.before(passed), *news])  # of no other can it be said that it closes now
