@@ -141,8 +141,8 @@ def test_a_dry_run_changes_nothing(
     before = store.interactions((0, 8))
     run(["forget", "--subject", SUBJECT, "--dry-run"])
     assert (
-        "would be forgotten: 6 events; 5 decisions, 4 interactions, 1 rejected_events, 8 rewards, 4 rewards_apart"
-        in (capsys.readouterr().out)
+        "would be forgotten: 6 events; 1 activations, 5 decisions, 4 interactions, 1 rejected_events, 8 rewards, "
+        "4 rewards_apart" in (capsys.readouterr().out)
     )
     assert store.interactions((0, 8)).equals(before)
 

@@ -49,7 +49,7 @@ class Grant:
         return f"tables {', '.join(self.tables)}" if self.tables else self.on
 
 
-_LOGGED = ("decisions", "rewards", "heartbeats", "rejected_events", "joiner")
+_LOGGED = ("decisions", "rewards", "activations", "heartbeats", "rejected_events", "joiner")
 _JOINED = ("interactions", "rewards_apart", "joiner")
 _GENERATED = ("decisions", "rewards", *_JOINED)
 _STAGED = ("decisions_staging", "rewards_staging", "interactions_staging")
