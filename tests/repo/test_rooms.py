@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,29 @@ def test_nothing_but_open_backend_tells_one_backend_from_the_other(repo: Path) -
     ]
     allowed = {"rl_core/config.py", "rl_core/backends/__init__.py"}
     assert {place.partition(":")[0] for place in wrong} <= allowed, f"give the Backend a method for it: {wrong}"
+
+
+ONE_WAY = {
+    "rl_core/files.py replaces files": (r"os\.(replace|rename)\(|mkstemp|NamedTemporaryFile", {"delta/sync.py"}),
+    "rl_core/waiting.py sleeps": (r"time\.sleep\(", {"local_stack/airflow_api.py"}),
+}
+"""What one module does for all others, how others would do it by themselves, and who may: the local bus, and these.
+
+sync.py moves damaged files aside; airflow_api.py counts the answers it has had.
+"""
+
+
+@pytest.mark.parametrize("rule", ONE_WAY)
+def test_what_one_module_does_is_done_nowhere_else(repo: Path, rule: str) -> None:
+    sign, others = ONE_WAY[rule]
+    wrong = [
+        str(path.relative_to(repo))
+        for room in OUTSIDE_OF_BACKENDS
+        for path in sorted((repo / room).rglob("*.py"))
+        if re.search(sign, path.read_text()) and not re.search(r"backends/local/(bus|journal|message_bus)", str(path))
+        if not str(path).endswith((rule.partition(" ")[0], *others))
+    ]
+    assert not wrong, f"{rule}, and so do {wrong}"
 
 
 def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
