@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
+.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -28,11 +28,17 @@ up: $(READY) ## start Airflow, the prediction server and the event logger, and l
 down: $(READY) ## stop what `make up` started
 	@$(PY) -m local_stack down
 
-test: $(READY) ## every test
-	$(PY) -m pytest
+# A worker for each core; a file's tests stay together, real Airflows follow each other (tests/harness/groups.py).
+PYTEST = $(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test-fast: $(READY) ## the tests that take seconds
-	$(PY) -m pytest -m "not slow and not tf and not airflow and not browser"
+test: $(READY) ## every promise, each by a test at least: under ten minutes on two cores
+	$(PYTEST) -m "not long"
+
+test-all: $(READY) ## every test there is, and what took longest: the better part of an hour
+	$(PYTEST) --durations 25
+
+test-fast: $(READY) ## no Airflow, no TensorFlow, no processes, no stand-ins: under a minute
+	$(PYTEST) -m "not (long or slow or process or tf or airflow or browser)"
 
 lint: $(READY) ## style, house rules, compiled pipelines up to date
 	$(PY) -m ruff check .

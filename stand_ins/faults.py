@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +36,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._planned: list[Fault] = []
+        self._cleared = threading.Event()
         self.calls: dict[str, int] = {}
         self.connections: list[Callable[[], None]] = []
         """What ends the open connections of a stand-in at once; for `drop` over gRPC."""
@@ -46,8 +46,11 @@ class Faults:
             self._planned.append(fault)
 
     def clear(self, match: str | None = None) -> None:
-        """Forget what is planned; where `match` is given, only faults with it."""
+        """Forget what is planned, and end delays; where `match` is given, only plans with it."""
         with self._lock:
+            if match is None:
+                self._cleared.set()
+                self._cleared = threading.Event()
             self._planned = [fault for fault in self._planned if match is not None and fault.match != match]
 
     def next(self, method: str, request: bytes = b"") -> Fault | None:
@@ -57,6 +60,12 @@ class Faults:
             fault = next((one for one in self._planned if one.method == method and one.fits(request)), None)
             if fault is not None:
                 fault.times -= 1
-        if fault is not None and fault.delay_s and not fault.after:
-            time.sleep(fault.delay_s)
+        if fault is not None and not fault.after:
+            self.delay(fault)
         return fault
+
+    def delay(self, fault: Fault) -> None:
+        """Wait for as long as the fault says, or until faults are cleared."""
+        with self._lock:
+            cleared = self._cleared
+        cleared.wait(fault.delay_s)

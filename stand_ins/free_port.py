@@ -13,18 +13,26 @@ _LOWEST, _COUNT = 20_000, 12_000
 """Below 32768, where the kernel begins to deal out ports to whoever connects or binds to 0."""
 
 _dealt: set[int] = set()
+_range = range(_LOWEST, _LOWEST + _COUNT)
+
+
+def deal_only(part: int, parts: int) -> None:
+    """Keep this process to one of equal parts of the range, so that several at once never deal out the same port."""
+    global _range
+    size = _COUNT // parts
+    _range = range(_LOWEST + part * size, _LOWEST + (part + 1) * size)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has, and that this process has not been given before."""
+    """Return a port of loopback that nobody has, and that this process has not been given before."""
     for _ in range(_COUNT):
-        port = _LOWEST + secrets.randbelow(_COUNT)
+        port = secrets.choice(_range)
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port))
             if port not in _dealt:
                 _dealt.add(port)
                 return port
-    raise OSError(f"no free port of 127.0.0.1 between {_LOWEST} and {_LOWEST + _COUNT}")
+    raise OSError(f"no free port of 127.0.0.1 between {_range.start} and {_range.stop}")
 
 
 def wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:

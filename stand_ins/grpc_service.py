@@ -6,7 +6,6 @@ What the API does not know is refused: a request with unknown fields is INVALID_
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -84,7 +83,7 @@ def _guarded(
             raise lost
         answer = call()
         if fault.after:
-            time.sleep(fault.delay_s)
+            faults.delay(fault)
         if lost is not None:
             raise lost
     except ApiError as error:

@@ -11,6 +11,8 @@ import pytest
 
 from rl_core.config import Bandit, Settings
 
+pytest_plugins = [f"tests.harness.{module}" for module in ("groups", "kinds", "patience", "slowest")]
+
 REPO = Path(__file__).resolve().parent.parent
 
 # A machine that pauses for a moment is no finding.

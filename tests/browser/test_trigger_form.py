@@ -17,7 +17,7 @@ from stand_ins.free_port import free_port
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.airflow, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.airflow, pytest.mark.long]
 
 
 @pytest.fixture

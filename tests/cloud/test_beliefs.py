@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from stand_ins.beliefs import BELIEFS
 from stand_ins.cloud import Cloud
 
@@ -28,7 +26,6 @@ def smoke(repo: Path, *arguments: str, **variables: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.slow
 def test_every_belief_holds_of_the_stand_ins_and_nothing_is_left(tmp_path: Path, repo: Path) -> None:
     with Cloud(tmp_path / "cloud") as cloud:
         done = smoke(repo, "--project", "test-project", "--image", IMAGE, "--json", **cloud.environment())

@@ -19,7 +19,11 @@ PROVIDERS = ("22.4.0", "22.8.0")
 TRAINING = {"take_lease", "train.submit", "train.wait", "train.cancel_if_active", "announce_champion", "release_lease"}
 LIMIT_S = 30.0  # Airflow's dagbag_import_timeout, for one file
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.process,
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from rl_core.backends import open_registry, open_store
 from rl_core.config import Bandit, Settings
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 PROGRAM = """
 import json, sys, warnings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.policy.artefact import write_artefact
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient, until
 
 
 class Site:
@@ -73,22 +73,22 @@ class Site:
     def serve(self, **more_environment: str) -> subprocess.Popen[str]:
         """A server process that listens."""
         process = self.run("serve", "--port", str(self.port), **more_environment)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if Announcement.read(self.state_dir).pid == process.pid:
-                    return process
-            except EndpointError:
-                pass
+
+        def listens() -> bool:
             assert process.poll() is None, process.stdout and process.stdout.read()
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.02)
+            try:
+                return Announcement.read(self.state_dir).pid == process.pid
+            except EndpointError:
+                return False
+
+        until(listens, "the server to come up")
+        return process
 
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def post(self, path: str, content: Any) -> httpx.Response:
-        return httpx.post(self.url() + path, json=content, timeout=10, trust_env=False)
+        return httpx.post(self.url() + path, json=content, timeout=patient(10), trust_env=False)
 
     def ask(self, event_id: str) -> dict[str, Any]:
         observation = self.environment.observations_f32[0].tolist()

@@ -37,8 +37,9 @@ from rl_core.policy.artefact import Policy
 from rl_core.policy.windows import new_windows
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
-pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.tf, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.airflow, pytest.mark.tf, pytest.mark.timeout(1800)]
 
 ROUNDS, DECISIONS = 60, 120
 Post = Callable[[dict[str, Any]], dict[str, Any]]
@@ -111,7 +112,7 @@ class LocalMode:
             yield lambda body: dict(httpx.post(f"{base}/predict", json=body, trust_env=False).json())
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(timeout=20)
+            server.wait(patient(20))
 
     def join(self) -> None:
         from rl_core.joining.event_logger import drain

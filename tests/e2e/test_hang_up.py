@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
-import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,16 +22,10 @@ from rl_core.joining.joiner import join_pending
 from rl_core.monitoring.delivery import local_delivery
 from rl_core.monitoring.vital_signs import vital_signs
 from rl_core.stages import ingester
+from tests.harness.patience import until
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Site
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
 
 
 def state(site: Site) -> dict[str, Any]:

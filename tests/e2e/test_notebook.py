@@ -19,7 +19,7 @@ def test_it_is_stored_without_outputs(repo: Path) -> None:
     assert not [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.tf
 def test_every_cell_runs(
     repo: Path, tmp_path: Path, stack_env: dict[str, str], left_running: Callable[[], list[str]]

@@ -14,7 +14,7 @@ from rl_core.backends.registry.state import RegistryState
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 TRAININGS, ONLOOKER = ("toy_first", "toy_second"), "toy_onlooker"
 

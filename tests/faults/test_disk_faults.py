@@ -217,7 +217,7 @@ class TestAProcessThatStands:
 
 
 class TestKilled:
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_at_any_moment_loses_nothing_that_was_acknowledged(self, path: Path, tmp_path: Path) -> None:
         rng, acknowledged = random.Random(11), dict[int, str]()
         for round_ in range(6):
@@ -276,7 +276,7 @@ class TestKilled:
         bus.close()
         check(path, {1: "a-0-0", 2: "a-1-0"})
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_while_it_rebuilds_is_rebuilt_by_the_next(self, path: Path) -> None:
         bus = SqliteBus(path)
         count = 4000

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 LOCKED_S = 9.0
 
 

@@ -15,12 +15,13 @@ from bandit_ops.runners.base import JobState
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = pytest.mark.airflow
 
 RUNNING, SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED
 FAILED, CANCELLED = JobState.FAILED, JobState.CANCELLED
 
 
+@pytest.mark.long
 def test_without_faults_a_run_is_one_job(world: World) -> None:
     run_id = world.trigger()
     assert world.end_of(run_id) == "success"
@@ -30,6 +31,7 @@ def test_without_faults_a_run_is_one_job(world: World) -> None:
 
 
 class TestAKilledWorker:
+    @pytest.mark.long
     def test_before_it_submitted_is_replaced_by_one_that_submits(self, world: World) -> None:
         run_id = world.trigger()
         world.kill_worker(run_id, "train.submit")
@@ -46,6 +48,7 @@ class TestAKilledWorker:
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
         assert world.stack.api.tasks(world.dag_id, run_id)["train.submit"]["try_number"] > 1
 
+    @pytest.mark.long
     def test_while_it_waits_is_replaced_by_one_that_waits(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
@@ -62,6 +65,7 @@ class TestAKilledWorker:
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
 
 
+@pytest.mark.long
 class TestAirflowGoneForAWhile:
     def test_because_it_was_killed_loses_nothing(self, world: World) -> None:
         world.behave(trainer="hold")
@@ -95,6 +99,7 @@ class TestAFailingPipeline:
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": FAILED, "g0-a1": SUCCEEDED}
 
+    @pytest.mark.long
     def test_that_never_succeeds_fails_the_run_and_says_why(self, world: World) -> None:
         world.behave(trainer="fail")
         run_id = world.trigger()
@@ -117,6 +122,7 @@ class TestATaskThatAPersonMarksFailed:
         assert world.end_of(waiting) == "failed"
         assert world.jobs(waiting) == {"g0-a0": CANCELLED}
 
+    @pytest.mark.long
     def test_as_a_whole_run_takes_its_job_with_it(self, world: World, waiting: str) -> None:
         def marked() -> bool:
             """A sensor that tells its own state at the same moment overwrites the mark: see `set_task_state`."""
@@ -127,6 +133,7 @@ class TestATaskThatAPersonMarksFailed:
         world.until(marked, "the run's tasks to be marked")
         world.until_job(waiting, "g0-a0", CANCELLED)
 
+    @pytest.mark.long
     def test_while_it_submits_leaves_no_job(self, world: World) -> None:
         world.behave(trainer="hold")
         run_id = world.trigger()
@@ -148,6 +155,7 @@ class TestAClearedTask:
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": CANCELLED, "g1-a0": SUCCEEDED}
 
+    @pytest.mark.long
     def test_that_had_succeeded_runs_again(self, world: World) -> None:
         run_id = world.trigger()
         assert world.end_of(run_id) == "success"
@@ -157,6 +165,7 @@ class TestAClearedTask:
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED, "g1-a0": SUCCEEDED}
 
 
+@pytest.mark.long
 def test_a_job_that_a_person_cancelled_is_not_started_again(world: World) -> None:
     world.behave(trainer="hold")
     run_id = world.trigger()

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 
 def test_a_task_links_to_its_run_and_to_no_other(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import EndpointError
 from rl_core.serving import parts
 from tests.e2e.conftest import Site
+from tests.harness.patience import patient, until
 
 TOKEN = "a-token-of-the-test-0123456789"
 PROGRAM = """
@@ -48,21 +48,21 @@ def start(site: Site, repo: Path, log: Path, *arguments: str) -> subprocess.Pope
         )
 
 
+def announced(site: Site) -> bool:
+    try:
+        return bool(Announcement.read(site.state_dir))
+    except EndpointError:
+        return False
+
+
 def test_neither_is_ever_shown(site: Site, repo: Path, tmp_path: Path) -> None:
     logs = {name: tmp_path / f"{name}.log" for name in ("serve", "log", "simulate")}
     server = start(site, repo, logs["serve"], "serve", "movielens", "--port", str(site.port))
     logger = start(site, repo, logs["log"], "log", "movielens")
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                Announcement.read(site.state_dir)
-                break
-            except EndpointError:
-                assert time.monotonic() < deadline, logs["serve"].read_text()
-                time.sleep(0.05)
+        until(lambda: announced(site), lambda: f"the server: {logs['serve'].read_text()}")
         simulator = start(site, repo, logs["simulate"], "simulate", "movielens", "--decisions", "50")
-        assert simulator.wait(timeout=60) == 0, logs["simulate"].read_text()
+        assert simulator.wait(timeout=patient(60)) == 0, logs["simulate"].read_text()
         shown = {"authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=site.url(), trust_env=False) as client:
             told = [client.get(path, headers=shown) for path in ("/", "/state", "/metrics", "/openapi.json", "/health")]
@@ -71,7 +71,7 @@ def test_neither_is_ever_shown(site: Site, repo: Path, tmp_path: Path) -> None:
     finally:
         for process in (server, logger):
             process.terminate()
-        assert [process.wait(timeout=30) for process in (server, logger)] == [0, 0]
+        assert [process.wait(timeout=patient(30)) for process in (server, logger)] == [0, 0]
     salt = (site.state_dir / "endpoint" / "salt").read_bytes()
     secrets = secrets_of(salt)
     for name, secret in secrets.items():
@@ -96,7 +96,6 @@ def assert_no_file_holds(secrets: Mapping[str, bytes], files: Iterable[Path]) ->
                 assert secret not in content, (name, file)
 
 
-@pytest.mark.slow
 @pytest.mark.tf
 def test_neither_is_left_behind_by_a_pipeline_job(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDIT_SERVER_TOKEN", TOKEN)
@@ -107,9 +106,9 @@ def test_neither_is_left_behind_by_a_pipeline_job(movielens: Bandit, monkeypatch
     who: Parameters = {"bandit": movielens.job_json(), "job_id": "born", "champion": "", "full_retrain": False}
     given: Parameters = {"rounds": 200, "seed": 1, "trigger": "startup", **movielens.agent.model_dump()}
     runner.submit("born", "startup", who | given)
-    while not (status := runner.status("born")) or not status.state.terminal:
-        time.sleep(0.1)
+    status = until(lambda: (found := runner.status("born")) and found.state.terminal and found, "the job to end", 300)
     state_dir = settings.state_dir(movielens)
+    assert status
     assert status.state is JobState.SUCCEEDED, (state_dir / "runs" / "born" / "log.txt").read_text()
     places = (settings.home / "cache", *(state_dir / name for name in ("runs", "store", "registry", "experiments")))
     assert [place for place in places if not any(place.rglob("*"))] == [], "the job leaves files everywhere"

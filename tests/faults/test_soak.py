@@ -13,7 +13,8 @@ import pytest
 from reliability.soak.memory import trend
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.process
 @pytest.mark.timeout(200)
 def test_no_request_fails_while_policies_are_swapped(repo: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"

@@ -39,7 +39,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.tf
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [1, 2], ids=["the bus's file is damaged first", "the bus's journal is damaged first"])

@@ -19,22 +19,33 @@ from reliability.fault_table.world import OURS, FaultWorld, Outcome, Run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+pytestmark = pytest.mark.airflow
 
-TOGETHER = [scenario for scenario in SCENARIOS if scenario.to_all is None and not scenario.alone]
+ALWAYS = ("none", "worker killed after submit, before the id is stored")
+"""Also in `make test`: a run as it should be, and the fault by which the stock operator loses a job."""
+TOGETHER = [
+    pytest.param(scenario, id=scenario.name, marks=() if scenario.name in ALWAYS else pytest.mark.long)
+    for scenario in SCENARIOS
+    if scenario.to_all is None and not scenario.alone
+]
 ALONE = [scenario for scenario in SCENARIOS if scenario.alone]
 AT_ONCE = 4
 
 
 @pytest.fixture(scope="module")
-def played(installed_on_vertex: FaultWorld) -> Iterator[dict[str, Future[Outcome]]]:
-    """Runs whose faults touch nobody else happen at the same time."""
+def played(request: pytest.FixtureRequest, installed_on_vertex: FaultWorld) -> Iterator[dict[str, Future[Outcome]]]:
+    """Runs whose faults touch nobody else happen at the same time: those that are asked for, and `ALWAYS`."""
+    asked = {item.name for item in request.session.items if item.path == request.path}
     pool = ThreadPoolExecutor(AT_ONCE)
-    yield {scenario.name: pool.submit(play, installed_on_vertex, OURS, scenario) for scenario in TOGETHER}
+    yield {
+        scenario.name: pool.submit(play, installed_on_vertex, OURS, scenario)
+        for scenario in SCENARIOS
+        if scenario.name in ALWAYS or f"test_survives[{scenario.name}]" in asked
+    }
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("scenario", TOGETHER, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", TOGETHER)
 def test_survives(played: dict[str, Future[Outcome]], scenario: Scenario) -> None:
     check(played[scenario.name].result(), scenario)
 
@@ -53,6 +64,7 @@ def test_what_a_run_hands_on_is_small_and_links_to_the_console(
         assert links["Pipeline run"] == f"{page}/{report['job_id']}?project=test-project"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_survives_one_after_the_other_what_hits_everything(vertex_world: FaultWorld) -> None:
     run = vertex_world.begin(OURS)
@@ -66,6 +78,7 @@ def test_survives_one_after_the_other_what_hits_everything(vertex_world: FaultWo
     assert (outcome.jobs, outcome.run, outcome.most_at_once) == (("SUCCEEDED",), "success", 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", ALONE, ids=lambda scenario: scenario.name)
 def test_survives_alone(vertex_world: FaultWorld, scenario: Scenario) -> None:
     check(play(vertex_world, OURS, scenario), scenario)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from stand_ins.functions import Functions, push_to
 from stand_ins.pubsub import Unruly
+from tests.harness.patience import until
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SILENT = 3600.0
@@ -158,17 +158,10 @@ def decision(event_id: str) -> bytes:
     return orjson.dumps({**row, "event_id": event_id})
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def watermark_after_a_run(world: World) -> tuple[datetime, datetime | None]:
     """The joiner's own heartbeat, and the watermark once it has arrived."""
     at = publish_joiner_heartbeat(world.clients)
-    eventually(world.delivered)
+    until(world.delivered)
     return at, SqlJoiner(world.bandit, world.store).watermark()
 
 
@@ -181,7 +174,7 @@ class TestTheLogger:
         receipts = publisher.publish([Message("decisions", "a", decision("a")), *messages])
         name = publisher.producer
         publisher.close()
-        eventually(world.delivered)
+        until(world.delivered)
         [row] = [row for row in world.rows("decisions") if row["producer"] == name]
         assert (row["event_id"], row["offset"], row["received_at"]) == ("a", 1, receipts[0].received_at)
         assert (row["deferred"], row["subject"]) == (True, "text")
@@ -212,7 +205,7 @@ class TestTheLogger:
         publisher.publish([Message("decisions", f"b{i}", decision(f"b{i}")) for i in range(20)])
         name = publisher.producer
         publisher.close()
-        eventually(world.delivered)
+        until(world.delivered)
         world.cloud.pubsub.unruly = None
         rows = [row for row in world.rows("decisions") if row["producer"] == name]
         assert {(row["offset"], row["event_id"]) for row in rows} == {(i + 1, f"b{i}") for i in range(20)}

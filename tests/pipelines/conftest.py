@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
 from local_stack.processes import command_line, living_with, send
 from rl_core.config import Bandit, Problem, Settings
+from tests.harness.patience import until
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
@@ -60,23 +60,21 @@ class World:
         self.submit(job_id, enable_caching=enable_caching, **changed)
         return self.wait(job_id)
 
-    def wait(self, job_id: str, timeout_s: float = 60) -> JobStatus:
+    def wait(self, job_id: str) -> JobStatus:
         def ended() -> bool:
             status = self.runner.status(job_id)
             return status is None or status.state.terminal
 
-        assert self.until(ended, timeout_s), f"{job_id} did not end: {self.log(job_id)}"
+        self.until(ended, f"{job_id} to end")
         status = self.runner.status(job_id)
         assert status is not None, f"{job_id} is unknown"
         return status
 
-    def until(self, true: Callable[[], object], timeout_s: float = 20) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while not true():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def until(self, true: Callable[[], object], what: str = "it to come true") -> None:
+        until(true, lambda: f"{what}; the runs say {[log.read_text()[-500:] for log in self.logs()]}")
+
+    def logs(self) -> list[Path]:
+        return sorted((self.settings.state_dir(self.bandit) / "runs").glob("*/log.txt"))
 
     def steps(self, job_id: str) -> dict[str, str]:
         path = self.folder(job_id) / "steps.json"
@@ -146,10 +144,16 @@ def make_world(folder: Path) -> World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def kfp_world(tmp_path: Path) -> Iterator[World]:
+    """Its jobs are kfp.local's."""
     made = make_world(tmp_path / "world")
     yield made
     send(signal.SIGKILL, made.processes())
+
+
+@pytest.fixture
+def world(kfp_world: World) -> World:
+    return kfp_world
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.pipelines.conftest import sleeps
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
 
+pytestmark = pytest.mark.process
 OUTPUTS = {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
 
 
@@ -41,7 +42,7 @@ class OnVertex:
             status = self.runner.status(job_id)
             return status is not None and status.state.terminal
 
-        assert self.world.until(ended, 60), self.runner.status(job_id)
+        self.world.until(ended, f"{job_id} to end")
         status = self.runner.status(job_id)
         assert status is not None
         return status
@@ -72,7 +73,6 @@ def vertex(world: World) -> Iterator[OnVertex]:
     assert made.processes() == []
 
 
-@pytest.mark.slow
 def test_a_run_gives_its_outputs_and_a_second_one_takes_its_steps_from_the_cache(vertex: OnVertex) -> None:
     vertex.submit("a0")
     assert vertex.wait("a0") == JobStatus(JobState.SUCCEEDED, "", OUTPUTS)
@@ -107,6 +107,7 @@ def in_experiment(vertex: OnVertex) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.long
 def test_every_run_appears_in_the_experiment_with_what_the_evaluator_measured(vertex: OnVertex) -> None:
     vertex.world.behave(deployer="fail")
     vertex.submit("a0")
@@ -131,14 +132,15 @@ def test_a_failing_step_is_a_failed_job_with_the_line_of_its_error(vertex: OnVer
 def test_cancelling_ends_every_process_of_the_job(vertex: OnVertex) -> None:
     vertex.world.behave(ingester="hang")
     vertex.submit("a0")
-    assert vertex.world.until(lambda: any(map(sleeps, vertex.processes())))
+    vertex.world.until(lambda: any(map(sleeps, vertex.processes())))
     vertex.runner.cancel("a0")
     assert vertex.processes() == []
     assert vertex.runner.status("a0") == JobStatus(JobState.CANCELLED, "cancelled")
 
 
+@pytest.mark.long
 def test_what_still_runs_is_gone_with_the_stand_in(vertex: OnVertex) -> None:
     """See the fixture's last line."""
     vertex.world.behave(ingester="hang")
     vertex.submit("a0")
-    assert vertex.world.until(lambda: any(map(sleeps, vertex.processes())))
+    vertex.world.until(lambda: any(map(sleeps, vertex.processes())))

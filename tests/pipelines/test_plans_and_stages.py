@@ -19,7 +19,7 @@ from rl_core.policy.windows import counted
 from rl_core.stages import deployer, evaluator, generator, ingester, trainer
 from rl_core.stages.deployer import Deployment
 
-pytestmark = [pytest.mark.tf, pytest.mark.slow]
+pytestmark = pytest.mark.tf
 
 AGENT = {"agent_alpha": 0.2, "tikhonov_weight": 0.01, "half_life": 0.0}
 FROM_LOG = {"source": "log", "replace_champion": False, "enable_caching": False, **AGENT}

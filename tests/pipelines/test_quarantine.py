@@ -18,7 +18,7 @@ from rl_core.joining.joiner import join_pending
 from rl_core.movielens.synthetic import write_synthetic
 from rl_core.stages import generator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture

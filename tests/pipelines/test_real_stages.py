@@ -14,7 +14,7 @@ from rl_core.backends import open_registry, open_store
 from rl_core.config import Bandit, Settings
 from rl_core.movielens.synthetic import write_synthetic
 
-pytestmark = [pytest.mark.tf, pytest.mark.slow]
+pytestmark = [pytest.mark.tf, pytest.mark.long]
 
 
 class Runs:

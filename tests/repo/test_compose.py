@@ -20,6 +20,7 @@ import yaml
 
 from rl_core.config import Bandit, ServingContainer, Settings
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 if TYPE_CHECKING:
     from tests.repo.conftest import Dockerfile
@@ -286,7 +287,7 @@ def test_the_stand_ins_start_as_compose_starts_them(repo: Path, tmp_path: Path) 
             assert done.returncode == 0, done.stdout
         finally:
             stand_ins.terminate()
-            assert stand_ins.wait(timeout=30) == 0
+            assert stand_ins.wait(patient(30)) == 0
 
 
 def test_the_cloud_bandit_fits_the_stand_ins(repo: Path) -> None:

@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import yaml
 from rl_core.backends.gcp.names import names_of
 from rl_core.config import Bandit
 from rl_core.stages import STAGES
+from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 if TYPE_CHECKING:
     from tests.repo.conftest import Dockerfile
@@ -157,9 +158,7 @@ class TestTheJobImage:
         assert "TF_USE_LEGACY_KERAS=1" in settings
 
     def test_answers_where_vertex_asks_and_is_found_by_other_containers(self, job_folder: Path, repo: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         variables = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(job_folder),
@@ -179,7 +178,7 @@ class TestTheJobImage:
                 assert (lost.returncode, "404" in lost.stdout) == (1, True)
             finally:
                 server.terminate()
-                assert server.wait(timeout=20) == 0
+                assert server.wait(patient(20)) == 0
         assert run(job_folder, "docker/health.py", f"http://127.0.0.1:{port}/state").returncode == 1
 
 

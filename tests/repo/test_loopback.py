@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import ipaddress
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import psutil
 from local_stack.airflow_stack import COMPONENTS, AirflowStack
 from rl_core.config import Bandit, Serving, Settings
 from tests.e2e.conftest import Site
+from tests.harness.patience import until
 
 ROOMS = ("rl_core", "plugins", "pipeline_defs", "dags", "local_stack", "stand_ins", "functions", "scripts")
 MEANT = {
@@ -57,10 +57,7 @@ def test_server_and_logger_listen_nowhere_else(repo: Path, movielens: Bandit, se
         site = Site(repo, movielens, settings, stack)
         site.promote(1)
         programs = [site.serve(), site.run("log")]
-        deadline = time.monotonic() + 30
-        while not (site.state_dir / "logger.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until((site.state_dir / "logger.json").exists, "the logger to run")
         listening = {
             (connection.laddr.ip, connection.laddr.port)
             for program in programs

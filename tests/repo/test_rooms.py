@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.harness.imports import brought, loaded_by
 
 RULES = {
     "dags": {"tensorflow", "tf_agents", "kfp", "google", "pandas", "numpy", "pipeline_defs", "rl_core"},
@@ -83,29 +83,27 @@ def test_tensorflow_is_imported_in_one_room_of_rl_core(repo: Path) -> None:
     assert users <= TENSORFLOW_ROOM
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "rl_core.serving.server",
-        "rl_core.joining.event_logger",
-        "rl_core.joining.joiner",
-        "rl_core.simulation.simulator",
-        "rl_core.stages.generator",
-        "rl_core.stages.ingester",
-        "rl_core.stages.trainer",
-        "rl_core.stages.evaluator",
-        "rl_core.stages.deployer",
-        "bandit_ops.runners.local",
-    ],
+LIGHT = (
+    "rl_core.serving.server",
+    "rl_core.joining.event_logger",
+    "rl_core.joining.joiner",
+    "rl_core.simulation.simulator",
+    "rl_core.stages.generator",
+    "rl_core.stages.ingester",
+    "rl_core.stages.trainer",
+    "rl_core.stages.evaluator",
+    "rl_core.stages.deployer",
+    "bandit_ops.runners.local",
 )
-def test_a_light_module_brings_nothing_heavy(repo: Path, module: str) -> None:
-    heavy = ("tensorflow", "kfp", "airflow", "pandas", "google.api_core", "deltalake", "duckdb", "matplotlib")
-    program = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": f"{repo}:{repo / 'plugins'}"},
-    )
-    assert answer.stdout.strip() == "[]"
+HEAVY = ("tensorflow", "kfp", "airflow", "pandas", "google.api_core", "deltalake", "duckdb", "matplotlib")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    return loaded_by({module: f"import {module}" for module in LIGHT}, Path(__file__).parents[2])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_light_module_brings_nothing_heavy(loaded: dict[str, set[str]], module: str) -> None:
+    assert brought(loaded[module], HEAVY) == []

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from rl_core.policy.verdict import Verdict
 from rl_core.policy.windows import new_windows
 from rl_core.stages import deployer
 from rl_core.stages.deployer import Deployment
+from tests.harness.patience import patient, until
 
 AGENT = Agent(agent_alpha=0.2, tikhonov_weight=0.01)
 
@@ -269,16 +269,14 @@ def serve(settings: Settings, repo: Path) -> Iterator[Callable[[Bandit], None]]:
     def start(bandit: Bandit) -> None:
         environment = os.environ | {"BANDIT_HOME": str(settings.home)}
         servers.append(subprocess.Popen([sys.executable, "-c", SERVE, bandit.job_json()], cwd=repo, env=environment))
-        deadline = time.monotonic() + 30
-        while not (settings.state_dir(bandit) / "endpoint" / "endpoint.json").exists():
-            assert time.monotonic() < deadline, "the server did not start"
-            assert servers[-1].poll() is None, "the server ended"
-            time.sleep(0.05)
+        announced = settings.state_dir(bandit) / "endpoint" / "endpoint.json"
+        until(lambda: announced.exists() or servers[-1].poll() is not None, "the server to listen")
+        assert servers[-1].poll() is None, "the server ended"
 
     yield start
     for server in servers:
         server.kill()
-        server.wait(10)
+        server.wait(patient(10))
 
 
 class TestWithAServer:

@@ -27,6 +27,7 @@ from rl_core.config import Bandit, Join, Settings
 from rl_core.errors import StoreError
 from rl_core.joining.event_logger import EventLogger, drain
 from rl_core.schema import DECISION
+from tests.harness.patience import patient, until
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = """
@@ -266,13 +267,6 @@ class TestTheBusAndTheStoreDisagree:
         assert bus.lookup("decisions", "a") is not None
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 class TestTheDaemon:
     def test_logs_until_it_is_told_to_stop(
         self,
@@ -284,9 +278,9 @@ class TestTheDaemon:
     ) -> None:
         bus.publish([decision("a"), reward("a")])
         program = start()
-        wait_for(lambda: store.head() == 1)
+        until(lambda: store.head() == 1)
         program.send_signal(signal.SIGTERM)
-        said = program.communicate(timeout=20)[1]
+        said = program.communicate(timeout=patient(20))[1]
         assert program.returncode == 0
         assert said.count("joined") == 1
         state = json.loads((settings.state_dir(bandit) / "logger.json").read_text())
@@ -310,13 +304,12 @@ class TestTheDaemon:
         program = start()
         bus.publish([decision("a"), reward("a")])
         state_file = settings.state_dir(bandit) / "logger.json"
-        wait_for(lambda: state_file.exists() and json.loads(state_file.read_text())["error"] is not None)
+        until(lambda: state_file.exists() and json.loads(state_file.read_text())["error"] is not None)
         table.unlink()
-        wait_for(lambda: store.head() == 1)
+        until(lambda: store.head() == 1)
         program.terminate()
-        assert "trying again in" in program.communicate(timeout=20)[1]
+        assert "trying again in" in program.communicate(timeout=patient(20))[1]
 
-    @pytest.mark.slow
     def test_killed_again_and_again_loses_nothing_and_doubles_nothing(
         self, bus: MessageBus, store: JoinableStore, start: Callable[[], subprocess.Popen[str]]
     ) -> None:
@@ -334,7 +327,7 @@ class TestTheDaemon:
             program.kill()
             program.wait()
         start()
-        wait_for(lambda: store.head() >= acknowledged, seconds=180)
+        until(lambda: store.head() >= acknowledged, seconds=180)
         for table in ("decisions", "rewards", "interactions"):
             ids = store.query(f"SELECT event_id FROM {table}")["event_id"].to_pylist()  # noqa: S608
             assert len(ids) == len(set(ids)) == acknowledged

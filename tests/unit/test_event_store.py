@@ -20,6 +20,7 @@ from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.errors import StoreError
 from rl_core.schema import REWARD_SCHEMA
+from tests.harness.patience import until
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False)])
@@ -193,10 +194,7 @@ class TestWaiting:
         thread = threading.Thread(target=wait)
         with caplog.at_level(logging.INFO), store.joiner_lock():
             thread.start()
-            deadline = time.monotonic() + 10
-            while "waiting for the joiner's turn, held by another process" not in caplog.text:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: "waiting for the joiner's turn, held by another process" in caplog.text)
             assert not taken.wait(0.2)
         thread.join()
         assert taken.is_set()

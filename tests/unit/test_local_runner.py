@@ -124,15 +124,15 @@ class TestAJobFolder:
         assert job.settle() == JobStatus(JobState.CANCELLED, "cancelled")
 
     def test_answers_fast_because_a_sensor_asks_often(self, tmp_path: Path) -> None:
-        """Measured at 0.1 ms; asserted at fifty times that."""
+        """Measured at 0.1 ms of the processor's time; asserted at fifty times that."""
         job = JobFolder(tmp_path)
         (tmp_path / "state.json").write_text('{"state": "RUNNING", "message": "", "outputs": {}}')
         taken = []
         with job.locked():
             for _ in range(100):
-                began = time.perf_counter()
+                began = time.thread_time()
                 job.settle()
-                taken.append(time.perf_counter() - began)
+                taken.append(time.thread_time() - began)
         assert statistics.median(taken) < 0.005
 
 

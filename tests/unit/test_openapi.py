@@ -18,6 +18,7 @@ import pytest
 
 from rl_core.config import Bandit, Settings
 from tests.e2e.conftest import Site
+from tests.harness.patience import patient
 
 TOKEN = "a-token-of-the-test-0123456789"
 CONFIG = """
@@ -53,9 +54,12 @@ def schemathesis(site: Site, folder: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("token", "phases", "cases"), [(None, "examples,fuzzing", 100), (TOKEN, "examples,coverage,fuzzing", 300)]
+    ("token", "phases", "cases"),
+    [
+        pytest.param(None, "examples,fuzzing", 100, marks=pytest.mark.long),
+        (TOKEN, "examples,coverage,fuzzing", 300),
+    ],
 )
 def test_every_answer_is_as_documented(site: Site, tmp_path: Path, token: str | None, phases: str, cases: int) -> None:
     server = site.serve(**({"BANDIT_SERVER_TOKEN": token} if token else {}))
@@ -64,7 +68,7 @@ def test_every_answer_is_as_documented(site: Site, tmp_path: Path, token: str | 
     report = schemathesis(site, tmp_path, f"--phases={phases}", *options)
     state = httpx.get(f"{site.url()}/state", headers=shown, trust_env=False).json()
     server.terminate()
-    log, _ = server.communicate(timeout=20)
+    log, _ = server.communicate(timeout=patient(20))
     generated = re.search(r"(\d+) generated", report)
     assert generated is not None
     assert int(generated[1]) >= cases

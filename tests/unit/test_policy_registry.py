@@ -14,6 +14,7 @@ from rl_core.backends.contracts.registry import Lineage
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.backends.registry.state import RegistryState
 from rl_core.errors import RegistryError
+from tests.harness.patience import patient
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -82,7 +83,7 @@ class TestRacingProcesses:
             assert racer.stdin is not None
             racer.stdin.write("\n")
             racer.stdin.flush()
-        ends = [racer.communicate(timeout=60)[0].split() for racer in racers]
+        ends = [racer.communicate(timeout=patient(60))[0].split() for racer in racers]
         registry = FolderRegistry(tmp_path / "registry", "b-v1")
         assert sorted(version for _, version in ends) == registry.versions() == [f"b-v1-000{n}" for n in range(1, 6)]
         assert [version for end, version in ends if end == "won"] == [registry.alias("champion")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +28,7 @@ from rl_core.schema import DECISION, REWARD, Column
 from rl_core.serving.parts import Parts
 from rl_core.serving.policies import RegistryWatcher
 from rl_core.serving.server import application
+from tests.harness.patience import patient, until
 
 SALT = b"salt of the test"
 OBSERVATION = [0.5, -1.0, 2.0]
@@ -39,12 +40,13 @@ class TroubledBus(SqliteBus):
 
     delay_s = 0.0
     full = False
-    look_up_s = 0.0
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.entered, self._release = threading.Event(), threading.Event()
         self._release.set()
+        self.look_up, self.looks_up = threading.Event(), threading.Event()
+        self.look_up.set()
 
     @contextmanager
     def stuck(self) -> Iterator[None]:
@@ -59,7 +61,7 @@ class TroubledBus(SqliteBus):
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
         time.sleep(self.delay_s)
         self.entered.set()
-        self._release.wait(20)
+        self._release.wait(patient(20))
         if self.full:
             raise BusError("the disk is full; free some space")
         return super().publish(messages)
@@ -67,7 +69,8 @@ class TroubledBus(SqliteBus):
     def lookup(self, topic: Topic, key: str) -> bytes | None:
         if self.full:
             raise BusError("the disk is full; free some space")
-        time.sleep(self.look_up_s)
+        self.looks_up.set()
+        self.look_up.wait(patient(60))
         return super().lookup(topic, key)
 
 
@@ -136,7 +139,7 @@ def ask(client: TestClient, *event_ids: str | None, **fields: Any) -> list[dict[
 
 def insist(client: TestClient, path: str, content: dict[str, Any]) -> None:
     """Send it until it is taken: with so short a deadline as trouble wants, even a healthy bus may miss it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(30)
     while (response := client.post(path, json=content)).status_code == 503:
         assert time.monotonic() < deadline
     assert response.status_code == 200, response.text
@@ -144,13 +147,6 @@ def insist(client: TestClient, path: str, content: dict[str, Any]) -> None:
 
 def required(columns: Sequence[Column]) -> set[str]:
     return {column.name for column in columns if not column.nullable} - STAMPED
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class TestAnAnswer:
@@ -206,7 +202,7 @@ class TestTheSameEventIdAgain:
     def test_gets_it_from_a_new_server_with_another_policy(self, world: World, durability: str) -> None:
         world.promote(1)
         first = ask(world.client(durability=durability), "x")
-        eventually(lambda: len(world.logged()) == 1)
+        until(lambda: len(world.logged()) == 1)
         world.promote(2)
         assert ask(world.client(durability=durability), "x") == first
 
@@ -215,7 +211,7 @@ class TestTheSameEventIdAgain:
         world.promote()
         answers = ask(world.client(durability=durability), "x", "y", "x")
         assert answers[0] == answers[2] != answers[1]
-        eventually(lambda: len(world.logged()) == 2)
+        until(lambda: len(world.logged()) == 2)
 
     def test_gets_it_when_both_arrive_at_once(self, world: World) -> None:
         world.promote()
@@ -294,7 +290,7 @@ class TestWithoutAPolicy:
     def test_the_first_champion_is_taken_without_a_restart(self, world: World) -> None:
         client = world.client()
         version = world.promote()
-        eventually(lambda: client.get("/health").status_code == 200)
+        until(lambda: client.get("/health").status_code == 200)
         assert client.get("/health").json() == {"status": "ok", "champion": version, "durability": "durable"}
 
 
@@ -304,10 +300,10 @@ class TestPolicies:
         client = world.client()
         second = world.register(2)
         world.registry.stage(second)
-        eventually(lambda: client.get("/state").json()["challenger"] == second)
+        until(lambda: client.get("/state").json()["challenger"] == second)
         assert ask(client)[0]["policy_version"] == first, "a challenger does not serve"
         world.registry.promote(second, first)
-        eventually(lambda: ask(client)[0]["policy_version"] == second)
+        until(lambda: ask(client)[0]["policy_version"] == second)
         assert client.get("/state").json()["loaded"] == [first, second]
 
     def test_a_damaged_one_is_refused_with_its_reason_and_the_champion_serves_on(self, world: World) -> None:
@@ -317,7 +313,7 @@ class TestPolicies:
         statistics = world.registry.path(second) / "statistics.npz"
         statistics.write_bytes(statistics.read_bytes()[:-1] + b"x")
         world.registry.promote(second, first)
-        eventually(lambda: second in client.get("/state").json()["refused"])
+        until(lambda: second in client.get("/state").json()["refused"])
         state = client.get("/state").json()
         assert "sha256" in state["refused"][second]
         assert state["champion"] == ask(client)[0]["policy_version"] == first
@@ -332,8 +328,8 @@ class TestWhenTheBusIsInTrouble:
             response = client.post("/predict", json=content)
             assert response.status_code == 503, "and not what the bus would have answered in the end"
         assert "publish_deadline_s=1 s" in response.json()["error"]
-        eventually(lambda: len(world.logged()) == 1)
-        eventually(lambda: client.get("/state").json()["undelivered"] == 1)
+        until(lambda: len(world.logged()) == 1)
+        until(lambda: client.get("/state").json()["undelivered"] == 1)
         insist(client, "/predict", content)
         assert len(world.logged()) == 1
 
@@ -348,11 +344,11 @@ class TestWhenTheBusIsInTrouble:
 
         with world.bus.stuck(), ThreadPoolExecutor(1) as pool:
             holding = pool.submit(post, "in the transaction")
-            assert world.bus.entered.wait(10)
+            assert world.bus.entered.wait(patient(10))
             assert post("waiting") == 503
             assert holding.result() == 503
         insist(client, "/reward", {"event_id": "in a later transaction", "reward": 1})
-        eventually(lambda: [row["event_id"] for row in world.logged()] == ["in the transaction"])
+        until(lambda: [row["event_id"] for row in world.logged()] == ["in the transaction"])
         assert client.get("/state").json()["undelivered"] == 1
 
     def test_a_full_disk_gives_503_and_shows_in_the_state(self, world: World) -> None:
@@ -373,7 +369,7 @@ class TestWhenTheBusIsInTrouble:
         world.bus.full = True
         response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
         assert (response.status_code, response.json()["durability"]) == (200, "best_effort")
-        eventually(lambda: client.get("/state").json()["lost"] == 1)
+        until(lambda: client.get("/state").json()["lost"] == 1)
 
     def test_best_effort_does_not_guess_whether_an_event_id_was_answered_before(self, world: World) -> None:
         world.promote()
@@ -390,13 +386,14 @@ class TestWhenTheBusIsInTrouble:
     def test_best_effort_answers_others_while_an_event_id_is_looked_up(self, world: World) -> None:
         world.promote()
         client = world.client(durability="best_effort")
-        world.bus.look_up_s = 3.0
+        world.bus.look_up.clear()
         body = {"instances": [{"observation": OBSERVATION, "event_id": "x"}]}
         with ThreadPoolExecutor() as pool:
             slow = pool.submit(client.post, "/predict", json=body)
-            time.sleep(0.2)
+            world.bus.looks_up.wait(patient(60))
             assert client.post("/predict", json={"instances": [{"observation": OBSERVATION}]}).status_code == 200
             assert not slow.done()
+            world.bus.look_up.set()
             assert slow.result().status_code == 200
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from rl_core.serving.server import application
 from stand_ins.faults import Fault, Faults
 from stand_ins.pubsub import PubSubStandIn
 from tests.delivered_events import DeliveredEvents
+from tests.harness.patience import patient, until
 
 OBSERVATION = [0.5, -1.0, 2.0]
 PROBLEM = {
@@ -89,24 +89,17 @@ def ask(client: TestClient, event_id: str) -> Any:
 
 def insist(client: TestClient, event_id: str) -> Any:
     """The answer that comes in the end: with so short a deadline as trouble wants, even a healthy bus may miss it."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(30)
     while (response := ask(client, event_id)).status_code == 503:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return response
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 TROUBLES = {
     "503": Fault("Publish", "UNAVAILABLE", times=1000),
     "the answer is lost": Fault("Publish", "UNAVAILABLE", times=1000, after=True),
-    "no answer in time": Fault("Publish", delay_s=3.0, times=1000),  # heartbeats meet some of them
+    "no answer in time": Fault("Publish", delay_s=30.0, times=1000),  # heartbeats meet some of them
     "no permission": Fault("Publish", "PERMISSION_DENIED", times=1000),
 }
 
@@ -131,7 +124,7 @@ class TestDurable:
         refused = ask(client, "x")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "send this again with the same event_id" in refused.json()["error"]
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 15, "who waits for Pub/Sub takes 30 s"
         world.faults.clear()
         answers = {insist(client, "x").text for _ in range(3)}
         assert len(answers) == 1
@@ -173,20 +166,17 @@ class TestDurable:
 
 class TestBestEffort:
     def test_never_waits(self, world: World) -> None:
-        world.faults.add(Fault("Publish", delay_s=0.6, times=1000))
-        client = world.serve(durability="best_effort", publish_deadline_s=0.3)
-        walls = []
+        world.faults.add(Fault("Publish", delay_s=60, times=1000))
+        client = world.serve(durability="best_effort", publish_deadline_s=2.0)
+        began = time.monotonic()
         for i in range(50):
-            began = time.perf_counter()
             response = ask(client, f"{i}")
-            walls.append(time.perf_counter() - began)
             assert (response.status_code, response.json()["durability"]) == (200, "best_effort")
-        assert sorted(walls)[45] < 0.3, "who waits takes the deadline, 0.3 s, or more; the first may load modules"
-        assert statistics.median(walls) < 0.05
-        eventually(lambda: client.get("/state").json()["lost"] == 50)
+        assert time.monotonic() - began < 50, "who waits takes the deadline, 2 s, fifty times"
+        until(lambda: client.get("/state").json()["lost"] == 50)
         world.faults.clear()
 
     def test_gives_one_answer_to_one_event(self, world: World) -> None:
         client = world.serve(durability="best_effort")
         assert len({ask(client, "x").text for _ in range(5)}) == 1
-        eventually(lambda: [row["event_id"] for row in world.logged()] == ["x"])
+        until(lambda: [row["event_id"] for row in world.logged()] == ["x"])

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from local_stack.processes import command_line, identified, identity, living, living_with, send, with_descendants
+from tests.harness.patience import patient
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ class TestItsIdentity:
 def test_that_has_ended_does_not_keep_a_signal_from_the_next(ended: psutil.Process) -> None:
     with subprocess.Popen(["sleep", "300"]) as other:
         send(signal.SIGTERM, [ended, psutil.Process(other.pid)])
-        assert other.wait(30) == -signal.SIGTERM
+        assert other.wait(patient(30)) == -signal.SIGTERM
 
 
 def test_comes_after_those_below_it() -> None:

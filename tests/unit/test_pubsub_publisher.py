@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -21,8 +21,10 @@ from rl_core.clock import SteadyClock
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BusError
 from stand_ins.faults import Fault, Faults
+from stand_ins.free_port import free_port
 from stand_ins.pubsub import PubSubStandIn, Unruly
 from tests.delivered_events import DeliveredEvents
+from tests.harness.patience import until
 
 
 class World:
@@ -66,13 +68,6 @@ def impatient(publisher: PubSubPublisher, deadline_s: float = 0.3) -> Iterator[N
 
 def decisions(*keys: str, payload: bytes = b"first") -> list[Message]:
     return [Message("decisions", key, payload) for key in keys]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def by_producer(events: list[Event]) -> dict[str, list[Event]]:
@@ -191,7 +186,7 @@ class TestHeartbeats:
         publisher = world.publisher(heartbeat_s=0.02)
         for i in range(30):
             publisher.publish([*decisions(f"{i}"), Message("rewards", f"{i}", b"1")])
-        eventually(lambda: world.delivered.heartbeats()[-1].decisions == 30)
+        until(lambda: world.delivered.heartbeats()[-1].decisions == 30)
         publisher.close()
         for heartbeat in world.delivered.heartbeats():
             for topic, said in (("decisions", heartbeat.decisions), ("rewards", heartbeat.rewards)):
@@ -215,7 +210,7 @@ class TestHeartbeats:
     def test_an_idle_name_ends_and_is_silent(self, world: World) -> None:
         publisher = world.publisher(heartbeat_s=0.02, idle_s=0.1)
         publisher.publish(decisions("a"))
-        eventually(lambda: world.delivered.heartbeats()[-1].ended)
+        until(lambda: world.delivered.heartbeats()[-1].ended)
         names = {heartbeat.producer for heartbeat in world.delivered.heartbeats()}
         [receipt] = publisher.publish(decisions("b"))
         assert receipt.offset == 1
@@ -231,9 +226,9 @@ class TestHeartbeats:
             with pytest.raises(BusError):
                 publisher.publish(decisions("b"))
             caplog.clear()  # the first from now on may be of a heartbeat that was under way; the second is the goodbye
-            eventually(lambda: caplog.text.count(f"heartbeats of {name} were not sent") >= 2)
+            until(lambda: caplog.text.count(f"heartbeats of {name} were not sent") >= 2)
         world.faults.clear()
-        eventually(lambda: any(h.producer == name and h.ended for h in world.delivered.heartbeats()))
+        until(lambda: any(h.producer == name and h.ended for h in world.delivered.heartbeats()))
 
     def test_the_joiner_has_one_of_its_own(self, world: World) -> None:
         at = publish_joiner_heartbeat(world.clients())
@@ -248,7 +243,7 @@ class TestTheClock:
         world.faults.add(Fault("Publish", delay_s=5.0))
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(publisher.publish, decisions("b"))
-            eventually(lambda: world.faults.calls["Publish"] == 3)
+            until(lambda: world.faults.calls["Publish"] == 3)
             seen = publisher.now()
             assert not slow.done()
         assert slow.result()[0].received_at <= seen <= publisher.publish(decisions("c"))[0].received_at
@@ -296,8 +291,8 @@ class TestARestart:
         self, tmp_path: Path, cloud_movielens: Bandit
     ) -> None:
         with ExitStack() as stack:
-            with PubSubStandIn(tmp_path / "pubsub") as before:
-                host, _, port = before.address.partition(":")
+            port = free_port()  # nobody takes it meanwhile
+            with PubSubStandIn(tmp_path / "pubsub", port=port) as before:
                 clients = GoogleClients(cloud_movielens, Settings(pubsub_emulator_host=before.address))
                 stack.callback(clients.close)
                 delivered = DeliveredEvents(clients, before)
@@ -305,7 +300,7 @@ class TestARestart:
                 publisher.publish(decisions("a"))
             with impatient(publisher, 0.5), pytest.raises(BusError, match="not answered"):
                 publisher.publish(decisions("b"))
-            after = stack.enter_context(PubSubStandIn(tmp_path / "pubsub", host=host, port=int(port)))
+            after = stack.enter_context(PubSubStandIn(tmp_path / "pubsub", port=port))
             delivered = DeliveredEvents(clients, after)
 
             def accepted() -> bool:
@@ -314,7 +309,7 @@ class TestARestart:
                 except BusError:
                     return False
 
-            eventually(accepted)
+            until(accepted)
             publisher.close()
             assert {event.key for event in delivered.of("decisions")} == {"a", "b"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from starlette.responses import Response
 from stand_ins.faults import Fault, Faults
 from stand_ins.pubsub import PubSubStandIn
 from stand_ins.serving import served
+from tests.harness.patience import until
 
 TOPIC = "projects/p/topics/events"
 SUBSCRIPTION = "projects/p/subscriptions/reader"
@@ -74,13 +75,6 @@ def opened(folder: Path) -> Iterator[World]:
 def world(tmp_path: Path) -> Iterator[World]:
     with opened(tmp_path) as world:
         yield world
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class TestMessages:
@@ -143,7 +137,7 @@ class TestMessages:
         received = next(iter(stream)).received_messages
         assert [one.message.data for one in received] == [b"a", b"b"]
         acknowledged.extend(one.ack_id for one in received)
-        eventually(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
+        until(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
         stream.cancel()
 
 
@@ -159,7 +153,7 @@ class TestPush:
         with served(app) as url:
             world.subscribed(push_config=PushConfig(push_endpoint=f"{url}/"))
             [message_id] = world.publish("a", attributes={"kind": "reward"})
-            eventually(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
+            until(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
         assert [body["message"]["messageId"] for _, body in got] == [message_id] * 4
         kind, body = got[-1]
         assert kind == "google.cloud.pubsub.topic.v1.messagePublished"
@@ -170,7 +164,7 @@ class TestPush:
     def test_waits_for_a_subscriber_that_is_away(self, world: World, tmp_path: Path) -> None:
         world.subscribed(push_config=PushConfig(push_endpoint="http://127.0.0.1:1/"))
         world.publish("a", "b")
-        eventually(lambda: world.faults.calls.get("Push", 0) > 3)
+        until(lambda: world.faults.calls.get("Push", 0) > 3)
         assert world.stand_in.backlog(SUBSCRIPTION) == 2
         got = []
 
@@ -182,7 +176,7 @@ class TestPush:
             world.subscriber.modify_push_config(
                 subscription=SUBSCRIPTION, push_config=PushConfig(push_endpoint=f"{url}/")
             )
-            eventually(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
+            until(lambda: world.stand_in.backlog(SUBSCRIPTION) == 0)
         assert len(got) == 2
 
 

@@ -70,7 +70,6 @@ def _run(code: str, cwd: Path, *arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
 def test_a_process_with_tensorflow_alone_gets_the_actions_of_the_numpy_policy(tmp_path: Path) -> None:
     policies = {"few": _policy(200), "many": _policy(20_000), "badly-scaled": _policy(2_000, scale=100.0)}
     for name, policy in policies.items():
@@ -92,7 +91,6 @@ def test_tf_agents_own_loader_takes_it(tmp_path: Path) -> None:
     _assert_agrees(loaded.action(step).action, policy)
 
 
-@pytest.mark.slow
 def test_two_processes_export_the_same_bytes_and_keep_quiet(tmp_path: Path, repo: Path) -> None:
     _policy(200).statistics.save(tmp_path / "statistics.npz")
     for name in ("one", "two"):

@@ -12,7 +12,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from rl_core.simulation.http_client import over_http
 from rl_core.simulation.traffic import simulate
 from tests.conftest import REPO
 from tests.e2e.conftest import Site
+from tests.harness.patience import patient, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 TOKEN = "a-token-of-the-test-0123456789"
 
 
@@ -53,7 +54,8 @@ class Server:
         return self
 
     def connect(self) -> socket.socket:
-        return self._stack.enter_context(closing(socket.create_connection(("127.0.0.1", self.site.port), timeout=10)))
+        connection = socket.create_connection(("127.0.0.1", self.site.port), timeout=patient(10))
+        return self._stack.enter_context(closing(connection))
 
     @contextmanager
     def bus_held(self) -> Iterator[None]:
@@ -97,13 +99,6 @@ def _server(repo: Path, bandit: Bandit, settings: Settings, folder: Path, stack:
     site = Site(repo, bandit, settings, stack)
     site.promote(1)
     return Server(site, folder, stack)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def nobody_listens(port: int) -> bool:
@@ -221,7 +216,7 @@ class TestTime:
         status, headers, body = answer(connection)
         assert (status, headers["connection"]) == (408, "close")
         assert "serving.request_timeout_s=1" in body["error"]
-        assert 0.3 < time.monotonic() - begun < 5
+        assert 0.3 < time.monotonic() - begun < patient(5)
         assert closed(connection)
         assert started.state()["refused_requests"] == counted + 1
 
@@ -244,10 +239,10 @@ class TestTime:
         connection = started.connect()
         begun = time.monotonic()
         with suppress(OSError):  # broken pipe or reset
-            while time.monotonic() - begun < 8:
+            while time.monotonic() - begun < patient(8):
                 connection.sendall(drip)
                 time.sleep(0.1)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < patient(5)
 
     def test_a_connection_that_never_asks_is_closed_without_a_word(self, started: Server) -> None:
         connection = started.connect()
@@ -334,7 +329,7 @@ def answered(connections: list[socket.socket], count: int) -> list[tuple[int, di
     left: list[socket.socket] = list(connections)
     found: list[tuple[int, dict[str, str], Any]] = []
     while len(found) < count:
-        ready, _, _ = select.select(left, [], [], 10)
+        ready, _, _ = select.select(left, [], [], patient(10))
         assert ready, f"{len(found)} answers"
         for connection in ready:
             left.remove(connection)
@@ -360,18 +355,18 @@ class TestTheEnd:
             connection.sendall(b"POST /predict HTTP/1.1\r\ncontent-length: 100\r\n\r\n{")
         for connection in slow[10:]:
             connection.sendall(b"POST /pre")
-        eventually(lambda: server.state()["requests"] == 10)
+        until(lambda: server.state()["requests"] == 10)
         at_work = server.connect()
         with server.bus_held():
             at_work.sendall(server.request("at work"))
-            eventually(lambda: server.state()["requests"] == 11)
+            until(lambda: server.state()["requests"] == 11)
             os.kill(server.process.pid, signal.SIGTERM)
             started = time.monotonic()
-            eventually(lambda: nobody_listens(server.site.port))
+            until(lambda: nobody_listens(server.site.port))
         assert answer(at_work)[0] == 200
-        output, _ = server.process.communicate(timeout=20)
+        output, _ = server.process.communicate(timeout=patient(20))
         assert server.process.returncode == 0
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < patient(15)
         assert answer(slow[0])[0] == 503
         assert "Traceback" not in output
 
@@ -381,10 +376,10 @@ class TestTheEnd:
         with server.bus_held():
             gone = socket.create_connection(("127.0.0.1", server.site.port), timeout=10)
             gone.sendall(server.request("gone"))
-            eventually(lambda: server.state()["requests"] == 1)
+            until(lambda: server.state()["requests"] == 1)
             gone.close()
             server.state()  # asked after the connection was closed: the server has seen that when it answers
-        eventually(lambda: server.state()["undelivered"] > 0)
+        until(lambda: server.state()["undelivered"] > 0)
         assert server.state()["undelivered"] == 1
         assert [row["event_id"] for row in server.site.on_the_bus()] == ["gone"]
         assert "banditloop_undelivered_total 1\n" in httpx.get(f"{server.site.url()}/metrics", trust_env=False).text

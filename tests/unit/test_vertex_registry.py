@@ -22,6 +22,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, LeaseHeld, PromotionConflict, RegistryError
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
+from tests.harness.patience import patient
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST = Lineage(None, ())
@@ -101,7 +102,7 @@ def attempt(key: str, version: str) -> Attempt:
     return Attempt(key, ((0, 200),), "promoted", version, "manual", "better", datetime(2026, 1, 1, tzinfo=UTC))
 
 
-@pytest.mark.slow
+@pytest.mark.process
 class TestRacingProcesses:
     def test_get_distinct_versions_and_one_of_them_is_promoted(self, world: World) -> None:
         environment = {
@@ -126,7 +127,7 @@ class TestRacingProcesses:
             assert racer.stdin is not None
             racer.stdin.write("\n")
             racer.stdin.flush()
-        ends = [racer.communicate(timeout=60)[0].split() for racer in racers]
+        ends = [racer.communicate(timeout=patient(60))[0].split() for racer in racers]
         registry = world.registry()
         assert sorted(version for _, version in ends) == registry.versions()
         assert registry.versions() == [f"movielens-v1-000{n}" for n in (1, 2, 3)]
