@@ -11,7 +11,7 @@ import pytest
 
 from rl_core.config import Bandit, Settings
 
-pytest_plugins = [f"tests.harness.{module}" for module in ("groups", "kinds", "patience", "slowest")]
+pytest_plugins = [f"tests.harness.{module}" for module in ("kinds", "groups", "patience", "slowest")]
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -22,6 +22,8 @@ from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from tests.delivered_events import DeliveredEvents
 
+pytestmark = pytest.mark.process
+
 
 class World:
     """A bandit with a champion that a server behind the endpoint serves."""

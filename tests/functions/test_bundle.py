@@ -33,6 +33,7 @@ from stand_ins.functions import Functions, push_to
 from stand_ins.pubsub import Unruly
 from tests.harness.patience import until
 
+pytestmark = pytest.mark.process
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SILENT = 3600.0
 """Between the heartbeats of a server that says only its first and its last word."""

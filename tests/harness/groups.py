@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stand_ins.free_port import deal_only
+from tests.harness.kinds import SLOW, kinds_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 TOGETHER = ("airflow", "tf")
 """A kind whose files one worker takes as a whole: two Airflows at once take two cores from each other, and a worker
 that imports TensorFlow needs ten seconds and half a gigabyte for it."""
-FIRST = (*TOGETHER, "process")
 
 
-@functools.cache
 def kind_of(path: Path) -> str:
-    """Return the first of FIRST that a test of the file is marked with, or "": a file is dealt as a whole."""
-    text = path.read_text()
-    return next((kind for kind in FIRST if f"pytest.mark.{kind}" in text), "")
+    """Return the slowest kind of a file's tests, or "": a file is dealt as a whole."""
+    return next((kind for kind in SLOW if kind in kinds_of(path)), "")
 
 
 def group_of(path: Path) -> str:
@@ -31,7 +28,7 @@ def group_of(path: Path) -> str:
 
 
 def rank(path: Path) -> tuple[int, str]:
-    return (*FIRST, "").index(kind_of(path)), group_of(path)
+    return (*SLOW, "").index(kind_of(path)), group_of(path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

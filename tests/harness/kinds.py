@@ -1,17 +1,36 @@
-"""Holds tests to their markers: what a test of a kind does, no unmarked test does."""
+"""The kinds of tests, which `make test-fast` leaves out, and what holds tests to them."""
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
-NOT_FAST = ("process", "airflow", "browser", "tf")
+SLOW = ("airflow", "browser", "tf", "process")
+"""Slowest first."""
 
 _started: list[str] = []
+
+
+@functools.cache
+def kinds_of(path: Path) -> frozenset[str]:
+    """Return the kinds of a file: those its tests are marked with, and `process` where it starts programs at all."""
+    text = path.read_text()
+    found = {kind for kind in SLOW if f"pytest.mark.{kind}" in text}
+    return frozenset(found | ({"process"} if re.search(r"import (subprocess|Site)\b", text) else set()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "process" in kinds_of(item.path):
+            item.add_marker(pytest.mark.process)
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
@@ -35,7 +54,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that did what its markers don't say, so that `make test-fast` stays fast."""
     had_tensorflow = "tensorflow" in sys.modules
     done = yield
-    if _started and not any(item.get_closest_marker(kind) for kind in NOT_FAST):
+    if _started and not any(item.get_closest_marker(kind) for kind in SLOW):
         pytest.fail(f"this test starts a process, mark it `process`: {_started[0]}")
     if not had_tensorflow and "tensorflow" in sys.modules and not item.get_closest_marker("tf"):
         pytest.fail("this test imports TensorFlow, mark it `tf`")

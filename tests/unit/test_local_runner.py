@@ -72,6 +72,7 @@ class TestParameters:
         assert json.dumps(checked["half_life"]) == "0.0"
 
 
+@pytest.mark.process
 class TestTheJobsPython:
     @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false", "/bin/true"])
     def test_that_can_not_run_pipelines_is_one_clear_error(

@@ -13,6 +13,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
 from stand_ins.free_port import free_port
 
+pytestmark = pytest.mark.process
 YAML = Path(__file__).parents[2] / "dags" / "bandits" / "movielens.yaml"
 
 
