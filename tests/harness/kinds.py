@@ -23,7 +23,7 @@ def kinds_of(path: Path) -> frozenset[str]:
     """Return the kinds of a file: those its tests are marked with, and `process` where it starts programs at all."""
     text = path.read_text()
     found = {kind for kind in SLOW if f"pytest.mark.{kind}" in text}
-    return frozenset(found | ({"process"} if re.search(r"import (subprocess|Site)\b", text) else set()))
+    return frozenset(found | ({"process"} if re.search(r"import (subprocess|Site)\b|os\.fork\(", text) else set()))
 
 
 @pytest.hookimpl(tryfirst=True)

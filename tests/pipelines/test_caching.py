@@ -16,6 +16,7 @@ from rl_core.config import Environment
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
 
+pytestmark = pytest.mark.process
 ALL_CACHED = {"ingester": "SKIPPED", "trainer": "SKIPPED", "evaluator": "SKIPPED", "deployer": "SUCCEEDED"}
 ALL_RAN = dict.fromkeys(ALL_CACHED, "SUCCEEDED")
 
@@ -30,6 +31,7 @@ class TestAnIdenticalSecondRun:
         assert "4 steps, 3 cached" in warm.log("identical")
         assert status.outputs == {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
 
+    @pytest.mark.long
     def test_of_startup_skips_the_generator_too(self, warm: World) -> None:
         startup = replace(warm, pipeline="startup")
         assert startup.run("born").state is JobState.SUCCEEDED
@@ -59,7 +61,11 @@ class TestRunsAgain:
         warm.run("champion", champion="toy-v1-0001")
         assert warm.steps("champion") == {**ALL_RAN, "ingester": "SKIPPED"}
 
-    @pytest.mark.parametrize("changed", [{"prefix": "toy2"}, {"pipe_version": "v2"}], ids=["prefix", "pipe_version"])
+    @pytest.mark.parametrize(
+        "changed",
+        [pytest.param({"prefix": "toy2"}, marks=pytest.mark.long), {"pipe_version": "v2"}],
+        ids=["prefix", "pipe_version"],
+    )
     def test_under_another_pipeline_name_although_every_input_is_equal(
         self, warm: World, changed: dict[str, str]
     ) -> None:
@@ -68,7 +74,12 @@ class TestRunsAgain:
         assert other.steps("name") == ALL_RAN
 
     @pytest.mark.parametrize(
-        "file", ["rl_core/stages/trainer.py", "rl_core/backends/promotion.py", "pipeline_defs/learning.py"]
+        "file",
+        [
+            pytest.param("rl_core/stages/trainer.py", marks=pytest.mark.long),
+            "rl_core/backends/promotion.py",
+            pytest.param("pipeline_defs/learning.py", marks=pytest.mark.long),
+        ],
     )
     def test_after_a_change_of_code(self, warm: World, tmp_path: Path, file: str) -> None:
         root = tmp_path / "changed"
@@ -105,12 +116,14 @@ class TestAStaleHitIsImpossible:
         world.run("after")
         assert world.steps("after") == ALL_RAN
 
+    @pytest.mark.long
     def test_where_the_cached_output_was_deleted(self, world: World) -> None:
         world.run("before")
         shutil.rmtree(world.settings.home / "cache" / "toy-retrain-v1" / "artifacts" / "before")
         world.run("after")
         assert world.steps("after") == ALL_RAN
 
+    @pytest.mark.long
     def test_where_the_step_failed(self, world: World) -> None:
         world.behave(trainer="fail")
         world.run("a0")
@@ -119,6 +132,7 @@ class TestAStaleHitIsImpossible:
         assert world.steps("a1") == {**ALL_RAN, "ingester": "SKIPPED"}
 
 
+@pytest.mark.long
 def test_two_runs_at_once_fill_one_cache_without_harm(world: World, each_at_once: Callable[..., None]) -> None:
     each_at_once(world.submit, "one", "two")
     assert {world.wait("one").state, world.wait("two").state} == {JobState.SUCCEEDED}

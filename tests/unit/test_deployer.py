@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -343,8 +344,14 @@ class TestWithAServer:
         assert job.deploy((0, 200), None).promoted
 
     def test_a_server_that_died_stops_the_promotion(
-        self, job: Job, bandit: Bandit, settings: Settings, registry: PolicyRegistry
+        self,
+        job: Job,
+        bandit: Bandit,
+        settings: Settings,
+        registry: PolicyRegistry,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(LocalEndpoint, "stage", partialmethod(LocalEndpoint.stage, timeout_s=0.5))
         first = job.deploy((0, 200), None)
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
