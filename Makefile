@@ -37,8 +37,8 @@ test: $(READY) ## every promise, each by a test at least: under ten minutes on t
 test-all: $(READY) ## every test there is, and what took longest: the better part of an hour
 	$(PYTEST) --durations 25
 
-test-fast: $(READY) ## no Airflow, no TensorFlow, no processes, no stand-ins: under a minute
-	$(PYTEST) -m "not (long or slow or process or tf or airflow or browser)"
+test-fast: $(READY) ## no Airflow, no TensorFlow, no processes, no emulators: under a minute
+	$(PYTEST) -m "not (long or slow or process or emulated or tf or airflow or browser)"
 
 lint: $(READY) ## style, house rules, compiled pipelines up to date
 	$(PY) -m ruff check .

@@ -141,7 +141,11 @@ class GcpBackend:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ("local",)), indirect=True)
+        marks = {"gcp": pytest.mark.emulated}
+        names = getattr(metafunc.module, "BACKENDS", ("local",))
+        metafunc.parametrize(
+            "backend", [pytest.param(name, marks=marks.get(name, ())) for name in names], indirect=True
+        )
 
 
 @pytest.fixture

@@ -12,25 +12,36 @@ from typing import Any
 import pytest
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
-SLOW = ("airflow", "browser", "tf", "process")
+SLOW = ("airflow", "browser", "tf", "process", "emulated")
 """Slowest first."""
+BY_ITSELF = {
+    "process": re.compile(r"import (subprocess|Site)\b|os\.fork\("),
+    "emulated": re.compile(r"\bstand_ins\.(?!free_port\b)|\bprovisioning_world\b"),
+}
+"""Kinds that every test of a file gets in whose text this is found."""
 
 _started: list[str] = []
 
 
 @functools.cache
 def kinds_of(path: Path) -> frozenset[str]:
-    """Return the kinds of a file: those its tests are marked with, and `process` where it starts programs at all."""
+    """Return the kinds of a file: those its tests are marked with, and those it has by itself."""
     text = path.read_text()
-    found = {kind for kind in SLOW if f"pytest.mark.{kind}" in text}
-    return frozenset(found | ({"process"} if re.search(r"import (subprocess|Site)\b|os\.fork\(", text) else set()))
+    marked = {kind for kind in SLOW if f"pytest.mark.{kind}" in text}
+    return frozenset(marked | by_itself(path))
+
+
+@functools.cache
+def by_itself(path: Path) -> frozenset[str]:
+    text = path.read_text()
+    return frozenset(kind for kind, pattern in BY_ITSELF.items() if pattern.search(text))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "process" in kinds_of(item.path):
-            item.add_marker(pytest.mark.process)
+        for kind in by_itself(item.path):
+            item.add_marker(kind)
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
@@ -51,7 +62,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that did what its markers don't say, so that `make test-fast` stays fast."""
+    """Fail a test that did what its markers don't say, so that `make test-fast` stays what it says."""
     had_tensorflow = "tensorflow" in sys.modules
     done = yield
     if _started and not any(item.get_closest_marker(kind) for kind in SLOW):
