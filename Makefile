@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
+.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer install images lint types format compile composer-bundle functions-bundle lock bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -98,6 +98,8 @@ composer-bundle: $(READY) ## write dist/composer: what goes into dags, plugins a
 COMPOSER_PROVIDERS := 22.4.0 22.8.0
 test-composer: $(COMPOSER_PROVIDERS:%=.venv-composer-%/.ready) $(READY) ## the bundle where only Airflow and the Google provider are, in two versions
 	$(PY) -m pytest tests/composer
+
+install: $(READY) $(COMPOSER_PROVIDERS:%=.venv-composer-%/.ready) ## the packages of every target, into this checkout
 
 .venv-composer-%/.ready: requirements/composer-%.txt $(UV)
 	$(UV) venv --quiet --clear --python "$(PYTHON)" $(@D)

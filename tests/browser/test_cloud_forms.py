@@ -15,6 +15,7 @@ from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Settings
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -46,8 +47,8 @@ def stack(cloud: Cloud, settings: Settings, repo: Path, tmp_path: Path) -> Itera
     options = cloud.vertex.environment | {"AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(anonymous)}
     made = AirflowStack(settings.model_copy(update=led), dags=folder, options=options)
     try:
-        made.start()
-        made.wait_for_dags(["movielens_startup", "movielens_teardown", "movielens_provision"])
+        made.start(patient(180))
+        made.wait_for_dags(["movielens_startup", "movielens_teardown", "movielens_provision"], patient(60))
         yield made
     finally:
         made.stop(grace_s=3)

@@ -13,6 +13,7 @@ import pytest
 from local_stack.airflow_stack import AirflowStack
 from rl_core.config import Bandit, Settings
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,8 +33,8 @@ def stack(settings: Settings, repo: Path, tmp_path: Path) -> Iterator[AirflowSta
     bandit.write_text(bandit.read_text().replace("gate_timeout_s: 120", "gate_timeout_s: 5"))
     made = AirflowStack(settings.model_copy(update={"airflow_port": free_port()}), dags=tmp_path / "dags")
     try:
-        made.start()
-        made.wait_for_dags(["movielens_retrain"])
+        made.start(patient(180))
+        made.wait_for_dags(["movielens_retrain"], patient(60))
         made.api.unpause("movielens_retrain")
         yield made
     finally:

@@ -175,9 +175,9 @@ def airflow(cloud: Cloud, cloud_settings: Settings, composer: Path) -> Iterator[
         "PYTHONPATH": str(composer / "plugins"),
     }
     stack = AirflowStack(cloud_settings, dags=composer / "dags", options=options)
-    stack.start()
+    stack.start(patient(180))
     try:
-        stack.wait_for_dags([f"movielens_{noun}" for noun in ("startup", "retrain", "join", "teardown")])
+        stack.wait_for_dags([f"movielens_{noun}" for noun in ("startup", "retrain", "join", "teardown")], patient(60))
         yield stack
     finally:
         stack.stop()

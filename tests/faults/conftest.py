@@ -35,6 +35,7 @@ from rl_core.config import Bandit, Settings
 from stand_ins.faults import Faults
 from stand_ins.free_port import free_port
 from stand_ins.vertex import VertexStandIn
+from tests.harness.patience import patient
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ class World:
         return [name for name, state in self.jobs(run_id).items() if not state.terminal]
 
     def until(self, ask: Callable[[], T | None], what: str, timeout_s: float = 180) -> T:
-        return wait_for(ask, timeout_s, what, poll_s=0.1)
+        return wait_for(ask, patient(timeout_s), what, poll_s=0.1)
 
     def until_job(self, run_id: str, name: str, state: JobState, timeout_s: float = 180) -> None:
         """Wait for a job's state, looking all the while that no two jobs of the run are live."""
@@ -129,7 +130,9 @@ class World:
         """
         ti_id = self.until(lambda: self.stack.api.tasks(DAG_ID, run_id).get(task), f"{task} to be known")["id"]
         self.until(once, "the moment for it")
-        worker = wait_for(lambda: running_worker(self.stack, ti_id), 180, f"a worker with {task}", poll_s=0.005)
+        worker = wait_for(
+            lambda: running_worker(self.stack, ti_id), patient(180), f"a worker with {task}", poll_s=0.005
+        )
         kill_worker(worker)
         return worker
 
@@ -179,8 +182,8 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | PATIENT | CONNECTION)
     world = World(stack, settings, Bandit.model_validate(BANDIT))
     try:
-        stack.start()
-        stack.wait_for_dags([DAG_ID])
+        stack.start(patient(180))
+        stack.wait_for_dags([DAG_ID], patient(60))
         stack.api.unpause(DAG_ID)
         yield world
     finally:
@@ -194,7 +197,7 @@ def world(airflow_world: World) -> Iterator[World]:
     """The shared Airflow, running, with well-behaved stages; what a test leaves behind is ended."""
     airflow_world.behave()
     if not airflow_world.stack.running():
-        airflow_world.stack.start()
+        airflow_world.stack.start(patient(180))
     yield airflow_world
     for run in airflow_world.stack.api.runs(DAG_ID):
         if run["state"] in ("queued", "running"):
@@ -215,5 +218,5 @@ def installed_on_vertex(
 def vertex_world(airflow_world: World, installed_on_vertex: FaultWorld) -> FaultWorld:
     """The shared Airflow, running, with a DAG on Vertex AI."""
     if not airflow_world.stack.running():
-        airflow_world.stack.start()
+        airflow_world.stack.start(patient(180))
     return installed_on_vertex

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bandit_ops.runners.base import JobState
+from tests.harness.patience import patient
 
 if TYPE_CHECKING:
     from tests.faults.conftest import World
@@ -73,7 +74,7 @@ class TestAirflowGoneForAWhile:
         world.until_job(run_id, "g0-a0", RUNNING)
         world.stack.kill()
         assert world.jobs(run_id) == {"g0-a0": RUNNING}
-        world.stack.start()
+        world.stack.start(patient(180))
         world.behave()
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
@@ -85,7 +86,7 @@ class TestAirflowGoneForAWhile:
         world.stack.stop(grace_s=3)
         world.behave()
         world.until_job(run_id, "g0-a0", SUCCEEDED)
-        world.stack.start()
+        world.stack.start(patient(180))
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
 
