@@ -16,6 +16,8 @@ from rl_core.config import Bandit, Join
 from rl_core.joining.joiner import StoreJoiner
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bandit(movielens: Bandit) -> Bandit:
