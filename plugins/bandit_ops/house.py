@@ -11,6 +11,17 @@ from rl_core.config import Bandit
 TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "provision", "teardown"})
 """The closed set of tags; a bandit's own name is the one tag besides."""
 
+DESCRIPTIONS = {
+    "startup": "Creates the bandit's first policy from simulated or logged interactions, and makes it champion.",
+    "retrain": "Waits until enough interactions are new, trains, and deploys the policy unless it is clearly worse.",
+    "simulate": "Sends simulated users to the prediction server and returns their rewards.",
+    "rollback": "Makes an older policy the champion again, without training.",
+    "provision": "Makes what the bandit lacks on Google Cloud and rolls out a new image or new functions.",
+    "join": "Joins decisions with their rewards in BigQuery.",
+    "teardown": "Deletes everything that the bandit keeps, on this machine or on Google Cloud.",
+}
+"""One sentence per kind of DAG, for Airflow's list of DAGs."""
+
 RECURRING = frozenset({"retrain", "simulate", "join"})
 FAILURES_BEFORE_PAUSE = 3
 """In a row; then Airflow pauses a recurring DAG, or "@continuous" would repeat the same failure for ever."""
@@ -21,6 +32,7 @@ def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:
     return {
         "dag_id": f"{bandit.name}_{noun}",
         "doc_md": doc,
+        "description": DESCRIPTIONS[noun],
         "tags": {"banditloop", noun, bandit.name},
         # Without one, the first run of "@continuous" is an interval of no length and every later one collides with it.
         "start_date": datetime(2026, 1, 1, tzinfo=UTC),

@@ -64,6 +64,7 @@ class Mortal(DeltaEventStore):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # seconds where all is well; to find the shortest history takes minutes
 @given(histories(in_order=True))
 @settings(ANEW, max_examples=15)

@@ -15,7 +15,7 @@ from rl_core.config import Bandit, Settings
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-pytestmark = pytest.mark.usefixtures("airflow_home")
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("airflow_home")]
 
 SPY = """#!/bin/sh
 echo "path=$PYTHONPATH home=$BANDIT_HOME args=$*"

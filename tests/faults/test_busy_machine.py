@@ -8,7 +8,7 @@ import pytest
 
 from reliability.busy_machine import RETRAINS, Play, busy, healthy
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 def test_every_run_of_startup_three_retrains_and_one_by_hand_succeeds(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def curves(environment: MovieLensEnvironment) -> tuple[NDArray[np.float64], NDAr
     return greedy, served
 
 
+@pytest.mark.slow
 def test_the_first_policy_beats_uniform_but_has_much_to_learn(curves: tuple[NDArray[np.float64], ...]) -> None:
     assert curves[0][:, 0].min() > 20
     assert np.median(curves[0][:, 0]) < 85

@@ -72,6 +72,7 @@ def stored(store: DeltaEventStore, table: str, call: str) -> Rows:
 slices = st.builds(Slice, st.sampled_from(PRODUCERS), st.integers(1, 10), st.integers(1, 8), st.integers(0, 1))
 
 
+@pytest.mark.slow
 @given(st.lists(slices, min_size=1, max_size=6), st.frozensets(st.integers(1, 18)))
 @settings(
     max_examples=25,

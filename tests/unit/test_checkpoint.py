@@ -17,6 +17,8 @@ from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join
 from tests.log_rows import BUS, JOB, WAIT_S, at, decision, decisions, reward, rewards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bandit(movielens: Bandit) -> Bandit:

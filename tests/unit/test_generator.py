@@ -89,6 +89,7 @@ class TestTheLog:
         assert generator.run(patient, settings, 50, seed=1) == [(0, 50)]
 
 
+@pytest.mark.slow
 class TestASecondCall:
     def test_with_the_same_parameters_adds_nothing(
         self, movielens: Bandit, settings: Settings, store: EventStore

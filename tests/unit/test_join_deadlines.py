@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from rl_core.backends.local.joining.deadlines import Deadlines
 from rl_core.backends.local.joining.rules import JoinRules
 from rl_core.config import Join
@@ -29,6 +31,7 @@ def test_those_that_closed_early_are_dropped_in_the_end() -> None:
     assert deadlines.before(10_000) == ["9", "4999"]
 
 
+@pytest.mark.slow
 def test_a_poll_of_nothing_new_costs_no_more_with_many_open() -> None:
     def polls(count: int) -> float:
         """CPU seconds of this thread for 50 of them."""

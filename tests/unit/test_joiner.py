@@ -175,6 +175,7 @@ class TestARewardWithoutDecision:
         assert world.apart == [(1, "unknown")]
 
 
+@pytest.mark.slow
 class TestAnyOrderOfReading:
     @given(st.booleans().flatmap(lambda in_order: histories(in_order)))
     @settings(max_examples=200, deadline=None)

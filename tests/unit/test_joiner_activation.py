@@ -56,6 +56,7 @@ def model(
     return closed, apart
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from("ab"), st.booleans()), EVENTS, st.lists(st.integers(0, 12)), st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_deferred_decisions_close_as_in_the_model_whenever_they_are_read(

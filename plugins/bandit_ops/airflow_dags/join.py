@@ -16,12 +16,13 @@ from airflow.sdk import DAG
 
 from bandit_ops.house import house_rules
 from bandit_ops.join import JoinLog
+from rl_core.backends import backend_class
 from rl_core.config import Bandit
 
 
 def build(bandit: Bandit) -> DAG | None:
     """Build `<bandit>_join`; None on backend local."""
-    if not backend_class(bandit).JOINED_BY_DAG:
+    if bandit.google is None or not backend_class(bandit).JOINED_BY_DAG:
         return None
     with DAG(**house_rules(bandit, "join", __doc__), schedule=bandit.google.join_schedule) as dag:
         JoinLog(task_id="join", bandit=bandit)

@@ -14,12 +14,13 @@ from airflow.sdk import DAG
 from bandit_ops.house import house_rules
 from bandit_ops.params import provision_params
 from bandit_ops.provisioning import advice, provisioning
+from rl_core.backends import backend_class
 from rl_core.config import Bandit
 
 
 def build(bandit: Bandit) -> DAG | None:
     """Build `<bandit>_provision`; None on backend local, which has nothing to provision."""
-    if bandit.backend != "gcp":
+    if not backend_class(bandit).PARTS:
         return None
     doc, params = advice(bandit, __doc__), provision_params()
     with DAG(**house_rules(bandit, "provision", doc), schedule=None, params=params) as dag:

@@ -1,4 +1,4 @@
-"""Gives birth to the bandit's first policy: pipeline `startup`, by hand, once.
+"""Creates the bandit's first policy: pipeline `startup`, by hand, once.
 
 `source=simulation` lets a uniform random policy act in the environment and trains on what it logged; `source=log`
 trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
