@@ -62,10 +62,10 @@ def prometheus(signs: VitalSigns, measured_at: datetime) -> bytes:
     """
     registry = CollectorRegistry()
 
-    def gauge(name: str, help_text: str, value: float, **labels: str) -> None:
+    def gauge(name: str, help_text: str, number: float, /, **labels: str) -> None:
         if (known := gauges.get(name)) is None:
             known = gauges[name] = Gauge(f"banditloop_log_{name}", help_text, ["bandit", *labels], registry=registry)
-        known.labels(bandit=signs.bandit, **labels).set(value)
+        known.labels(bandit=signs.bandit, **labels).set(number)
 
     gauges: dict[str, Gauge] = {}
     for name, value in asdict(signs).items():
