@@ -37,10 +37,16 @@ RETRAINS = 3
 PATIENCE_S = 1200.0
 """For what takes 20 s on a quiet machine."""
 
-COMPUTE = "while True: pass"
+COMPUTE = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(1_000_000))
+"""
 WRITE = """
 import os, sys
-while True:
+parent = os.getppid()
+while os.getppid() == parent:
     with open(sys.argv[1], "wb") as file:
         file.write(bytes(1 << 22))
         os.fsync(file.fileno())
@@ -49,7 +55,7 @@ while True:
 
 @contextmanager
 def busy(processes: int, folder: Path) -> Iterator[None]:
-    """Keep cores and disk busy while the block runs."""
+    """Keep cores and disk busy while the block runs, and no longer than this process lives."""
     commands = [["-c", COMPUTE]] * processes + ([["-c", WRITE, str(folder / "written")]] if processes else [])
     started = [subprocess.Popen([sys.executable, *command]) for command in commands]
     try:
