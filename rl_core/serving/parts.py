@@ -75,10 +75,13 @@ def _on_google_cloud(bandit: Bandit, settings: Settings, container: ServingConta
 
     clients = GoogleClients(bandit, settings)
     try:
+        # Both import Google's libraries, and before the publisher's thread does: two threads that import them at once
+        # can lock each other out, and then the server ended with a _DeadlockError.
+        salt, _ = shared_salt(clients, SALT_BYTES), clients.publisher
         yield Parts(
             _policies(bandit, settings, container, clients),
             open_publisher(bandit, settings, clients),
-            shared_salt(clients, SALT_BYTES),
+            salt,
             reporter=ReplicaReporter(clients, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"),
         )
     finally:
