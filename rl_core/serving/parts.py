@@ -38,9 +38,9 @@ def opened(bandit: Bandit, settings: Settings, container: ServingContainer) -> I
     """Open a server's parts and close them at the end. Raises BanditError where one of them can't be had."""
     with closing(open_backend(bandit, settings)) as backend:
         side = backend.server_side()
-        policies = _policies(backend, container)
+        policies, salt = _policies(backend, container), side.salt(SALT_BYTES)
         with closing(backend.publisher()) as bus:
-            yield Parts(policies, bus, side.salt(SALT_BYTES), side.announcer, side.reporter())
+            yield Parts(policies, bus, salt, side.announcer, side.reporter())
 
 
 def _policies(backend: Backend, container: ServingContainer) -> Policies:

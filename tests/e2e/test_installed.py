@@ -187,7 +187,7 @@ class TestTheServerImage:
     def test_decides_on_backend_gcp(self, image: Path, cloud_movielens: Bandit, tmp_path: Path) -> None:
         (tmp_path / "movielens.yaml").write_text(yaml.safe_dump(cloud_movielens.model_dump(mode="json")))
         with Cloud(tmp_path / "cloud") as cloud:
-            variables = cloud.environment("rest", "pubsub")
+            variables = cloud.environment()
             settings = Settings(
                 home=tmp_path / "home",
                 google_endpoint=variables["BANDIT_GOOGLE_ENDPOINT"],

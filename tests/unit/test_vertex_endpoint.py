@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +19,7 @@ from pydantic import ValidationError
 
 from rl_core.backends.contracts.endpoint import Endpoint
 from rl_core.backends.contracts.registry import Lineage, PolicyRegistry
+from rl_core.backends.gcp.endpoint.containers import serving_container
 from rl_core.backends.gcp.endpoint.endpoint import (
     delete_endpoint,
     delete_models,
@@ -35,6 +39,21 @@ from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 
+REPO = Path(__file__).parents[2]
+THREADS = """
+import sys, threading
+from rl_core.config import ServingContainer, Settings
+from rl_core.serving.parts import opened
+begin = threading.Thread.start
+def tell(thread):
+    print(thread.name, {"google.cloud.storage", "google.pubsub_v1"} <= sys.modules.keys(), flush=True)
+    begin(thread)
+threading.Thread.start = tell
+settings = Settings.from_environment()
+with opened(settings.bandit(None), settings, ServingContainer()):
+    pass
+"""
+"""Opens a server's parts, and says of each thread whether the libraries were there when it began."""
 IMAGES = [f"python-banditloop@sha256:{digit * 64}" for digit in "01"]
 
 
@@ -218,6 +237,26 @@ class TestOneServer:
             assert deployed(world) == {f"server@{version}": 100}
         with pytest.raises(ValidationError, match=r"a private endpoint .* holds one; use deploy_mode: pointer"):
             bandit(endpoint={**private, "deploy_mode": "model"})
+
+    def test_is_made_of_its_own_image_where_one_is_named(self, world: World) -> None:
+        assert serving_container(world.acting()).image_uri == IMAGES[0]
+        lighter = world.acting(server_image=IMAGES[1])
+        assert serving_container(lighter).image_uri == IMAGES[1]
+        ensure_endpoint(world.clients)
+        assert [ensure_server(world.clients), ensure_server(lighter), ensure_server(lighter)] == [True, True, False]
+
+    def test_has_imported_googles_libraries_before_a_thread_of_its_own_begins(self, world: World) -> None:
+        variables = world.cloud.environment() | {"BANDIT_HOME": str(world.folder / "home"), "PATH": os.environ["PATH"]}
+        definition = world.clients.bandit.model_dump_json()
+        done = subprocess.run(
+            [sys.executable, "-c", THREADS],
+            cwd=REPO,
+            env=variables | {"BANDIT_DEFINITION": definition, "PYTHONPATH": str(REPO)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "heartbeats True" in done.stdout
 
     def test_that_never_answers_its_health_route_is_not_deployed(self, world: World) -> None:
         ensure_endpoint(world.clients)

@@ -35,6 +35,9 @@ class GoogleBackend(Backend):
     def publisher(self) -> Publisher:
         from rl_core.backends.gcp.bus.message_bus import PubSubPublisher
 
+        # Imported before the publisher's thread does: two threads that import Google's libraries at once can lock each
+        # other out, and then a server ended with a _DeadlockError.
+        _ = self.clients.publisher
         return PubSubPublisher(self.clients)
 
     def sink(self) -> Sink:
