@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+ASKED_BY_PLATFORM = {("file",), ("uname",)}
+"""Programs by which the standard library's `platform` describes the machine, once, to whoever imports this or that."""
 SLOW = ("airflow", "browser", "tf", "process", "emulated")
 """Slowest first."""
 BY_ITSELF = {
@@ -45,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in STARTS_A_PROCESS:
+    if event in STARTS_A_PROCESS and arguments[:1] not in ASKED_BY_PLATFORM:
         _started.append(f"{event} {arguments[:2]}"[:200])
 
 
