@@ -28,7 +28,7 @@ from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.process, pytest.mark.timeout(1200)]
 
 REPO = Path(__file__).parents[2]
 UV = REPO / ".uv" / "bin" / "uv"
