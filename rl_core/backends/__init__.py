@@ -38,10 +38,10 @@ def open_bus(bandit: Bandit, settings: Settings) -> MessageBus:
             f"{bandit.name}: backend={bandit.backend} has no bus to read: Pub/Sub pushes to the function "
             f"{bandit.artefact_name}-logger; `log` is for backend: local"
         )
-    from rl_core.backends.local.message_bus import SqliteBus
+    from rl_core.backends.local.bus.bus import LocalBus
 
     # Another process may keep it locked for as long as an answer may wait for it.
-    return SqliteBus(settings.state_dir(bandit) / "bus" / "bus.sqlite", max(5.0, bandit.serving.publish_deadline_s))
+    return LocalBus(settings.state_dir(bandit) / "bus", max(5.0, bandit.serving.publish_deadline_s))
 
 
 def open_store(bandit: Bandit, settings: Settings, clients: GoogleClients | None = None) -> EventStore:

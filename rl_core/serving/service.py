@@ -44,6 +44,7 @@ class Service:
         self._decider = Decider(bandit, salt)
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
+        self._best_effort = b"" if self._durable else b',"durability":"best_effort"'
         self.counts = dict.fromkeys(COUNTERS, 0)
         self.latencies: deque[float] = deque(maxlen=LATENCIES_REMEMBERED)
         self.started_at = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -79,30 +80,27 @@ class Service:
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
             await self._recall(given)
-        event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
-        answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
-        fresh = deferred = 0
+        event_ids, new, rows, shared, deferred = self._decider.decide(request, served, self._answers, self._bus.now())
+        answers = {event_id: self._answers[event_id] for event_id in given if event_id not in new}
+        answers |= new
+        fresh = len(new)
         if new:
-            receipts = await self._publish(
-                [Message("decisions", key, decision.payload) for key, decision in new.items()]
-            )
-            for (key, decision), receipt in zip(new.items(), receipts, strict=True):
+            messages = [Message("decisions", key, row, shared) for key, row in zip(new, rows, strict=True)]
+            for key, receipt in zip(new, await self._publish(messages), strict=True):
                 if receipt is not None and receipt.repeated:  # another request was first: its answer stands
                     answers[key] = answer_of(receipt.payload)
-                else:
-                    answers[key] = decision.answer
-                    fresh += 1
-                    deferred += "deferred" in decision.answer
+                    fresh -= 1
         self._remember({event_id: answers[event_id] for event_id in given})
         self.counts["decisions"] += fresh
-        self.counts["deferred"] += deferred
+        self.counts["deferred"] += fresh * deferred
         self.counts["repeated"] += len(event_ids) - fresh
-        return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
+        told = b",".join([answers[event_id] for event_id in event_ids])
+        return b'{"predictions":[%b]%b}' % (told, self._best_effort)
 
     async def _take(self, rewards: list[Reward]) -> bytes:
         await self._publish([Message("rewards", reward.event_id, _reward_payload(reward)) for reward in rewards])
         self.counts["activations" if rewards[0].activation else "rewards"] += len(rewards)
-        return self._answer({"accepted": len(rewards)})
+        return b'{"accepted":%d%b}' % (len(rewards), self._best_effort)
 
     async def _publish(self, messages: list[Message]) -> Sequence[Receipt | None]:
         """The receipts; all None in best-effort mode, which doesn't wait for them."""
@@ -139,7 +137,7 @@ class Service:
         if not unknown:
             return
         try:
-            found = await asyncio.to_thread(lambda: [self._bus.lookup("decisions", event_id) for event_id in unknown])
+            found = await asyncio.to_thread(lambda: [self._bus.lookup(event_id) for event_id in unknown])
         except BusError as error:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
         told = zip(unknown, found, strict=True)
@@ -149,9 +147,6 @@ class Service:
         self._answers.update(answers)
         while len(self._answers) > ANSWERS_REMEMBERED:
             self._answers.popitem(last=False)
-
-    def _answer(self, answer: dict[str, Any]) -> bytes:
-        return orjson.dumps(answer if self._durable else {**answer, "durability": self._serving.durability})
 
     def health(self) -> dict[str, Any]:
         """Return what the health route shows: status, champion, durability."""

@@ -50,7 +50,7 @@ def deferred(site: Site, event_id: str) -> dict[str, Any]:
 def ask_and_hang_up(site: Site, event_id: str) -> None:
     """The bus is held, so that the client is gone before its decision is logged."""
     before, body = state(site)["requests"], json.dumps(deferred(site, event_id)).encode()
-    with closing(sqlite3.connect(site.state_dir / "bus" / "bus.sqlite", isolation_level=None)) as other:
+    with closing(sqlite3.connect(site.state_dir / "bus", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
             head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -15,9 +15,9 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
-from rl_core.backends.contracts.bus import Message, Receipt, Topic
+from rl_core.backends.contracts.bus import Message, Receipt
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import accumulate
@@ -34,7 +34,7 @@ OBSERVATION = [0.5, -1.0, 2.0]
 STAMPED = {"received_at", "producer", "offset"}
 
 
-class TroubledBus(SqliteBus):
+class TroubledBus(LocalBus):
     """A bus whose disk can be slow, stuck or full for a while."""
 
     delay_s = 0.0
@@ -64,11 +64,11 @@ class TroubledBus(SqliteBus):
             raise BusError("the disk is full; free some space")
         return super().publish(messages)
 
-    def lookup(self, topic: Topic, key: str) -> bytes | None:
+    def lookup(self, key: str) -> bytes | None:
         if self.full:
             raise BusError("the disk is full; free some space")
         time.sleep(self.look_up_s)
-        return super().lookup(topic, key)
+        return super().lookup(key)
 
 
 class World:
@@ -78,7 +78,7 @@ class World:
         self._folder = folder
         self._stack = stack
         self.registry = FolderRegistry(folder / "registry", "test-v1")
-        self.bus = TroubledBus(folder / "bus.sqlite")
+        self.bus = TroubledBus(folder / "bus")
         stack.callback(self.bus.close)
 
     def bandit(self, **serving: Any) -> Bandit:

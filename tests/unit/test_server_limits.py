@@ -58,7 +58,7 @@ class Server:
     @contextmanager
     def bus_held(self) -> Iterator[None]:
         """Nothing can be logged meanwhile, so whatever is asked stays at work."""
-        with closing(sqlite3.connect(self.site.state_dir / "bus" / "bus.sqlite", isolation_level=None)) as other:
+        with closing(sqlite3.connect(self.site.state_dir / "bus", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
