@@ -11,10 +11,10 @@ from rl_core.backends.local.bus.frames import (
     Offsets,
     State,
     encode_frame,
-    encode_gone,
-    encode_records,
     frames_in,
     messages_of,
+    records_of,
+    records_of_gone,
     without,
 )
 from rl_core.clock import Reading
@@ -37,7 +37,7 @@ def counts(some: list[Message]) -> Offsets:
 
 
 def encoded(some: list[Message]) -> bytes:
-    return encode_frame(STATE, counts(some), encode_records(some))
+    return encode_frame(STATE, counts(some), records_of(some))
 
 
 def expected(some: list[Message]) -> Read:
@@ -96,7 +96,7 @@ def test_lose_what_is_forgotten_and_keep_their_length(some: list[Message], data:
     keys = data.draw(st.sets(st.sampled_from([message.key for message in some])))
     content = encoded(some)
     (frame,) = frames_in(content)
-    shorter, gone = without(frame, frozenset(key.encode() for key in keys))
+    shorter, gone = without(frame, frozenset(keys))
     assert len(shorter) == len(content)
     assert gone == sum(message.key in keys for message in some)
     kept = {t: [(o, *(("", b"") if k in keys else (k, p))) for o, k, p in its] for t, its in expected(some).items()}
@@ -108,7 +108,7 @@ def test_lose_what_is_forgotten_and_keep_their_length(some: list[Message], data:
 @settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 3000))
 def test_of_what_is_lost_are_empty_messages_and_as_long_as_asked_for(decisions: int, rewards: int, least: int) -> None:
-    frame = encode_frame(STATE, (decisions, rewards), encode_gone((decisions, rewards)), least)
+    frame = encode_frame(STATE, (decisions, rewards), records_of_gone((decisions, rewards)), least)
     assert len(frame) >= least
     (read,) = found_in(frame)
     assert read["decisions"] == [(7 + n, "", b"") for n in range(1, decisions + 1)]

@@ -16,7 +16,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from rl_core.backends.contracts.bus import BUS_PREFIX, Delivery, Message, Receipt, Topic
-from rl_core.backends.local.bus.frames import HEAD_BYTES, TOPICS, Offsets, State, advanced, encode_frame, encode_records
+from rl_core.backends.local.bus.frames import (
+    NO_RECORDS,
+    TOPICS,
+    Offsets,
+    Records,
+    State,
+    advanced,
+    encode_frame,
+    records_of,
+)
 from rl_core.backends.local.bus.keys import Keys
 from rl_core.backends.local.bus.mark import Mark, MarkedLock, Place
 from rl_core.backends.local.bus.mending import mend
@@ -84,7 +93,7 @@ class LocalBus:
                 receipts.append(receipt)
             if fresh:
                 counts = heads[0] - state.heads[0], heads[1] - state.heads[1]
-                place = self._write(state, counts, encode_records(fresh))
+                place = self._write(state, counts, records_of(fresh))
                 keys = keys if len(fresh) == len(messages) else [m.key for m in fresh if m.topic == "decisions"]
                 self._keys.add(keys, before.place, place, self._known.place)
             return receipts
@@ -123,8 +132,12 @@ class LocalBus:
             known = self._current()
             state = known.state._replace(reading=self._clock.read_after(known.state.reading))
             now_ns, keep_ns = state.reading.stamp_ns, keep // timedelta(microseconds=1) * 1000
-            opening = self._segments.opening(known.place.segment) if known.place.position > HEAD_BYTES else None
-            if opening and opening.before.reading.stamp_ns < now_ns - keep_ns // _SEGMENTS_PER_KEEP:
+            opening = self._segments.opening(known.place.segment)
+            if (
+                opening
+                and opening.end < known.place.position
+                and opening.before.reading.stamp_ns < now_ns - keep_ns // _SEGMENTS_PER_KEEP
+            ):
                 self._set_mark(Mark(state, self._segments.begin_next(known.place, encode_frame(state))))
             offsets = stored.get("decisions", 0), stored.get("rewards", 0)
             first, floors = removable(self._segments, self._known, offsets, now_ns - keep_ns)
@@ -134,7 +147,7 @@ class LocalBus:
             return sum(floors) - sum(state.floors)
 
     def forget(self, keys: Sequence[str]) -> int:
-        wanted, gone = frozenset(key.encode() for key in keys), 0
+        wanted, gone = frozenset(keys), 0
         with self._explained():
             for segment in self._segments.numbers():
                 with self._lock.held():  # for one at a time: others publish in between
@@ -157,12 +170,12 @@ class LocalBus:
         self._lock.close()
         self._segments.close()
 
-    def _write(self, state: State, counts: Offsets = (0, 0), records: bytes = b"") -> Place:
+    def _write(self, state: State, counts: Offsets = (0, 0), records: Records = NO_RECORDS) -> Place:
         """One transaction behind what is known: durable, and marked, when it returns where it stands."""
         frame = encode_frame(state, counts, records)
         place = self._segments.append(self._known.place, frame, opening=lambda: encode_frame(state))
         # Behind a frame without messages the next one goes to the same place: an idle bus takes no room.
-        end = place._replace(position=place.position + len(frame)) if records else place
+        end = place._replace(position=place.position + len(frame)) if any(counts) else place
         try:
             self._set_mark(Mark(state._replace(heads=advanced(state.heads, counts)), end))
         except OSError:

@@ -1,21 +1,18 @@
 """What the frames of the bus's journal hold: the messages of one transaction, and all that a new start needs.
 
-    head:   producer | start of the machine | stamp and elapsed time in ns (i64, i64)
-            | last offsets before it, last offsets pruned (u64, decisions and rewards) | messages of each (u32)
-    record: topic (u8) | messages (u32) | bytes of what they share, of all keys, of all payloads (u32 each)
-            | length of each key, of each payload (u32; the top bit of a key's says: gone) | the bytes
-
-Behind the records there may be padding. A record holds what one request published: what its payloads have in common is
-written once. A message that is gone keeps its offset and its room.
+A frame's body is a line of JSON, the bytes that it tells the lengths of, and padding. The line: the state before the
+messages, how many there are of each topic, and the records. A record holds what one request published to a topic: the
+length of what its payloads have in common, which is written once, the keys, and the lengths of the payloads' own parts.
+A message that is gone has 0 for its key and keeps its offset.
 """
 
 from __future__ import annotations
 
-import struct
+import json  # not orjson: Airflow's tasks read the bus too, and Composer brings none
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rl_core.backends.contracts.bus import Message, Topic
 from rl_core.clock import Reading
@@ -24,12 +21,11 @@ from rl_core.framing import FRAME_BYTES, bodies_in, body_at, framed
 TOPICS: tuple[Topic, ...] = ("decisions", "rewards")
 Offsets = tuple[int, int]
 """Of decisions and of rewards."""
+Records = tuple[list[Any], bytes]
+"""As in the line of JSON, and the bytes behind it."""
 
-_HEAD = struct.Struct("<40s36sqqQQQQII")
-_RECORD = struct.Struct("<BxxxIIII")
-_LENGTH = struct.Struct("<I")
-_GONE = 1 << 31
-HEAD_BYTES = FRAME_BYTES + _HEAD.size
+NO_RECORDS: Records = ([], b"")
+_as_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _run_of = attrgetter("topic", "shared")
 
 
@@ -49,54 +45,39 @@ class Frame(NamedTuple):
     end: int
     before: State
     counts: Offsets
-    body: bytes
+    records: Records
 
     @property
     def after(self) -> State:
         return self.before._replace(heads=advanced(self.before.heads, self.counts))
 
 
-class _Stored(NamedTuple):
-    """Where in a frame's body a message stands."""
-
-    topic: int
-    shared: bytes
-    length_at: int
-    key: slice
-    payload: slice
-    gone: bool
-
-
 def advanced(heads: Offsets, counts: Offsets) -> Offsets:
     return heads[0] + counts[0], heads[1] + counts[1]
 
 
-def encode_frame(before: State, counts: Offsets = (0, 0), records: bytes = b"", least: int = 0) -> bytes:
+def encode_frame(before: State, counts: Offsets = (0, 0), records: Records = NO_RECORDS, least: int = 0) -> bytes:
     """A frame of at least so many bytes: what is missing is padded."""
-    at, producer = before.reading, before.producer.encode()
-    times = at.boot.encode(), at.stamp_ns, at.elapsed_ns
-    head = _HEAD.pack(producer, *times, *before.heads, *before.floors, *counts)
-    return framed(head, records, bytes(max(0, least - HEAD_BYTES - len(records))))
+    producer, heads, floors, at = before
+    head = [producer, *heads, *floors, at.stamp_ns, at.elapsed_ns, at.boot, *counts, records[0]]
+    line, content = (_as_json(head) + "\n").encode(), records[1]
+    return framed(line, content, bytes(max(0, least - FRAME_BYTES - len(line) - len(content))))
 
 
-def encode_records(messages: Sequence[Message]) -> bytes:
+def records_of(messages: Sequence[Message]) -> Records:
     """One record for each run of messages of a topic that share the same beginning."""
-    parts: list[bytes] = []
+    records, parts = [], []
     for (topic, shared), run in groupby(messages, _run_of):
         some = list(run)
-        keys = [message.key.encode() for message in some]
         payloads = [message.payload for message in some]
-        lengths = [*map(len, keys), *map(len, payloads)]
-        all_keys, all_payloads = b"".join(keys), b"".join(payloads)
-        head = _RECORD.pack(TOPICS.index(topic), len(some), len(shared), len(all_keys), len(all_payloads))
-        parts += (head, struct.pack(f"<{len(lengths)}I", *lengths), shared, all_keys, all_payloads)
-    return b"".join(parts)
+        records.append([TOPICS.index(topic), len(shared), [message.key for message in some], [*map(len, payloads)]])
+        parts += [shared, *payloads]
+    return records, b"".join(parts)
 
 
-def encode_gone(counts: Offsets) -> bytes:
-    """Records of so many messages of which nothing is left."""
-    lengths = [_LENGTH.pack(_GONE) * count + bytes(4 * count) for count in counts]
-    return b"".join(_RECORD.pack(n, counts[n], 0, 0, 0) + lengths[n] for n in range(len(TOPICS)) if counts[n])
+def records_of_gone(counts: Offsets) -> Records:
+    """Of so many messages of which nothing is left."""
+    return [[topic, 0, [0] * counts[topic], [0] * counts[topic]] for topic in (0, 1)], b""
 
 
 def frame_at(content: bytes, position: int) -> Frame | None:
@@ -112,46 +93,36 @@ def frames_in(content: bytes, offset: int = 0) -> Iterator[Frame]:
 
 def messages_of(frame: Frame, topic: Topic) -> Iterator[tuple[int, str, bytes]]:
     """Offset, key and whole payload of each message of the topic; of one that is gone both are empty."""
-    number, body = TOPICS.index(topic), frame.body
-    offset = frame.before.heads[number]
-    for one in _stored(frame):
-        if one.topic == number:
+    offset, position = frame.before.heads[TOPICS.index(topic)], 0
+    records, content = frame.records
+    for number, shared_length, keys, lengths in records:
+        shared = content[position : (position := position + shared_length)]
+        if TOPICS[number] != topic:
+            position += sum(lengths)
+            continue
+        for key, length in zip(keys, lengths, strict=True):
             offset += 1
-            yield (offset, "", b"") if one.gone else (offset, body[one.key].decode(), one.shared + body[one.payload])
+            payload = content[position : (position := position + length)]
+            yield (offset, key, shared + payload) if key != 0 else (offset, "", b"")
 
 
-def without(frame: Frame, keys: frozenset[bytes]) -> tuple[bytes, int]:
-    """The frame, byte for byte as long, without the messages under these keys; and how many there were."""
-    body, gone = bytearray(frame.body), 0
-    for one in _stored(frame):
-        if not one.gone and frame.body[one.key] in keys:
-            gone += 1
-            _LENGTH.pack_into(body, one.length_at, one.key.stop - one.key.start | _GONE)
-            for stretch in (one.key, one.payload):
-                body[stretch] = bytes(stretch.stop - stretch.start)
-    return framed(bytes(body)), gone
+def without(frame: Frame, keys: frozenset[str]) -> tuple[bytes, int]:
+    """The frame, as long as it is, without the messages under these keys; and how many there were."""
+    content, position, records, parts, gone = frame.records[1], 0, [], [], 0
+    for number, shared_length, its, lengths in frame.records[0]:
+        parts.append(content[position : (position := position + shared_length)])
+        for length in lengths:
+            parts.append(content[position : (position := position + length)])
+        hits = [n for n, key in enumerate(its) if key in keys]
+        for n in hits:
+            its[n], lengths[n], parts[n - len(its)] = 0, 0, b""
+        records.append([number, shared_length, its, lengths])
+        gone += len(hits)
+    return encode_frame(frame.before, frame.counts, (records, b"".join(parts)), frame.end - frame.start), gone
 
 
 def _frame(position: int, body: bytes) -> Frame:
-    producer, boot, stamp, elapsed, *numbers = _HEAD.unpack_from(body)
-    heads, floors, counts = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4))
-    reading = Reading(stamp, elapsed, boot.rstrip(b"\0").decode())
-    before = State(producer.rstrip(b"\0").decode(), heads, floors, reading)
-    return Frame(position, position + FRAME_BYTES + len(body), before, counts, body)
-
-
-def _stored(frame: Frame) -> Iterator[_Stored]:
-    body, position, left = frame.body, _HEAD.size, sum(frame.counts)
-    while left > 0:
-        topic, count, shared, keys, _ = _RECORD.unpack_from(body, position)
-        lengths_at = position + _RECORD.size
-        lengths = struct.unpack_from(f"<{2 * count}I", body, lengths_at)
-        key_at = lengths_at + 8 * count + shared
-        payload_at, common = key_at + keys, body[key_at - shared : key_at]
-        for number in range(count):
-            length_at = lengths_at + 4 * number
-            key = slice(key_at, key_at := key_at + (lengths[number] & ~_GONE))
-            payload = slice(payload_at, payload_at := payload_at + lengths[count + number])
-            yield _Stored(topic, common, length_at, key, payload, bool(lengths[number] & _GONE))
-        position = payload_at
-        left -= count
+    line, _, content = body.partition(b"\n")
+    producer, d, r, d_floor, r_floor, stamp, elapsed, boot, decisions, rewards, records = json.loads(line)
+    before = State(producer, (d, r), (d_floor, r_floor), Reading(stamp, elapsed, boot))
+    return Frame(position, position + FRAME_BYTES + len(body), before, (decisions, rewards), (records, content))

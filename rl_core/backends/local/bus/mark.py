@@ -11,13 +11,13 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from rl_core.backends.local.bus.frames import HEAD_BYTES, State, encode_frame, frame_at
+from rl_core.backends.local.bus.frames import State, encode_frame, frame_at
 from rl_core.files import PatientLock
-from rl_core.framing import FRAME_BYTES, body_at, framed
+from rl_core.framing import body_at, framed
 
 LOCK_FILE = "bus.lock"
 _PLACE = struct.Struct("<II")  # segment, position; then a frame without messages, which tells the state
-_MARK_BYTES = FRAME_BYTES + _PLACE.size + HEAD_BYTES
+_MARK_BYTES = 512
 
 
 class Place(NamedTuple):
@@ -53,6 +53,6 @@ class MarkedLock(PatientLock):
 
     def set_mark(self, mark: Mark) -> None:
         """Only for who holds the lock."""
-        content = framed(_PLACE.pack(*mark.place), encode_frame(mark.state))
+        content = framed(_PLACE.pack(*mark.place), encode_frame(mark.state)).ljust(_MARK_BYTES, b"\0")
         os.pwrite(self.descriptor, content, 0)
         self._seen = content, mark

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from rl_core.backends.local.bus.frames import TOPICS, Frame, Offsets, State, encode_frame, encode_gone
+from rl_core.backends.local.bus.frames import TOPICS, Frame, Offsets, State, encode_frame, records_of_gone
 from rl_core.backends.local.bus.mark import Mark
 from rl_core.backends.local.bus.reading import counting
 from rl_core.backends.local.bus.segments import Segments
@@ -27,7 +27,7 @@ def mend(segments: Segments, mark: Mark, segment: int) -> None:
         counts = max(0, heads[0] - reached[0]), max(0, heads[1] - reached[1])
         if start > len(content) or any(counts):
             state = State(mark.state.producer, reached, mark.state.floors, mark.state.reading)
-            content += encode_frame(state, counts, encode_gone(counts), least=start - len(content))
+            content += encode_frame(state, counts, records_of_gone(counts), least=start - len(content))
             lost.append((reached, counts))
         if frame:
             content += damaged[frame.start : frame.end]

@@ -21,7 +21,7 @@ def removable(segments: Segments, mark: Mark, stored: Offsets, before_ns: int) -
     return first, floors
 
 
-def forget_in(segments: Segments, mark: Mark, segment: int, keys: frozenset[bytes]) -> tuple[int, bytes]:
+def forget_in(segments: Segments, mark: Mark, segment: int, keys: frozenset[str]) -> tuple[int, bytes]:
     """How many messages under these keys the segment has, and its bytes without them: each frame stays in its place."""
     content, gone = bytearray(segments.read(segment)), 0
     for frame in counting(segments, mark, segment):
