@@ -76,7 +76,10 @@ class LocalBus:
         keys = [message.key for message in messages if message.topic == "decisions"]
         with self._explained(), self._lock.held():
             before = self._current()
-            standing = self._keys.find(keys, before.place) if keys else {}
+            missed = set[int]()
+            standing = self._keys.find(keys, before.place, missed) if keys else {}
+            for segment in missed:  # whoever asked for that decision is answered anew: then it was lost, and is named
+                mend(self._segments, before, segment)
             state = before.state._replace(reading=self._clock.read_after(before.state.reading))
             heads, at = list(state.heads), state.reading.at
             fresh, receipts = list[Message](), list[Receipt]()
@@ -216,7 +219,6 @@ class LocalBus:
         return mark
 
     def _read_mended(self, topic: Topic, after_offset: int, limit: int) -> list[Delivery]:
-        mended = set[int]()
         with self._lock.held():
             while True:
                 known = self._current()
@@ -224,12 +226,9 @@ class LocalBus:
                 try:
                     return self._reader.deliveries(known, topic, after_offset, limit)
                 except Damaged as damage:
-                    if damage.segment in mended:
-                        raise BusError(
-                            f"{self._folder}: segment {damage.segment} can't be mended; look at it"
-                        ) from None
-                    mend(self._segments, known, damage.segment)
-                    mended.add(damage.segment)
+                    if not mend(self._segments, known, damage.segment):
+                        path = self._segments.path(damage.segment)
+                        raise BusError(f"{path}: can't be mended; move the bus's folder away and keep it") from None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -61,15 +61,20 @@ class Keys:
         self._at: Place | None = None
         self._sealing = threading.Thread()
 
-    def find(self, keys: Sequence[str], up_to: Place) -> dict[str, Receipt]:
-        """What stands under those of the keys that were accepted before `up_to`."""
+    def find(self, keys: Sequence[str], up_to: Place, missed: set[int] | None = None) -> dict[str, Receipt]:
+        """What stands under those of the keys that were accepted before `up_to`.
+
+        Args:
+            missed: is given the segments that seem to have one, and don't show it: they may be damaged.
+        """
         with self._lock:
             self._follow(up_to)
             young, full = list(self._young.items()), self._full
         found: dict[str, Receipt] = {}
         for segment, positions in young:
             for key in positions.keys() & keys:
-                self._take(found, key, segment, positions[key], 1)
+                if not self._take(found, key, segment, positions[key], 1) and missed is not None:
+                    missed.add(segment)
         if len(full.entries):
             wanted = _hashes(keys)
             places = np.minimum(full.entries.searchsorted(wanted), len(full.entries) - 1)
@@ -78,7 +83,9 @@ class Keys:
                     if (low := int(entry ^ wanted[i])) > int(_LOW):
                         break
                     segment, unit = divmod(low, _UNITS)
-                    self._take(found, keys[i], full.base + segment, unit << _UNIT, 1 << _UNIT)
+                    segment += full.base
+                    if not self._take(found, keys[i], segment, unit << _UNIT, 1 << _UNIT) and missed is not None:
+                        missed.add(segment)
         return found
 
     def add(self, keys: Sequence[str], before: Place, at: Place, after: Place) -> None:
@@ -96,8 +103,8 @@ class Keys:
         if self._sealing.ident is not None:
             self._sealing.join()
 
-    def _take(self, found: dict[str, Receipt], key: str, segment: int, low: int, width: int) -> None:
-        """From a frame that begins within `width` bytes from `low` on."""
+    def _take(self, found: dict[str, Receipt], key: str, segment: int, low: int, width: int) -> bool:
+        """From a frame that begins within `width` bytes from `low` on; returns whether it is there."""
         size = _ONE_READ
         while True:
             frames = list(self._segments.frames(segment, low, low + width + size))
@@ -108,6 +115,8 @@ class Keys:
             for offset, given, payload in messages_of(frame, "decisions") if frame.start < low + width else ():
                 if given == key:
                     found.setdefault(key, Receipt(offset, frame.before.reading.at, payload, repeated=True))
+                    return True
+        return False
 
     def _follow(self, up_to: Place) -> None:
         if self._at is None:

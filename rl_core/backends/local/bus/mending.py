@@ -17,21 +17,23 @@ from rl_core.files import write_atomically
 _log = logging.getLogger(__name__)
 
 
-def mend(segments: Segments, mark: Mark, segment: int) -> None:
-    """Make the segment whole, and say as an error what it lost. Under the bus's lock. Raises OSError."""
+def mend(segments: Segments, mark: Mark, segment: int) -> bool:
+    """Make the segment whole, and say as an error what it lost; False where it is whole. Under the bus's lock."""
     damaged, frames = segments.read(segment), counting(segments, mark, segment)
     reached, behind = _heads_before(segments, mark, segment, frames), _heads_behind(segments, mark, segment)
     size = mark.place.position if segment == mark.place.segment else len(damaged)
     content, lost = bytearray(), list[tuple[Offsets, Offsets]]()
     for start, heads, frame in [*((frame.start, frame.before.heads, frame) for frame in frames), (size, behind, None)]:
         counts = max(0, heads[0] - reached[0]), max(0, heads[1] - reached[1])
-        if start > len(content) or any(counts):
+        if start > len(content) or any(counts) or not (content or frame):
             state = State(mark.state.producer, reached, mark.state.floors, mark.state.reading)
             content += encode_frame(state, counts, records_of_gone(counts), least=start - len(content))
             lost.append((reached, counts))
         if frame:
             content += damaged[frame.start : frame.end]
             reached = frame.after.heads
+    if not lost:
+        return False
     kept = segments.set_aside(segment)
     write_atomically(segments.path(segment), bytes(content + damaged[len(content) :]))
     for place, topic in enumerate(TOPICS):
@@ -47,6 +49,7 @@ def mend(segments: Segments, mark: Mark, segment: int) -> None:
             )
     if not any(any(counts) for _, counts in lost):
         _log.warning("%s: was damaged where it held no message; mended, see %s", segments.path(segment), kept)
+    return True
 
 
 def _heads_before(segments: Segments, mark: Mark, segment: int, frames: list[Frame]) -> Offsets:
