@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Container
@@ -117,17 +118,19 @@ class Decider:
                 row += b',"subject":%b' % orjson.dumps(subject)
             new[event_id] = b"{%b%b" % (named, told)
             rows.append(row + b"}")
-        shared = {
-            **self._constant,
-            "policy_version": served.version,
-            "decided_at": at.isoformat(timespec="microseconds"),
-            "source": request.source,
-        }
+        decided_at = at.isoformat(timespec="microseconds").encode()
+        shared = self._shared(served.version, request.source, deferred, any_eligible)
+        return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
+    def _shared(self, version: str, source: str, deferred: bool, any_eligible: bool) -> bytes:
+        """What all rows of a request have in common but for its time, as the inside of a JSON object."""
+        shared: dict[str, object] = {**self._constant, "policy_version": version, "source": source}
         if not any_eligible:
             shared["eligible_actions"] = self._all
         if deferred:
             shared["deferred"] = True
-        return Decided(event_ids, new, rows, orjson.dumps(shared)[:-1] + b",", deferred)
+        return orjson.dumps(shared)[1:-1]
 
     def _chosen_as(self, action: int, propensity: float) -> bytes:
         """JSON: there are at most two propensities for each action and number of eligible ones."""

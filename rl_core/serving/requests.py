@@ -26,6 +26,7 @@ _EVENT_ID = re.compile(EVENT_ID[1:-1])
 _SUBJECT = re.compile(SUBJECT[1:-1])
 _NUMBERS = {int, float}
 _BARE = {"observation"}
+_LARGEST = float(np.finfo(np.float32).max)
 _MISSING = object()
 
 
@@ -158,12 +159,11 @@ def _observations(rows: list[Any], problem: Problem) -> npt.NDArray[np.float32]:
     if not _NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
         i, j = next((i, j) for i, row in enumerate(rows) for j, value in enumerate(row) if type(value) not in _NUMBERS)
         raise SchemaError(f"instances[{i}].observation[{j}] is {_shown(rows[i][j])}; send numbers only")
-    with np.errstate(over="ignore"):
-        observations = np.fromiter(chain.from_iterable(rows), np.float64, dim * len(rows)).astype(np.float32)
-    if not np.isfinite(observations).all():
-        i, j = divmod(int(np.flatnonzero(~np.isfinite(observations))[0]), dim)
+    observations = np.fromiter(chain.from_iterable(rows), np.float64, dim * len(rows))
+    if observations.max() > _LARGEST or observations.min() < -_LARGEST:
+        i, j = divmod(int(np.flatnonzero(np.abs(observations) > _LARGEST)[0]), dim)
         raise SchemaError(f"instances[{i}].observation[{j}] is {rows[i][j]!r}; it must fit float32 (below 3.4e38)")
-    return observations.reshape(len(rows), dim)
+    return observations.astype(np.float32).reshape(len(rows), dim)
 
 
 def _event_id(value: object, where: str) -> str:

@@ -24,6 +24,7 @@ from rl_core.backends.local.bus.frames import (
     State,
     advanced,
     encode_frame,
+    encode_opening,
     records_of,
 )
 from rl_core.backends.local.bus.keys import Keys
@@ -141,7 +142,7 @@ class LocalBus:
                 and opening.end < known.place.position
                 and opening.before.reading.stamp_ns < now_ns - keep_ns // _SEGMENTS_PER_KEEP
             ):
-                self._set_mark(Mark(state, self._segments.begin_next(known.place, encode_frame(state))))
+                self._set_mark(Mark(state, self._segments.begin_next(known.place, encode_opening(state))))
             offsets = stored.get("decisions", 0), stored.get("rewards", 0)
             first, floors = removable(self._segments, self._known, offsets, now_ns - keep_ns)
             if first:
@@ -157,7 +158,7 @@ class LocalBus:
                     known = self._current()
                     found, content = forget_in(self._segments, known, segment, wanted)
                     if found and segment == known.place.segment:
-                        opening = encode_frame(known.state)
+                        opening = encode_opening(known.state)
                         self._set_mark(Mark(known.state, self._segments.begin_next(known.place, opening)))
                     if found:
                         write_atomically(self._segments.path(segment), content)
@@ -176,7 +177,7 @@ class LocalBus:
     def _write(self, state: State, counts: Offsets = (0, 0), records: Records = NO_RECORDS) -> Place:
         """One transaction behind what is known: durable, and marked, when it returns where it stands."""
         frame = encode_frame(state, counts, records)
-        place = self._segments.append(self._known.place, frame, opening=lambda: encode_frame(state))
+        place = self._segments.append(self._known.place, frame, opening=lambda: encode_opening(state))
         # Behind a frame without messages the next one goes to the same place: an idle bus takes no room.
         end = place._replace(position=place.position + len(frame)) if any(counts) else place
         try:
@@ -212,13 +213,14 @@ class LocalBus:
         mark = end_of_journal(self._segments, marked, known)
         if mark is None:
             state = State(f"{BUS_PREFIX}{uuid.uuid4()}", (0, 0), (0, 0), self._clock.read_after(Reading(0, 0, "")))
-            mark = Mark(state, self._segments.begin_next(Place(0, 0), encode_frame(state)))
+            mark = Mark(state, self._segments.begin_next(Place(0, 0), encode_opening(state)))
         if mark != marked:
             self._segments.sync(mark.place)
             self._lock.set_mark(mark)
         return mark
 
     def _read_mended(self, topic: Topic, after_offset: int, limit: int) -> list[Delivery]:
+        mended = set[int]()
         with self._lock.held():
             while True:
                 known = self._current()
@@ -226,9 +228,10 @@ class LocalBus:
                 try:
                     return self._reader.deliveries(known, topic, after_offset, limit)
                 except Damaged as damage:
-                    if not mend(self._segments, known, damage.segment):
+                    if damage.segment in mended or not mend(self._segments, known, damage.segment):
                         path = self._segments.path(damage.segment)
                         raise BusError(f"{path}: can't be mended; move the bus's folder away and keep it") from None
+                    mended.add(damage.segment)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

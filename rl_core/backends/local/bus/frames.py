@@ -25,6 +25,7 @@ Records = tuple[list[Any], bytes]
 """As in the line of JSON, and the bytes behind it."""
 
 NO_RECORDS: Records = ([], b"")
+OPENING_BYTES = 512
 _as_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _run_of = attrgetter("topic", "shared")
 
@@ -64,6 +65,11 @@ def encode_frame(before: State, counts: Offsets = (0, 0), records: Records = NO_
     return framed(line, content, bytes(max(0, least - FRAME_BYTES - len(line) - len(content))))
 
 
+def encode_opening(state: State) -> bytes:
+    """The frame that begins a segment: of one length, so that another fits into its place."""
+    return encode_frame(state, least=OPENING_BYTES)
+
+
 def records_of(messages: Sequence[Message]) -> Records:
     """One record for each run of messages of a topic that share the same beginning."""
     records, parts = [], []
@@ -77,7 +83,7 @@ def records_of(messages: Sequence[Message]) -> Records:
 
 def records_of_gone(counts: Offsets) -> Records:
     """Of so many messages of which nothing is left."""
-    return [[topic, 0, [0] * counts[topic], [0] * counts[topic]] for topic in (0, 1)], b""
+    return [[topic, 0, [0] * counts[topic], [0] * counts[topic]] for topic in (0, 1) if counts[topic]], b""
 
 
 def frame_at(content: bytes, position: int) -> Frame | None:

@@ -1,17 +1,15 @@
 """Where on the bus the decision under a key stands: an index in memory that is built from the journal.
 
-Of a full segment the keys are kept beside it, in `segment-….keys`: a CRC-32 (8 hex digits), and as JSON the position of
-each key's frame and the keys. Whoever finds that file missing or damaged makes it again; meanwhile who asks waits. In
-memory a key of such a segment is one u64: 32 bits of its hash, its segment and in it the place in units of 4 KiB. The
-journal itself has the last word: a hit counts when the key is read there.
+Of a full segment the keys are kept beside it, in `segment-….keys`: a frame of how many there are (u32), the position of
+each one's frame (u32 each), and the keys, a line each. Whoever finds that file missing or damaged makes it again;
+meanwhile who asks waits. In memory a key of such a segment is one u64: 32 bits of its hash, its segment and in it the
+place in units of 4 KiB. The journal itself has the last word: a hit counts when the key is read there.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -24,6 +22,7 @@ from rl_core.backends.local.bus.frames import messages_of
 from rl_core.backends.local.bus.mark import Place
 from rl_core.backends.local.bus.segments import LARGEST, Segments
 from rl_core.files import write_atomically
+from rl_core.framing import body_at, framed
 
 _UNIT = 12  # bits of a position within one unit
 _UNITS = LARGEST >> _UNIT  # of a segment: a frame begins below LARGEST
@@ -164,24 +163,27 @@ class Keys:
             content = self._segments.path(segment, "keys").read_bytes()
         except OSError:
             return None
-        if content[:8] != b"%08x" % zlib.crc32(content[8:]):
+        body = body_at(content, 0)
+        count = int.from_bytes(body[:4], "little") if body else 0
+        keys = body[4 + 4 * count :].decode().split("\n") if body and count else []
+        if body is None or len(keys) != count:
             return None
-        positions, keys = json.loads(content[8:])
-        return _entries(keys, positions)
+        return _entries(keys, np.frombuffer(body, "<u4", count, 4))
 
     def _written(self, segment: int, its: dict[str, int]) -> _U64:
-        content = json.dumps([list(its.values()), list(its)]).encode()
+        positions = np.fromiter(its.values(), "<u4", len(its))
+        content = framed(len(its).to_bytes(4, "little"), positions.tobytes(), "\n".join(its).encode())
         if self._segments.path(segment).exists():  # else it was pruned meanwhile
             path = self._segments.path(segment, "keys")
             try:
-                write_atomically(path, b"%08x" % zlib.crc32(content) + content)
+                write_atomically(path, content)
             except OSError as error:
                 _log.info("%s: can't be written, and will be made again: %s", path, error)
-        return _entries(list(its), list(its.values()))
+        return _entries(list(its), positions)
 
 
-def _entries(keys: Sequence[str], positions: Sequence[int]) -> _U64:
-    entries: _U64 = np.sort(_hashes(keys) | np.array(positions, np.uint64) >> np.uint64(_UNIT))
+def _entries(keys: Sequence[str], positions: npt.NDArray[np.uint32]) -> _U64:
+    entries: _U64 = np.sort(_hashes(keys) | positions.astype(np.uint64) >> np.uint64(_UNIT))
     return entries
 
 

@@ -12,6 +12,7 @@ from rl_core.backends.local.bus.frames import TOPICS, Frame, Offsets, State, enc
 from rl_core.backends.local.bus.mark import Mark
 from rl_core.backends.local.bus.reading import counting
 from rl_core.backends.local.bus.segments import Segments
+from rl_core.clock import Reading
 from rl_core.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -22,16 +23,18 @@ def mend(segments: Segments, mark: Mark, segment: int) -> bool:
     damaged, frames = segments.read(segment), counting(segments, mark, segment)
     reached, behind = _heads_before(segments, mark, segment, frames), _heads_behind(segments, mark, segment)
     size = mark.place.position if segment == mark.place.segment else len(damaged)
+    floors = frames[0].before.floors if frames else mark.state.floors
     content, lost = bytearray(), list[tuple[Offsets, Offsets]]()
     for start, heads, frame in [*((frame.start, frame.before.heads, frame) for frame in frames), (size, behind, None)]:
         counts = max(0, heads[0] - reached[0]), max(0, heads[1] - reached[1])
         if start > len(content) or any(counts) or not (content or frame):
-            state = State(mark.state.producer, reached, mark.state.floors, mark.state.reading)
+            reading = Reading((frame.before if frame else mark.state).reading.stamp_ns, 0, "")
+            state = State(mark.state.producer, reached, floors, reading)  # no longer than what it replaces
             content += encode_frame(state, counts, records_of_gone(counts), least=start - len(content))
             lost.append((reached, counts))
         if frame:
             content += damaged[frame.start : frame.end]
-            reached = frame.after.heads
+            reached, floors = frame.after.heads, frame.after.floors
     if not lost:
         return False
     kept = segments.set_aside(segment)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rl_core.backends.local.bus.frames import Frame, frame_at, frames_in
+from rl_core.backends.local.bus.frames import OPENING_BYTES, Frame, frame_at, frames_in
 from rl_core.backends.local.bus.mark import Place
 from rl_core.files import drop_oldest, sync_folder, write_atomically
 from rl_core.framing import MARK
@@ -24,7 +24,6 @@ _NAME = re.compile(r"segment-(\d{8})\.log")
 _SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before
 LARGEST = 1 << 24
 _LEAST_ROOM = 1 << 16
-_OPENING = 512  # bytes: the frame that begins a segment has at most so many
 _SET_ASIDE = 5
 _log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Segments:
 
     def opening(self, segment: int) -> Frame | None:
         """The frame that it begins with; None where that is not whole."""
-        return frame_at(self.read(segment, 0, _OPENING), 0) or frame_at(self.read(segment), 0)
+        return frame_at(self.read(segment, 0, OPENING_BYTES), 0) or frame_at(self.read(segment), 0)
 
     def frames(self, segment: int, start: int = 0, end: int | None = None) -> Iterator[Frame]:
         """Every whole frame from `start` to `end`."""
