@@ -262,6 +262,12 @@ class TestForgotten:
         assert [file.name for file in path.iterdir() if b"secret" in file.read_bytes()] == []
         others = {topic: [d for d in its if d.key != "secret-key"] for topic, its in before.items()}
         assert {topic: [d for d in its if d.key] for topic, its in content(bus).items()} == others
+        again = LocalBus(path)
+        assert again.lookup("secret-key") is None
+        fill(bus, 1500, begin=1200)  # the publisher, which knew the key, writes the keys of segments that are full now
+        bus._keys.close()
+        assert [file.name for file in path.iterdir() if b"secret" in file.read_bytes()] == []
+        again.close()
         assert bus.publish([secret])[0].repeated is False
         assert all(receipt.repeated for receipt in bus.publish([Message("decisions", "key-299", b"")] * 2))
 

@@ -9,9 +9,12 @@ place in units of 4 KiB. The journal itself has the last word: a hit counts when
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -95,8 +98,8 @@ class Keys:
                 self._at = after
 
     def write(self, segment: int) -> _U64:
-        """Make the file of a full segment's keys from the segment."""
-        return self._written(segment, self._read(segment, 0, None))
+        """Make the file of a full segment's keys from the segment, in place of what there may be."""
+        return self._written(segment, self._read(segment, 0, None), os.replace)
 
     def close(self) -> None:
         if self._sealing.ident is not None:
@@ -144,7 +147,7 @@ class Keys:
         """Beside who publishes: the files of the full segments' keys, and one array of all of them."""
         with suppress(OSError):  # the folder was moved away
             while full := sorted(self._young)[:-1]:
-                entries = {number: self._written(number, self._young[number]) for number in full}
+                entries = {number: self._written(number, self._young[number], os.link) for number in full}
                 together = self._full.with_segments(min(self._segments.numbers(), default=0), entries)
                 with self._lock:
                     self._full = together
@@ -170,15 +173,21 @@ class Keys:
             return None
         return _entries(keys, np.frombuffer(body, "<u4", count, 4))
 
-    def _written(self, segment: int, its: dict[str, int]) -> _U64:
+    def _written(self, segment: int, its: dict[str, int], put: Callable[[Path, Path], None]) -> _U64:
         positions = np.fromiter(its.values(), "<u4", len(its))
         content = framed(len(its).to_bytes(4, "little"), positions.tobytes(), "\n".join(its).encode())
         if self._segments.path(segment).exists():  # else it was pruned meanwhile
             path = self._segments.path(segment, "keys")
+            new = path.with_suffix(f".{uuid.uuid4()}")
             try:
-                write_atomically(path, content)
+                write_atomically(new, content)
+                put(new, path)
+            except FileExistsError:  # by who has forgotten some of them meanwhile: that one stands
+                pass
             except OSError as error:
                 _log.info("%s: can't be written, and will be made again: %s", path, error)
+            finally:
+                new.unlink(missing_ok=True)
         return _entries(list(its), positions)
 
 
