@@ -16,7 +16,7 @@ RULES = {
     "pipeline_defs": {"airflow", "bandit_ops"},
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
-GROUND = {"config", "errors", "files", "clock", "frozen", "google_config", "schema"}
+GROUND = {"config", "errors", "files", "framing", "clock", "frozen", "google_config", "schema"}
 ARROWS = {
     "backends/contracts": set(),
     "backends/registry": {"backends/contracts"},
