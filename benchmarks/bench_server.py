@@ -125,12 +125,13 @@ def _bandit(folder: Path, durability: str) -> Bandit:
 
 
 @contextmanager
-def _server(folder: Path, bandit: Bandit) -> Iterator[tuple[int, int]]:
+def _server(folder: Path, bandit: Bandit, tree: Path = REPO) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     durability = bandit.serving.durability
-    served = {"BANDIT_HOME": str(folder / "home"), "AIP_STORAGE_URI": str(folder / durability / "policy")}
+    served = {"BANDIT_HOME": str(folder / f"home of {tree.name}"), "PYTHONPATH": str(tree)}
+    served["AIP_STORAGE_URI"] = str(folder / durability / "policy")
     command = [
         sys.executable,
         "-m",
@@ -140,7 +141,7 @@ def _server(folder: Path, bandit: Bandit) -> Iterator[tuple[int, int]]:
         "--port",
         str(port),
     ]
-    process = subprocess.Popen(command, cwd=REPO, env={**os.environ, **served}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tree, env={**os.environ, **served}, stdout=subprocess.DEVNULL)
     try:
         started = time.monotonic()
         while not _healthy(port):

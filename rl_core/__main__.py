@@ -15,10 +15,14 @@ from rl_core.errors import BanditError, ConfigError
 NEEDS = {
     "serve": ("fastapi_offline", "server"),
     "simulate": ("orjson", "server"),
+    "bus": ("orjson", "server"),
     "log": ("deltalake", "job"),
     "forget": ("deltalake", "job"),
 }
 """The module that each command misses first, and the extra of the wheel (pyproject.toml) that brings it."""
+
+_CAT = """Print what is on a bandit's message bus, as JSON lines: topic, offset, key, received_at, payload. Without a
+payload is what was forgotten, or lost to damage. Server and event logger may run meanwhile."""
 
 
 def positive(text: str) -> int:
@@ -52,6 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--event-id", action="append", default=[], help="an event by its id; repeatable")
     forget.add_argument("--dry-run", action="store_true", help="only say what there is")
     forget.add_argument("--datasets", action="store_true", help="remove the pipelines' cached datasets as well")
+    shown = commands.add_parser("bus", help="look at the message bus").add_subparsers(dest="of_bus", required=True)
+    cat = shown.add_parser("cat", help="print what is on the message bus, as JSON lines", description=_CAT)
+    cat.add_argument("bandit", nargs="?", help="a name in dags/bandits, or a YAML; default: BANDIT_DEFINITION")
+    cat.add_argument("--topic", choices=("decisions", "rewards"), help="default: both, one after the other")
+    cat.add_argument("--after", type=int, default=0, help="begin behind this offset (default 0)")
+    cat.add_argument("--limit", type=positive, help="so many messages of each topic at most (default: all)")
+    cat.add_argument("--follow", action="store_true", help="wait for more of the last topic, until Ctrl-C")
     return parser
 
 
@@ -85,6 +96,10 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.joining import event_logger
 
         return event_logger.main(bandit, settings)
+    if args.command == "bus":
+        from rl_core.monitoring import show_bus
+
+        return show_bus.show(bandit, settings, args.topic, args.after, args.limit, args.follow)
     if args.command == "forget":
         from rl_core.joining.forget import forget
 

@@ -7,11 +7,14 @@ running up to a tenth faster or slower, as NTP slews.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SLEW = 10  # one part in ten
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -42,9 +45,14 @@ class Reading:
     elapsed_ns: int
     boot: str
 
+    @property
+    def at(self) -> datetime:
+        """The stamp, cut to microseconds."""
+        return _EPOCH + timedelta(microseconds=self.stamp_ns // 1000)
+
 
 class SteadyClock:
-    """A steady clock, one per program that stamps; not thread-safe. All three arguments are for tests."""
+    """A steady clock, one per program that stamps. Any thread may ask it. All three arguments are for tests."""
 
     def __init__(
         self,
@@ -56,26 +64,39 @@ class SteadyClock:
         self._elapsed = elapsed
         self._boot = boot()
         self._last = Reading(wall(), elapsed(), self._boot)
-
-    @property
-    def boot(self) -> str:
-        """The start of the machine that its readings belong to."""
-        return self._boot
+        self._lock = threading.RLock()
+        self._told_ns = 0
 
     def read(self) -> Reading:
-        """Read the time now; never earlier than a reading before."""
+        """Read the time now; no later reading comes before it."""
+        with self._lock:
+            self._last = self._read()
+            self._told_ns = max(self._told_ns, self._last.stamp_ns)
+            return self._last
+
+    def read_after(self, before: Reading) -> Reading:
+        """Read the time now by the one clock of several processes, of which one has read `before` last."""
+        with self._lock:
+            told_ns = self._told_ns
+            self.resume(before)
+            reading = self.read()
+            if reading.stamp_ns < told_ns:  # another process held the clock back after this one had told the time
+                self._last = reading = Reading(told_ns, reading.elapsed_ns, reading.boot)
+            return reading
+
+    def _read(self) -> Reading:
         at = self._elapsed()
         passed = max(0, at - self._last.elapsed_ns)
         due, reach = self._last.stamp_ns + passed, passed // _SLEW
-        self._last = Reading(min(max(self._wall(), due - reach), due + reach), at, self._boot)
-        return self._last
+        return Reading(min(max(self._wall(), due - reach), due + reach), at, self._boot)
 
     def resume(self, before: Reading) -> None:
         """Go on from what another process, or this one before a restart, read: all of them are one clock.
 
         After a restart of the machine nobody knows how much time passed: it goes on from the later of stamp and wall.
         """
-        if before.boot == self._boot != "":
-            self._last = before
-        else:
-            self._last = Reading(max(before.stamp_ns, self._wall()), self._elapsed(), self._boot)
+        with self._lock:
+            if before.boot == self._boot != "":
+                self._last = before
+            else:
+                self._last = Reading(max(before.stamp_ns, self._wall()), self._elapsed(), self._boot)

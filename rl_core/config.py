@@ -146,6 +146,12 @@ class Retention(Frozen):
     raw_log_days: float | None = Field(
         default=None, gt=0, description="decisions, rewards and what was set apart are deleted when older; null: never"
     )
+    bus_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=24 * 366,
+        description="backend local: for so long a repeated event_id gets its first answer",
+    )
 
 
 class Startup(Frozen):

@@ -2,17 +2,108 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import random
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+_MEANINGS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the quota of the disk is used up; free some space",
+    errno.EFBIG: "a file may not become larger; raise the limit on file sizes (ulimit -f)",
+    errno.EIO: "the disk refused a read or a write; look at its health",
+    errno.EROFS: "it can't be written; look at the mount",
+    errno.EACCES: "it can't be written; look at its owner and mode",
+    errno.EPERM: "it can't be written; look at its owner and attributes",
+    errno.ENOENT: "the folder is gone; put it back, or start its processes again",
+}
 _log = logging.getLogger(__name__)
+
+
+def explained(error: OSError) -> str:
+    """Say in one line what an error of the disk means, and what to do about it."""
+    meaning = _MEANINGS.get(error.errno or 0)
+    return f"{meaning} ({error})" if meaning else str(error)
+
+
+class StillLocked(OSError):
+    """Somebody else kept the lock for longer than one would wait."""
+
+
+class PatientLock:
+    """The lock file `path`, waited for as long as `timeout_s`. Excludes threads and processes alike.
+
+    The kernel gives it back when its holder dies. Not re-entrant. The file's content is whose lock it is.
+    """
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = os.fspath(path)
+        self._timeout_s = timeout_s
+        self._threads = threading.Lock()
+        self._identity: os.stat_result | None = None
+        self.descriptor = -1
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock. Raises StillLocked, OSError."""
+        deadline = time.monotonic() + self._timeout_s
+        if not self._threads.acquire(timeout=self._timeout_s):
+            raise self._too_long()
+        try:
+            self._take(deadline)
+            try:
+                yield
+            finally:
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+    def is_current(self) -> bool:
+        """Tell whether what was locked last is still the file under its name."""
+        try:
+            return self._identity is not None and os.path.samestat(os.stat(self._path), self._identity)
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Give the file back, once no thread has the lock."""
+        with self._threads:
+            self._drop()
+
+    def _take(self, deadline: float) -> None:
+        while True:
+            if self.descriptor < 0:
+                self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._identity = os.fstat(self.descriptor)
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise self._too_long() from None
+                time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311  no two processes in step
+                continue
+            if self.is_current():
+                return
+            self._drop()  # the file was deleted: others lock another one by now
+
+    def _drop(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor, self._identity = -1, None
+
+    def _too_long(self) -> StillLocked:
+        return StillLocked(
+            f"{self._path}: another process kept it locked for more than {self._timeout_s:g} s; try again"
+        )
 
 
 @contextmanager

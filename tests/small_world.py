@@ -10,7 +10,7 @@ import numpy as np
 from starlette.testclient import TestClient
 
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.bandit.linucb import accumulate
@@ -57,8 +57,8 @@ class World:
         self.logger = EventLogger(self.bandit, self.bus(), self.store)
         self.start_server()
 
-    def bus(self) -> SqliteBus:
-        bus = SqliteBus(self.path / "bus" / "bus.sqlite", clock=self.machine.clock())
+    def bus(self) -> LocalBus:
+        bus = LocalBus(self.path / "bus", clock=self.machine.clock())
         self._stack.callback(bus.close)
         return bus
 

@@ -1,10 +1,12 @@
 """What clients were told, against what the event store holds. Reads the tables as they are and trusts no code of ours.
 
-The joiner's rules are said again here, in a few lines of their own.
+The joiner's rules are said again here, in a few lines of their own. What damage to the bus took is no breach as long as
+the bus named it: so many decisions and rewards may be missing, and a decision that was named may have a second answer.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,9 @@ from typing import Any, NamedTuple
 from reliability.storm.traffic import Answer, Record, Sent
 
 EXAMPLES = 5
+_TOPICS = ("decisions", "rewards")
 TOLERANCE = 1e-9
+_NAMED = re.compile(r" \d+ (decisions|rewards) of bus-\S+ are lost, offsets ([\d., ]+), unless")
 
 
 class _Reward(NamedTuple):
@@ -41,6 +45,10 @@ class Finding:
     rewards_misplaced: int = 0
     seq_gaps: int = 0
     open: int = 0
+    damaged_decisions: int = 0
+    damaged_rewards: int = 0
+    answered_anew: int = 0
+    unjoined_by_damage: int = 0
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, figure: str, example: str) -> None:
@@ -49,8 +57,18 @@ class Finding:
             self.examples[figure].append(example)
 
 
+def named_in(logs: Iterable[Path]) -> dict[str, set[int]]:
+    """The offsets of each topic that the bus's processes said are lost to damage, whether or not they were stored."""
+    named: dict[str, set[int]] = {"decisions": set(), "rewards": set()}
+    for log in logs:
+        for topic, spans in _NAMED.findall(log.read_text(errors="replace")):
+            for low, high in re.findall(r"(\d+)\.\.(\d+)", spans):
+                named[topic] |= set(range(int(low), int(high) + 1))
+    return named
+
+
 def read(store: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the four tables, without the observations."""
+    """Every row of the tables, without the observations."""
     from deltalake import DeltaTable
 
     columns = {
@@ -58,6 +76,7 @@ def read(store: Path) -> dict[str, list[dict[str, Any]]]:
         "rewards": ["event_id", "reward", "received_at", "producer", "offset"],
         "interactions": ["seq", "event_id", "action", "propensity", "policy_version", "reward", "closed_by"],
         "rewards_apart": ["event_id", "producer", "offset", "reason"],
+        "rejected_events": ["kind", "producer", "offset", "reason"],
     }
     tables = {}
     for name, wanted in columns.items():
@@ -72,22 +91,31 @@ def audit(
     tables: Mapping[str, list[dict[str, Any]]],
     wait_s: float,
     prefix: str,
+    named: Mapping[str, set[int]],
 ) -> Finding:
     """What of the clients' `records`, and of their rewards for decisions that nobody asked for, the tables don't keep.
 
-    `prefix` begins the event ids of the storm; what a training's simulation logged is left out.
+    `prefix` begins the event ids of the storm; what a training's simulation logged is left out. `named` are the offsets
+    that the bus said are lost.
     """
     found = Finding()
+    stored = {name: {row["offset"] for row in tables[name] if row["producer"].startswith("bus-")} for name in named}
+    found.damaged_decisions, found.damaged_rewards = (len(named[name] - stored[name]) for name in _TOPICS)
     decisions = _by_event(tables["decisions"], prefix)
     interactions = _by_event(tables["interactions"], prefix)
-    _acknowledged_are_stored(found, records, decisions)
+    _acknowledged_are_stored(found, records, decisions, named["decisions"])
     sent = {event_id: record.rewards for event_id, record in records.items()}
     sent |= {event_id: [reward] for event_id, reward in strangers.items()}
     _acknowledged_rewards_are_stored(found, sent, _by_event(tables["rewards"], prefix))
-    _each_once(found, decisions, interactions)
-    _numbering(found, tables)
+    _each_once(found, decisions, interactions, named["decisions"])
+    _numbering(found, tables, named)
     winners = _rewards(found, tables, decisions, interactions, wait_s, prefix)
     _promised_rewards(found, records, interactions, winners, wait_s)
+    # What was named is not lost in silence; how many clients had been told of it can't be more than that.
+    found.lost = max(0, found.lost - found.damaged_decisions)
+    found.rewards_lost = max(0, found.rewards_lost - found.damaged_rewards)
+    unjoined = found.rewards_sent - found.rewards_joined
+    found.unjoined_by_damage = min(unjoined, found.damaged_decisions + found.damaged_rewards)
     return found
 
 
@@ -104,7 +132,10 @@ def _told(row: Mapping[str, Any]) -> Answer:
 
 
 def _acknowledged_are_stored(
-    found: Finding, records: Mapping[str, Record], decisions: Mapping[str, list[dict[str, Any]]]
+    found: Finding,
+    records: Mapping[str, Record],
+    decisions: Mapping[str, list[dict[str, Any]]],
+    named: set[int],
 ) -> None:
     found.in_store = len(decisions)
     for event_id, record in records.items():
@@ -112,7 +143,11 @@ def _acknowledged_are_stored(
         if record.answer is None:
             found.unanswered_in_store += bool(rows)
             continue
-        if record.changed:
+        if record.changed and (
+            any(row["offset"] in named for row in rows) or (named and record.answer not in map(_told, rows))
+        ):
+            found.answered_anew += 1
+        elif record.changed:
             found.note("answers_changed", event_id)
         if record.answer not in map(_told, rows):
             found.note("lost", f"{event_id}: told {record.answer}, stored {rows}")
@@ -138,10 +173,11 @@ def _each_once(
     found: Finding,
     decisions: Mapping[str, list[dict[str, Any]]],
     interactions: Mapping[str, list[dict[str, Any]]],
+    named: set[int],
 ) -> None:
     for event_id, rows in decisions.items():
         closed = interactions.get(event_id, [])
-        if len(rows) > 1 or len(closed) > 1:
+        if sum(row["offset"] not in named for row in rows) > 1 or len(closed) > 1:
             found.note("duplicates", f"{event_id}: {len(rows)} decisions, {len(closed)} interactions")
         if not closed:
             found.note("open", event_id)
@@ -149,7 +185,7 @@ def _each_once(
             found.note("altered", f"{event_id}: the interaction is of another decision: {closed[0]}")
 
 
-def _numbering(found: Finding, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+def _numbering(found: Finding, tables: Mapping[str, list[dict[str, Any]]], named: Mapping[str, set[int]]) -> None:
     seqs = sorted(row["seq"] for row in tables["interactions"])
     if seqs != list(range(1, len(seqs) + 1)):
         found.note("seq_gaps", f"{len(seqs)} interactions, seq {seqs[0]}..{seqs[-1]}")
@@ -157,6 +193,13 @@ def _numbering(found: Finding, tables: Mapping[str, list[dict[str, Any]]]) -> No
         offsets: dict[str, list[int]] = defaultdict(list)
         for row in tables[name]:
             offsets[row["producer"]].append(row["offset"])
+        for row in tables["rejected_events"]:
+            if row["kind"] == name.removesuffix("s"):
+                offsets[row["producer"]].append(row["offset"])
+                if row["offset"] not in named[name]:
+                    found.note(
+                        "seq_gaps", f"{name} {row['offset']} was set apart, and nobody named it: {row['reason']}"
+                    )
         for producer, given in offsets.items():
             if sorted(given) != list(range(1, len(given) + 1)):
                 found.note("seq_gaps", f"{name} of {producer}: {len(given)} rows, offsets up to {max(given)}")

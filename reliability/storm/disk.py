@@ -93,29 +93,19 @@ def open_disk(state_dir: Path, pids: Callable[[], Iterable[int | None]]) -> Disk
 def damage(bus: Path, kind: str, seed: str) -> str:
     """Do to the files of a bus that is in use what a bad disk or a bad command would; returns what was done."""
     rng = random.Random(seed)
-    journal = sorted(bus.parent.glob("journal-*.log"))
-    if kind == "delete":
-        return _delete([bus, *_beside(bus)])
-    if kind == "delete the journal":
-        return _delete(journal)
-    if kind == "damage the header":
-        return _overwrite(bus, rng, [(0, 100)])
-    if kind == "damage the journal":
-        path = rng.choice(journal) if journal else bus.parent / "journal"
-    else:
-        path = bus.with_name(f"{bus.name}-wal") if kind == "damage the WAL" else bus
+    patterns = {"damage the mark": "bus.lock", "damage the keys": "segment-*.keys"}
+    files = sorted(bus.glob(patterns.get(kind, "segment-*.log")))
+    if not files:
+        return "there was none"
+    path = rng.choice(files)
+    if kind == "delete a segment":
+        path.unlink(missing_ok=True)
+        return f"deleted {path.name}"
     try:
         pages = max(1, path.stat().st_size // _PAGE)
     except FileNotFoundError:
         return f"{path.name} was not there"
-    return _overwrite(path, rng, [(rng.randrange(pages) * _PAGE, _PAGE) for _ in range(max(1, pages // 4))])
-
-
-def _delete(paths: Iterable[Path]) -> str:
-    gone = [path for path in paths if path.exists()]
-    for path in gone:
-        path.unlink(missing_ok=True)
-    return f"deleted {', '.join(path.name for path in gone)}"
+    return _overwrite(path, rng, [(rng.randrange(pages) * _PAGE, _PAGE) for _ in range(max(1, pages // 16))])
 
 
 def _overwrite(path: Path, rng: random.Random, places: list[tuple[int, int]]) -> str:
@@ -132,7 +122,3 @@ def _overwrite(path: Path, rng: random.Random, places: list[tuple[int, int]]) ->
     finally:
         os.close(descriptor)
     return f"overwrote {len(places)} pieces of {path.name}"
-
-
-def _beside(bus: Path) -> Iterable[Path]:
-    return (bus.with_name(f"{bus.name}{suffix}") for suffix in ("-wal", "-shm"))

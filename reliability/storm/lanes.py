@@ -11,18 +11,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from reliability.quick_airflow import kill_worker
 from reliability.storm import jobs
 from reliability.storm.airflow import Airflow, Try
 from reliability.storm.disk import Disk, damage
-from reliability.storm.plan import COPIES, Fault
+from reliability.storm.plan import Fault
 from reliability.storm.traffic import Traffic
 from reliability.storm.training import Trainings
 from reliability.storm.world import World
-from rl_core.backends.local.journal_group import TOPICS
-from rl_core.backends.local.message_bus import SqliteBus
 
 PATIENCE_S = 60.0
 """Who does not work again within this time never will."""
@@ -209,18 +206,14 @@ class AirflowLane(Lane):
 
 
 class DiskLane(Lane):
-    """The disk fills up and is freed (recovery counts from then), or the bus is damaged under the server's hands.
-
-    Both copies of the bus are made whole before the damage goes over from one to the other.
-    """
+    """The disk fills up and is freed (recovery counts from then), or the bus is damaged under the server's hands."""
 
     name = "disk"
 
     def __init__(self, world: World, faults: Sequence[Fault], disk: Disk, traffic: Traffic, seed: int) -> None:
         super().__init__(world, faults)
         self._disk, self._traffic, self._seed = disk, traffic, seed
-        self._bus = world.state_dir / "bus" / "bus.sqlite"
-        self._damaged = ""  # the copy that was damaged last
+        self._bus = world.state_dir / "bus"
         self._logged = False
 
     def strike(self, fault: Fault) -> Strike | None:
@@ -234,9 +227,6 @@ class DiskLane(Lane):
             finally:
                 self._disk.free()
             return Strike(self.name, fault.kind, time.time(), self._disk.kind, kills=0)
-        if self._damaged not in ("", COPIES[fault.kind]):
-            make_whole(self._bus)
-        self._damaged = COPIES[fault.kind]
         at = time.time()
         done = damage(self._bus, fault.kind, f"{self._seed}/{len(self.strikes)}")
         return Strike(self.name, fault.kind, at, done, kills=0)
@@ -247,16 +237,3 @@ class DiskLane(Lane):
         self._logged = self._logged or self.world.logging_since(noticed)
         times = self._traffic.acknowledged_times
         return self._logged and bool(times) and times[-1] > noticed
-
-
-def make_whole(bus: Path) -> None:
-    """Both copies, beside whoever uses them: to open a bus mends its journal, and to read all of it mends its file.
-
-    Who uses it need not have noticed yet: nobody reads a page of old messages, or the journal, while all goes well.
-    """
-    opened = SqliteBus(bus, busy_timeout_s=PATIENCE_S)
-    try:
-        for topic in TOPICS:
-            opened.read(topic, 0, limit=1 << 62)
-    finally:
-        opened.close()

@@ -22,18 +22,15 @@ KINDS: dict[Lane, dict[str, float]] = {
     "logger": {"kill": 0.85, "kill while it starts": 0.15},
     "trainer": {"leader": 0.3, "step": 0.4, "all": 0.3},
     "airflow": {"worker": 0.35, "task": 0.25, "scheduler": 0.2, "scheduler and workers": 0.2},
-    "disk": {"full": 0.4},
+    "disk": {
+        "full": 0.4,
+        "damage a segment": 0.25,
+        "delete a segment": 0.1,
+        "damage the mark": 0.15,
+        "damage the keys": 0.1,
+    },
 }
-CORRUPTIONS = {
-    "file": {"damage": 0.2, "damage the WAL": 0.15, "damage the header": 0.1, "delete": 0.15},
-    "journal": {"damage the journal": 0.35, "delete the journal": 0.25},
-}
-"""By the copy of the bus that is damaged. The bus mends one from the other, so a storm never damages both at once: the
-faults of the disk are for one copy in their first half and for the other in their second, and the seed says which is
-first. In between the lane sees to it that both are whole.
-"""
-COPIES = {kind: copy for copy, kinds in CORRUPTIONS.items() for kind in kinds}
-"""The copy that a kind of fault damages."""
+"""Of the disk all but "full" damage the bus, of which there is one copy: what they take is in the audit's figures."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +61,14 @@ class Plan:
 def draw(seed: int, kills: int, seconds: float, *, airflow: bool = True, corruption: bool = True) -> Plan:
     """A plan with that many SIGKILLs in about that many seconds, and a fault of the disk for every ten of them."""
     shares = {lane: share for lane, share in SHARES.items() if airflow or lane != "airflow"}
-    counts = _apportioned(kills, shares) | {"disk": max(4, kills // 10)}
+    counts = _apportioned(kills, shares) | {"disk": max(6, kills // 10)}
     lanes: dict[Lane, tuple[Fault, ...]] = {}
     for lane, kinds in KINDS.items():
         if count := counts.get(lane, 0):
             rng = random.Random(f"{seed}/{lane}")
-            damaging = lane == "disk" and corruption
-            drawn = _both_copies(rng, seed, count) if damaging else _every_kind(rng, kinds, count)
-            lanes[lane] = tuple(_faults(rng, lane, drawn, seconds))
+            its = {"full": 1.0} if lane == "disk" and not corruption else kinds
+            lanes[lane] = tuple(_faults(rng, lane, _every_kind(rng, its, count), seconds))
     return Plan(seed, lanes)
-
-
-def _both_copies(rng: random.Random, seed: int, count: int) -> Sequence[str]:
-    """Of so many faults of the disk the first half for one copy of the bus, the second for the other."""
-    first, second = (CORRUPTIONS[copy] for copy in (("file", "journal") if seed % 2 else ("journal", "file")))
-    half = (count + 1) // 2
-    # The disk is full in the first half at least; a short second half is for what only it has.
-    return [*_every_kind(rng, KINDS["disk"] | first, half), *_every_kind(rng, second | KINDS["disk"], count - half)]
 
 
 def _apportioned(total: int, shares: dict[str, float]) -> dict[str, int]:

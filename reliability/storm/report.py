@@ -2,7 +2,10 @@
 
 acknowledged    decisions that a client was answered 200 for; an event id asked for again counts once
 in_store        the storm's event ids in table `decisions`; more than acknowledged by those that nobody waited for
-lost            acknowledged decisions that the store does not hold with the action, propensity and policy of the answer
+damaged_decisions, damaged_rewards  offsets that damage to the bus took before they were stored, all named by the bus
+answered_anew   event ids whose first answer the bus named as lost, and that were asked for again
+lost            acknowledged decisions that the store does not hold with the action, propensity and policy of the
+                answer, beyond those damaged
 duplicates      event ids with more than one row in `decisions` or in `interactions`
 altered         interactions with another action, propensity or policy than their decision
 answers_changed event ids that were answered differently when asked again

@@ -16,7 +16,7 @@ from typing import Any
 from reliability.storm import disk as disks
 from reliability.storm import report as reports
 from reliability.storm.airflow import Airflow
-from reliability.storm.audit import Finding, audit, read
+from reliability.storm.audit import Finding, audit, named_in, read
 from reliability.storm.jobs import JobWatch
 from reliability.storm.lanes import AirflowLane, DiskLane, Lane, LoggerLane, ServerLane, Strike, TrainerLane
 from reliability.storm.plan import Plan, draw
@@ -70,7 +70,8 @@ class Storm:
             self._play()
             self._rest()
             told, tables = self.traffic, read(self.world.state_dir / "store")
-            finding = audit(told.records, told.strangers, tables, self._wait, f"s{self.size.seed}-")
+            named = named_in((self.world.folder / "logs").glob("*.log"))
+            finding = audit(told.records, told.strangers, tables, self._wait, f"s{self.size.seed}-", named)
             windows, partial = self._windows(), False
         except KeyboardInterrupt:
             self.problems.append("interrupted")
@@ -190,7 +191,7 @@ class Storm:
         return {
             "acknowledged": traffic.acknowledged,
             **figures,
-            "rewards_unjoined": finding.rewards_sent - finding.rewards_joined,
+            "rewards_unjoined": finding.rewards_sent - finding.rewards_joined - finding.unjoined_by_damage,
             "kills": sum(kills.values()),
             "kills_by_victim": dict(kills),
             "faults": kinds,

@@ -61,7 +61,7 @@ def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception)
 
 def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict[str, pa.Table]:
     if not all(delivery.payload for delivery in deliveries):
-        raise ValueError("its message is gone: it was forgotten, or both copies of the bus have lost it")
+        raise ValueError("its message is gone: it was forgotten, or lost to damage of the bus")
     read = [(delivery, orjson.loads(delivery.payload)) for delivery in deliveries]
     if topic != "rewards":
         return {topic: _table(topic, read, producer)}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rl_core.errors import SchemaError
 
 Array = NDArray[np.float64]
+_WORTH_AN_ARRAY = 8  # rows: below, NumPy costs more than the loop
 
 
 def choose(scores: Array, eligible: Sequence[int] | None, epsilon: float, u: float) -> tuple[int, float]:
@@ -44,6 +45,25 @@ def choose(scores: Array, eligible: Sequence[int] | None, epsilon: float, u: flo
     count = len(candidates)
     action = candidates[min(int(u / epsilon * count), count - 1)] if u < epsilon else best
     return action, 1.0 - epsilon + epsilon / count if action == best else epsilon / count
+
+
+def choose_all(
+    scores: Array, eligible: Sequence[Sequence[int] | None], epsilon: float, u: Array
+) -> tuple[list[int], list[float]]:
+    """Choose for each of n rows as `choose` does: scores [n, K], the eligible actions of each (None: all), u [n].
+
+    Raises:
+        SchemaError: as `choose`.
+    """
+    if len(u) < _WORTH_AN_ARRAY or any(given is not None for given in eligible):
+        chosen = [choose(row, its, epsilon, float(at)) for row, its, at in zip(scores, eligible, u, strict=True)]
+        return [action for action, _ in chosen], [propensity for _, propensity in chosen]
+    count = scores.shape[1]
+    best = scores.argmax(axis=1)
+    explored = np.minimum((u / epsilon * count).astype(np.int64), count - 1)
+    actions = np.where(u < epsilon, explored, best)
+    propensities = np.where(actions == best, 1.0 - epsilon + epsilon / count, epsilon / count)
+    return actions.tolist(), propensities.tolist()
 
 
 def probabilities(scores: Array, eligible: NDArray[np.bool_] | None, epsilon: float) -> Array:
@@ -81,6 +101,15 @@ def draw_uniform(salt: bytes, event_id: str) -> float:
     So a decision that is asked for again is drawn alike, on every replica, and nobody without the salt (a secret of at
     most 64 bytes) can foresee a draw. Keyed BLAKE2b, RFC 7693; 53 bits are what a float64 holds.
     """
-    text = event_id.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(text, digest_size=8, key=salt, person=b"draw").digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+    return float(draws_uniform(salt, [event_id])[0])
+
+
+def draws_uniform(salt: bytes, event_ids: Sequence[str]) -> Array:
+    """Draw for each event id as `draw_uniform` does: [n]."""
+    salted, digests = hashlib.blake2b(digest_size=8, key=salt, person=b"draw"), []
+    for event_id in event_ids:
+        hashed = salted.copy()
+        hashed.update(event_id.encode("utf-8", "surrogatepass"))
+        digests.append(hashed.digest())
+    drawn: Array = (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * np.float64(2.0**-53)
+    return drawn

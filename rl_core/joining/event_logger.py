@@ -16,7 +16,7 @@ import orjson
 
 from rl_core.backends import open_backend
 from rl_core.backends.bus_rows import rows_of
-from rl_core.backends.contracts.bus import MessageBus
+from rl_core.backends.contracts.bus import MessageBus, Topic
 from rl_core.backends.contracts.store import JoinableStore
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, StoreError
@@ -24,7 +24,6 @@ from rl_core.files import write_atomically
 from rl_core.monitoring.metrics_file import MetricsFile
 
 STATE_FILE = "logger.json"
-KEEP_ON_THE_BUS = timedelta(hours=24)  # for so long a repeated event_id gets its first answer
 _POLL_S = 0.25
 _HEARTBEAT_S = 2.0
 _PRUNE_EVERY_S = 60.0
@@ -103,10 +102,9 @@ class EventLogger:
         return new
 
     def prune(self) -> int:
-        """Delete from the bus what is stored and older than KEEP_ON_THE_BUS; return how many messages."""
-        oldest = self._bus.now() - KEEP_ON_THE_BUS
-        offsets = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
-        return sum(self._bus.prune(topic, offset, oldest) for topic, offset in offsets.items())
+        """Delete from the bus what is stored and older than retention.bus_hours; return how many messages."""
+        offsets: dict[Topic, int] = {topic: self._store.last_offset(topic, self._bus.producer) for topic in _TOPICS}
+        return self._bus.prune(offsets, timedelta(hours=self._retention.bus_hours))
 
     def retire(self) -> dict[str, int]:
         """Delete raw rows older than retention.raw_log_days; return how many of each table."""

@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Container
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 
-from rl_core.bandit.exploration import choose, draw_uniform
+from rl_core.bandit.exploration import choose_all, draws_uniform
 from rl_core.config import Bandit
 from rl_core.schema import SCHEMA_VERSION
 from rl_core.serving.policies import Served
 from rl_core.serving.requests import PredictRequest
 
-Answer = dict[str, Any]
+Answer = bytes
+"""What a client is told of one decision: a JSON object."""
+
 _random = random.Random()  # noqa: S311  seeded by the system; ids are unique, not secret, and os.urandom costs 50 µs
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _ANSWERED = ("event_id", "action", "action_id", "propensity", "policy_version")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A decision made: its answer to the client, and its row as it goes to the message bus."""
+class Decided(NamedTuple):
+    """What became of one request: the event id of each instance, and the answer to each id that was not known before.
 
-    answer: Answer
-    payload: bytes
+    `rows` are those of the new ones for the log; each continues `shared`.
+    """
 
-
-New = dict[str, Decision]
+    event_ids: list[str]
+    new: dict[str, Answer]
+    rows: list[bytes]
+    shared: bytes
+    deferred: bool
 
 
 def answer_of(payload: bytes) -> Answer:
     """Read the answer out of a logged payload: a repeated request gets the answer that it got before."""
     row = orjson.loads(payload)
     answer = {name: row[name] for name in _ANSWERED}
-    return {**answer, "deferred": True} if row.get("deferred") else answer
+    return orjson.dumps({**answer, "deferred": True} if row.get("deferred") else answer)
 
 
 def uuid7() -> str:
     """Make a time-ordered UUID, version 7 (RFC 9562): 48 bits of milliseconds, 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    bits = _random.getrandbits(74)
-    value = milliseconds << 80 | 0x7 << 76 | (bits >> 62) << 64 | 0b10 << 62 | bits & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return uuids7(1)[0]
+
+
+def uuids7(count: int) -> list[str]:
+    """Make so many of them, of one millisecond."""
+    high, low = divmod(time.time_ns() // 1_000_000, 1 << 16)
+    begin, digits = f"{high:08x}-{low:04x}-7", _random.randbytes(10 * count).hex()
+    parts = (digits[start : start + 20] for start in range(0, len(digits), 20))
+    return [f"{begin}{part[:3]}-{_VARIANT[part[3]]}{part[4:7]}-{part[7:19]}" for part in parts]
 
 
 class Decider:
     """Decides for one bandit; the service calls it once per request.
+
+    Answers and rows are put together as JSON text: as dicts, those of 256 instances cost more than the decisions.
 
     Args:
         salt: secret of this endpoint; with it an event id's draw is fixed, without it nobody can foresee the draw.
@@ -60,8 +71,9 @@ class Decider:
         self._salt = salt
         self._epsilon = bandit.serving.epsilon
         self._defer = bandit.serving.defer_activation
-        self._action_ids = bandit.problem.actions
+        self._action_ids = [orjson.dumps(action_id) for action_id in bandit.problem.actions]
         self._all = list(range(bandit.problem.num_actions))
+        self._chosen: dict[tuple[int, float], bytes] = {}
         self._constant = {
             "observation_version": bandit.problem.observation_version,
             "action_set_version": bandit.problem.action_set_version,
@@ -73,44 +85,56 @@ class Decider:
             "policy_info": None,
         }
 
-    def decide(
-        self, request: PredictRequest, served: Served, known: Container[str], at: datetime
-    ) -> tuple[list[str], New]:
-        """Return the event id of each instance, and a new decision for each event id that is not known yet.
-
-        An event id that occurs twice in the request is decided once, by its first instance.
+    def decide(self, request: PredictRequest, served: Served, known: Container[str], at: datetime) -> Decided:
+        """Decide for each event id that is not known yet; one that occurs twice is decided by its first instance.
 
         Args:
             at: the time by the bus's clock, with which rewards are stamped: the wait for them is the time that passes.
         """
-        scores = served.policy.scores(request.observations)
-        decided_at = at.isoformat(timespec="microseconds")
-        event_ids = [uuid7() if given is None else given for given in request.event_ids]
+        made = iter(uuids7(request.event_ids.count(None)))
+        event_ids = [next(made) if given is None else given for given in request.event_ids]
+        actions, propensities = choose_all(
+            served.policy.scores(request.observations),
+            request.eligible,
+            self._epsilon,
+            draws_uniform(self._salt, event_ids),
+        )
         deferred = self._defer if request.deferred is None else request.deferred
-        new: New = {}
+        told = b',"policy_version":%b%b}' % (orjson.dumps(served.version), b',"deferred":true' if deferred else b"")
+        any_eligible = any(given is not None for given in request.eligible)
+        observations = orjson.dumps(request.observations, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        new: dict[str, Answer] = {}
+        rows: list[bytes] = []
         for i, event_id in enumerate(event_ids):
             if event_id in known or event_id in new:
                 continue
-            eligible = request.eligible[i]
-            action, propensity = choose(scores[i], eligible, self._epsilon, draw_uniform(self._salt, event_id))
-            answer = {
-                "event_id": event_id,
-                "action": action,
-                "action_id": self._action_ids[action],
-                "propensity": propensity,
-                "policy_version": served.version,
-            }
-            if deferred:
-                answer["deferred"] = True
-            row = {
-                **answer,
-                **self._constant,
-                "decided_at": decided_at,
-                "observation": request.observations[i].tolist(),
-                "eligible_actions": self._all if eligible is None else eligible,
-                "source": request.source,
-            }
+            chosen = self._chosen.get((actions[i], propensities[i])) or self._chosen_as(actions[i], propensities[i])
+            named = b'"event_id":%b%b' % (orjson.dumps(event_id), chosen)
+            row = b'%b,"observation":[%b]' % (named, observations[i])
+            if any_eligible:
+                eligible = request.eligible[i]
+                row += b',"eligible_actions":%b' % orjson.dumps(self._all if eligible is None else eligible)
             if (subject := request.subjects[i]) is not None:
-                row["subject"] = subject
-            new[event_id] = Decision(answer, orjson.dumps(row))
-        return event_ids, new
+                row += b',"subject":%b' % orjson.dumps(subject)
+            new[event_id] = b"{%b%b" % (named, told)
+            rows.append(row + b"}")
+        decided_at = at.isoformat(timespec="microseconds").encode()
+        shared = self._shared(served.version, request.source, deferred, any_eligible)
+        return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
+    def _shared(self, version: str, source: str, deferred: bool, any_eligible: bool) -> bytes:
+        """What all rows of a request have in common but for its time, as the inside of a JSON object."""
+        shared: dict[str, object] = {**self._constant, "policy_version": version, "source": source}
+        if not any_eligible:
+            shared["eligible_actions"] = self._all
+        if deferred:
+            shared["deferred"] = True
+        return orjson.dumps(shared)[1:-1]
+
+    def _chosen_as(self, action: int, propensity: float) -> bytes:
+        """JSON: there are at most two propensities for each action and number of eligible ones."""
+        action_id, probability = self._action_ids[action], orjson.dumps(propensity)
+        written = b',"action":%d,"action_id":%b,"propensity":%b' % (action, action_id, probability)
+        self._chosen[action, propensity] = written
+        return written

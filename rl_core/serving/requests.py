@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ SUBJECT = EVENT_ID.replace("128", "256")
 _EVENT_ID = re.compile(EVENT_ID[1:-1])
 _SUBJECT = re.compile(SUBJECT[1:-1])
 _NUMBERS = {int, float}
+_BARE = {"observation"}
+_LARGEST = float(np.finfo(np.float32).max)
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +80,26 @@ def parse_predict(
         return _activations(request, max_instances, now)
     _only(request, "the body", ("instances", "parameters"))
     instances = _list(request, "instances", max_instances)
-    event_ids, eligible, subjects, rows = [], [], [], []
-    for i, instance in enumerate(instances):
-        where = f"instances[{i}]"
-        _object(instance, where, '{"observation": [...]}')
-        _only(instance, where, ("observation", "event_id", "eligible_actions", "subject"))
-        rows.append(_observation(instance, where, problem))
-        event_ids.append(_event_id(instance["event_id"], f"{where}.event_id") if "event_id" in instance else None)
-        subjects.append(_subject(instance["subject"], where) if "subject" in instance else None)
-        given = instance.get("eligible_actions")
-        eligible.append(None if given is None else _eligible(given, where, problem))
-    return PredictRequest(_float32(rows), event_ids, eligible, *_parameters(request.get("parameters")), subjects)
+    event_ids: list[str | None] = []
+    eligible: list[list[int] | None] = []
+    subjects: list[str | None] = []
+    rows = []
+    if all(type(instance) is dict and instance.keys() == _BARE for instance in instances):
+        # The usual large request, where asking each instance for what it doesn't have costs as much as deciding.
+        rows = [instance["observation"] for instance in instances]
+        event_ids, eligible, subjects = [None] * len(rows), [None] * len(rows), [None] * len(rows)
+    else:
+        for i, instance in enumerate(instances):
+            where = f"instances[{i}]"
+            _object(instance, where, '{"observation": [...]}')
+            _only(instance, where, ("observation", "event_id", "eligible_actions", "subject"))
+            rows.append(instance.get("observation", _MISSING))
+            event_ids.append(_event_id(instance["event_id"], f"{where}.event_id") if "event_id" in instance else None)
+            subjects.append(_subject(instance["subject"], where) if "subject" in instance else None)
+            given = instance.get("eligible_actions")
+            eligible.append(None if given is None else _eligible(given, where, problem))
+    observations = _observations(rows, problem)
+    return PredictRequest(observations, event_ids, eligible, *_parameters(request.get("parameters")), subjects)
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
@@ -142,27 +155,24 @@ def _time(value: object, where: str) -> datetime:
     raise SchemaError(f"{where} is {_shown(value)}; write ISO 8601 with an offset, like 2026-01-31T12:00:00.123456Z")
 
 
-def _observation(instance: dict[str, Any], where: str, problem: Problem) -> list[float]:
+def _observations(rows: list[Any], problem: Problem) -> npt.NDArray[np.float32]:
     dim, version = problem.observation_dim, problem.observation_version
-    got = instance.get("observation")
-    if not isinstance(got, list):
-        what = _shown(got) if "observation" in instance else "missing"
-        raise SchemaError(f"{where}.observation is {what}; send a list of {dim} numbers ({version})")
-    if len(got) != dim:
-        raise SchemaError(f"{where}.observation has {len(got)} numbers; {version} has {dim}: send {dim}")
-    if not _NUMBERS.issuperset(map(type, got)):
-        j = next(j for j, value in enumerate(got) if type(value) not in _NUMBERS)
-        raise SchemaError(f"{where}.observation[{j}] is {_shown(got[j])}; send numbers only")
-    return got
-
-
-def _float32(rows: list[list[float]]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        observations = np.array(rows, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(observations).all():
-        i, j = np.argwhere(~np.isfinite(observations))[0].tolist()
+    for i, got in enumerate(rows):
+        if type(got) is list and len(got) == dim:
+            continue
+        where = f"instances[{i}].observation"
+        if isinstance(got, list):
+            raise SchemaError(f"{where} has {len(got)} numbers; {version} has {dim}: send {dim}")
+        what = "missing" if got is _MISSING else _shown(got)
+        raise SchemaError(f"{where} is {what}; send a list of {dim} numbers ({version})")
+    if not _NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
+        i, j = next((i, j) for i, row in enumerate(rows) for j, value in enumerate(row) if type(value) not in _NUMBERS)
+        raise SchemaError(f"instances[{i}].observation[{j}] is {_shown(rows[i][j])}; send numbers only")
+    observations = np.fromiter(chain.from_iterable(rows), np.float64, dim * len(rows))
+    if observations.max() > _LARGEST or observations.min() < -_LARGEST:
+        i, j = divmod(int(np.flatnonzero(np.abs(observations) > _LARGEST)[0]), dim)
         raise SchemaError(f"instances[{i}].observation[{j}] is {rows[i][j]!r}; it must fit float32 (below 3.4e38)")
-    return observations
+    return observations.astype(np.float32).reshape(len(rows), dim)
 
 
 def _event_id(value: object, where: str) -> str:

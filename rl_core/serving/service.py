@@ -27,6 +27,7 @@ COUNTERS = (
 )
 ANSWERS_REMEMBERED = 10_000
 LATENCIES_REMEMBERED = 4096
+_TOO_LATE = "serving.publish_deadline_s is over"
 
 
 class Unavailable(EndpointError):
@@ -45,6 +46,7 @@ class Service:
         self._decider = Decider(bandit, salt)
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
+        self._best_effort = b"" if self._durable else b',"durability":"best_effort"'
         self.counts = dict.fromkeys(COUNTERS, 0)
         self.latencies: deque[float] = deque(maxlen=LATENCIES_REMEMBERED)
         self._metrics = ServerMetrics(self.state)
@@ -83,31 +85,28 @@ class Service:
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
             await self._recall(given)
-        event_ids, new = self._decider.decide(request, served, self._answers, self._bus.now())
-        answers = {event_id: self._answers[event_id] for event_id in event_ids if event_id not in new}
-        fresh = deferred = 0
+        event_ids, new, rows, shared, deferred = self._decider.decide(request, served, self._answers, self._bus.now())
+        answers = {event_id: self._answers[event_id] for event_id in given if event_id not in new}
+        answers |= new
+        fresh = len(new)
         if new:
-            receipts = await self._publish(
-                [Message("decisions", key, decision.payload) for key, decision in new.items()]
-            )
-            for (key, decision), receipt in zip(new.items(), receipts, strict=True):
+            messages = [Message("decisions", key, row, shared) for key, row in zip(new, rows, strict=True)]
+            for key, receipt in zip(new, await self._publish(messages), strict=True):
                 if receipt is not None and receipt.repeated:  # another request was first: its answer stands
                     answers[key] = answer_of(receipt.payload)
-                else:
-                    answers[key] = decision.answer
-                    fresh += 1
-                    deferred += "deferred" in decision.answer
+                    fresh -= 1
         self._remember({event_id: answers[event_id] for event_id in given})
         self.counts["decisions"] += fresh
-        self.counts["deferred"] += deferred
+        self.counts["deferred"] += fresh * deferred
         self.counts["repeated"] += len(event_ids) - fresh
-        return self._answer({"predictions": [answers[event_id] for event_id in event_ids]})
+        told = b",".join([answers[event_id] for event_id in event_ids])
+        return b'{"predictions":[%b]%b}' % (told, self._best_effort)
 
     async def _take(self, events: list[Reward] | list[Activation]) -> bytes:
         """Activations share the rewards' topic, and so their offsets: the log keeps them apart."""
         await self._publish([Message("rewards", event.event_id, _payload(event)) for event in events])
         self.counts["rewards" if isinstance(events[0], Reward) else "activations"] += len(events)
-        return self._answer({"accepted": len(events)})
+        return b'{"accepted":%d%b}' % (len(events), self._best_effort)
 
     async def _publish(self, messages: list[Message]) -> Sequence[Receipt | None]:
         """The receipts; all None in best-effort mode, which doesn't wait for them."""
@@ -116,16 +115,20 @@ class Service:
             future.add_done_callback(lambda done: self._count_lost(done, len(messages)))
             return [None] * len(messages)
         deadline = self._serving.publish_deadline_s
+        timer = asyncio.get_running_loop().call_later(deadline, future.cancel, _TOO_LATE)  # a fifth of asyncio.timeout
         try:
-            async with asyncio.timeout(deadline):
-                return await future
-        except TimeoutError as error:
+            return await future
+        except asyncio.CancelledError as error:
+            if error.args != (_TOO_LATE,):
+                raise
             raise Unavailable(
                 f"the message bus took more than serving.publish_deadline_s={deadline:g} s; "
                 "send this again with the same event_id"
             ) from error
         except BusError as error:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
+        finally:
+            timer.cancel()
 
     def _count_too_late(self, messages: Sequence[Message]) -> None:
         """Count requests whose decisions were logged after a 503: unless sent again, nobody has seen their answers."""
@@ -144,7 +147,7 @@ class Service:
         if not unknown:
             return
         try:
-            found = await asyncio.to_thread(lambda: [self._bus.lookup("decisions", event_id) for event_id in unknown])
+            found = await asyncio.to_thread(lambda: [self._bus.lookup(event_id) for event_id in unknown])
         except BusError as error:
             raise Unavailable(f"{error}; send this again with the same event_id") from error
         told = zip(unknown, found, strict=True)
@@ -154,9 +157,6 @@ class Service:
         self._answers.update(answers)
         while len(self._answers) > ANSWERS_REMEMBERED:
             self._answers.popitem(last=False)
-
-    def _answer(self, answer: dict[str, Any]) -> bytes:
-        return orjson.dumps(answer if self._durable else {**answer, "durability": self._serving.durability})
 
     def health(self) -> dict[str, Any]:
         """Return what the health route shows: status, champion, durability."""

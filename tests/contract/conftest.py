@@ -53,9 +53,9 @@ class LocalBackend:
         return self.open_bus().read(topic, 0, 1_000_000)
 
     def open_bus(self) -> MessageBus:
-        from rl_core.backends.local.message_bus import SqliteBus
+        from rl_core.backends.local.bus.bus import LocalBus
 
-        bus = SqliteBus(self._path / "bus" / "bus.sqlite")
+        bus = LocalBus(self._path / "bus")
         self._handles.callback(bus.close)
         return bus
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +13,11 @@ import httpx
 
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import JoinableStore
+from rl_core.backends.local.bus.mark import LOCK_FILE
 from rl_core.config import Join
 from rl_core.dataset.tfrecord import Rows
 from rl_core.dataset.trajectories import Dataset
+from rl_core.files import PatientLock
 from rl_core.joining.event_logger import EventLogger
 from rl_core.monitoring.delivery import local_delivery
 from rl_core.monitoring.vital_signs import vital_signs
@@ -41,14 +42,12 @@ def deferred(site: Site, event_id: str) -> dict[str, Any]:
 def ask_and_hang_up(site: Site, event_id: str) -> None:
     """The bus is held, so that the client is gone before its decision is logged."""
     before, body = state(site)["requests"], json.dumps(deferred(site, event_id)).encode()
-    with closing(sqlite3.connect(site.state_dir / "bus" / "bus.sqlite", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with PatientLock(site.state_dir / "bus" / LOCK_FILE, 5).held():
         with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
             head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
             until(lambda: state(site)["requests"] > before)
         state(site)  # asked after the connection was closed: the server has seen that when it answers
-        other.execute("ROLLBACK")
 
 
 def test_is_logged_counted_never_activated_and_never_trained(site: Site, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.bandit.linucb import accumulate
@@ -41,7 +41,7 @@ class World:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._stack = stack
-        self.bus = SqliteBus(folder / "bus.sqlite")
+        self.bus = LocalBus(folder / "bus")
         stack.callback(self.bus.close)
         self.store = DeltaEventStore(folder / "store")
         self._registry = FolderRegistry(folder / "registry", "test-v1")

@@ -5,10 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_core.bandit.exploration import choose, draw_uniform, probabilities
+from rl_core.bandit.exploration import choose, choose_all, draw_uniform, draws_uniform, probabilities
 from rl_core.errors import SchemaError
 
 SCORES = np.array([0.1, 0.9, 0.3, 0.9])
+
+
+class TestChooseAll:
+    @pytest.mark.parametrize("rows", [1, 7, 8, 300])
+    @pytest.mark.parametrize("some_eligible", [False, True])
+    def test_chooses_for_each_row_as_choose_does(self, rows: int, some_eligible: bool) -> None:
+        rng = np.random.default_rng(rows)
+        scores, u = rng.integers(4, size=(rows, 5)).astype(float), rng.random(rows)
+        u[::3] *= 0.3
+        eligible = [[1, 3] if some_eligible and n % 2 else None for n in range(rows)]
+        chosen = [choose(scores[n], eligible[n], 0.3, float(u[n])) for n in range(rows)]
+        assert list(zip(*choose_all(scores, eligible, 0.3, u), strict=True)) == chosen
+
+    def test_draws_for_each_event_as_for_one(self) -> None:
+        events = [f"event-{n}" for n in range(20)]
+        assert draws_uniform(b"salt", events).tolist() == [draw_uniform(b"salt", event) for event in events]
 
 
 class TestChoose:

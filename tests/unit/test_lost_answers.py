@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from rl_core.backends.contracts.bus import Message, Receipt
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.store.event_store import DeltaEventStore, Log
 from rl_core.errors import BusError, StoreError
 from rl_core.joining.event_logger import EventLogger
@@ -46,7 +46,7 @@ class TestAClient:
         assert world.apart() == ["duplicate", "duplicate"]
 
 
-class SilentBus(SqliteBus):
+class SilentBus(LocalBus):
     """Takes what is published, and says now and then that it did not."""
 
     failing = 0
@@ -62,7 +62,7 @@ class SilentBus(SqliteBus):
 def test_a_group_commit_that_took_effect_though_it_failed_is_repeated_without_effect(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bus = SilentBus(world.path / "bus" / "bus.sqlite", clock=world.machine.clock())
+    bus = SilentBus(world.path / "bus", clock=world.machine.clock())
     monkeypatch.setattr(world, "bus", lambda: bus)
     world.start_server()
     bus.failing = 1

@@ -17,9 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from rl_core.backends.contracts.bus import Message, Receipt, Topic
+from rl_core.backends.contracts.bus import Message, Receipt
 from rl_core.backends.contracts.registry import Lineage
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import accumulate
@@ -37,7 +37,7 @@ OBSERVATION = [0.5, -1.0, 2.0]
 STAMPED = {"received_at", "producer", "offset"}
 
 
-class TroubledBus(SqliteBus):
+class TroubledBus(LocalBus):
     """A bus whose disk can be slow, stuck or full for a while."""
 
     delay_s = 0.0
@@ -68,12 +68,12 @@ class TroubledBus(SqliteBus):
             raise BusError("the disk is full; free some space")
         return super().publish(messages)
 
-    def lookup(self, topic: Topic, key: str) -> bytes | None:
+    def lookup(self, key: str) -> bytes | None:
         if self.full:
             raise BusError("the disk is full; free some space")
         self.looks_up.set()
         self.look_up.wait(patient(60))
-        return super().lookup(topic, key)
+        return super().lookup(key)
 
 
 class World:
@@ -83,7 +83,7 @@ class World:
         self._folder = folder
         self._stack = stack
         self.registry = FolderRegistry(folder / "registry", "test-v1")
-        self.bus = TroubledBus(folder / "bus.sqlite")
+        self.bus = TroubledBus(folder / "bus")
         stack.callback(self.bus.close)
 
     def bandit(self, **serving: Any) -> Bandit:

@@ -124,7 +124,7 @@ class TestAnUncertainOutcome:
 
     def test_keeps_the_first_payload_for_the_next_try(self, world: World, trouble: str) -> None:
         publisher = self.spoilt(world, trouble)
-        assert publisher.lookup("decisions", "c") == b"first"
+        assert publisher.lookup("c") == b"first"
         [receipt] = publisher.publish(decisions("c", payload=b"second"))
         assert (receipt.payload, receipt.repeated) == (b"first", True)
         copies = {event.payload for event in world.delivered.of("decisions") if event.key == "c"}

@@ -10,7 +10,6 @@ import resource
 import select
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -24,9 +23,11 @@ import yaml
 from pydantic import SecretStr
 
 from rl_core.backends import open_backend
+from rl_core.backends.local.bus.mark import LOCK_FILE
 from rl_core.backends.local.http_client import over_http
 from rl_core.config import Bandit, ServingContainer, Settings
 from rl_core.errors import ConfigError, EndpointError
+from rl_core.files import PatientLock
 from rl_core.serving import server as prediction_server
 from rl_core.serving.http_protocol import MAX_HEAD_BYTES, max_connections
 from rl_core.simulation.traffic import simulate
@@ -60,10 +61,8 @@ class Server:
     @contextmanager
     def bus_held(self) -> Iterator[None]:
         """Nothing can be logged meanwhile, so whatever is asked stays at work."""
-        with closing(sqlite3.connect(self.site.state_dir / "bus" / "bus.sqlite", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with PatientLock(self.site.state_dir / "bus" / LOCK_FILE, 5).held():
             yield
-            other.execute("ROLLBACK")
 
     def body(self, event_id: str = "x") -> bytes:
         observation = self.site.environment.observations_f32[0].tolist()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.store.delta import sync as delta_sync
 from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.backends.local.store.event_store import DeltaEventStore
@@ -165,7 +165,7 @@ class TestTheLog:
 
         bandit = movielens.model_copy(update={"join": Join(reward_wait_s=60, close_early=True)})
         chance = random.Random(seed)
-        bus = SqliteBus(tmp_path / "bus.sqlite")
+        bus = LocalBus(tmp_path / "bus")
         store = DeltaEventStore(tmp_path / "store")
         logger = EventLogger(bandit, bus, store)
         for n in range(8):

@@ -19,7 +19,7 @@ from rl_core.backends import open_backend
 from rl_core.backends.contracts.bus import Message, MessageBus
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry
 from rl_core.backends.contracts.store import JoinableStore
-from rl_core.backends.local.message_bus import SqliteBus
+from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.bandit.sample_ratio import Split
 from rl_core.config import Bandit, Settings
 from rl_core.joining.event_logger import EventLogger
@@ -147,7 +147,7 @@ class TestOnThisMachine:
         self, movielens: Bandit, settings: Settings
     ) -> None:
         machine, store = Machine(), cast(JoinableStore, open_backend(movielens, settings).store())
-        bus = SqliteBus(settings.state_dir(movielens) / "bus" / "bus.sqlite", clock=machine.clock())
+        bus = LocalBus(settings.state_dir(movielens) / "bus", clock=machine.clock())
         try:
             self.publish(bus, "a")
             EventLogger(movielens, bus, store).run_once()

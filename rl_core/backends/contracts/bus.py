@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, Protocol
 
 Topic = Literal["decisions", "rewards"]
 
 
-@dataclass(frozen=True)
-class Message:
-    """An event as the server publishes it. `key` is the event_id: a decision's is accepted once, a reward's repeats."""
+class Message(NamedTuple):
+    """An event as the server publishes it. `key` is the event_id: a decision's is accepted once, a reward's repeats.
+
+    `shared` comes before `payload`: what the messages of one request have in common is kept once.
+    """
 
     topic: Topic
     key: str
     payload: bytes
+    shared: bytes = b""
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """The bus's answer to one message: where it stands, and what stands there.
+class Receipt(NamedTuple):
+    """The bus's answer to one message: where it stands, and what stands there, `shared` included.
 
     `payload` differs from what was published where `repeated` is true: the first decision under a key wins.
     """
@@ -32,9 +33,8 @@ class Receipt:
     repeated: bool
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """A message as the event logger reads it from the bus."""
+class Delivery(NamedTuple):
+    """A message as the event logger reads it from the bus, `shared` included."""
 
     offset: int
     key: str
@@ -65,8 +65,8 @@ class Publisher(Protocol):
     def now(self) -> datetime:
         """Return the time by the clock of the stamps: later messages have `received_at` >= this. Never waits."""
 
-    def lookup(self, topic: Topic, key: str) -> bytes | None:
-        """Return the payload accepted under this key, if this publisher knows of one."""
+    def lookup(self, key: str) -> bytes | None:
+        """Return the payload of the decision accepted under this key, if this publisher knows of one."""
 
     def close(self) -> None:
         """Give back what the publisher holds; it can't be used afterwards."""
@@ -78,7 +78,7 @@ class MessageBus(Publisher, Protocol):
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
         """Return the messages after an offset, ascending, `limit` at most.
 
-        Without a gap from the oldest one that is kept; a message that was deleted (`forget`) leaves an empty one.
+        Without a gap from the oldest one that is kept; one that was deleted (`forget`), or lost to damage, is empty.
         """
 
     def watermark(self) -> datetime:
@@ -87,8 +87,8 @@ class MessageBus(Publisher, Protocol):
     def head(self, topic: Topic) -> int:
         """Return the last offset given, 0 if none."""
 
-    def prune(self, topic: Topic, up_to_offset: int, keep_after: datetime) -> int:
-        """Delete consumed messages received before `keep_after`; return how many."""
+    def prune(self, stored: Mapping[Topic, int], keep: timedelta) -> int:
+        """Delete whole segments whose messages are stored, up to these offsets, and older; return how many messages."""
 
     def forget(self, keys: Sequence[str]) -> int:
         """Delete the messages under these keys for good; return how many. Their offsets are read as empty messages."""

@@ -27,10 +27,10 @@ class LocalBackend(Backend):
         self.folder: Path = settings.state_dir(bandit)
 
     def bus(self) -> MessageBus:
-        from rl_core.backends.local.message_bus import SqliteBus
+        from rl_core.backends.local.bus.bus import LocalBus
 
         # Another process may keep it locked for as long as an answer may wait for it.
-        return SqliteBus(self.folder / "bus" / "bus.sqlite", max(5.0, self.bandit.serving.publish_deadline_s))
+        return LocalBus(self.folder / "bus", max(5.0, self.bandit.serving.publish_deadline_s))
 
     publisher = bus
 

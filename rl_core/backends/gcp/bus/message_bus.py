@@ -14,11 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rl_core.backends.contracts.bus import BUS_PREFIX, Message, Receipt, Topic
+from rl_core.backends.contracts.bus import BUS_PREFIX, Message, Receipt
 from rl_core.backends.gcp.bus.first_payloads import FirstPayloads, Standing
 from rl_core.backends.gcp.bus.messages import KINDS, Event, Heartbeat
 from rl_core.backends.gcp.bus.producer import Producer, Stamps
@@ -84,14 +83,14 @@ class PubSubPublisher:
         with self._lock:
             if self._stop.is_set():
                 raise BusError("this publisher was closed; open another one")
-            return self._accept(messages)
+            return self._accept([one._replace(payload=one.shared + one.payload, shared=b"") for one in messages])
 
     def now(self) -> datetime:
         return self._stamps.take()
 
-    def lookup(self, topic: Topic, key: str) -> bytes | None:
+    def lookup(self, key: str) -> bytes | None:
         """Return what a repeat of this decision would publish, if this process remembers it. Never waits."""
-        standing = self._first.get(key) if topic == "decisions" else None
+        standing = self._first.get(key)
         return None if standing is None else standing.payload
 
     def close(self) -> None:
@@ -114,7 +113,7 @@ class PubSubPublisher:
                 if standing is not None and standing.receipt is not None:
                     receipts[place] = standing.receipt
                     continue
-                fresh[place] = message if standing is None else replace(message, payload=standing.payload)
+                fresh[place] = message if standing is None else message._replace(payload=standing.payload)
                 self._first.put(message.key, Standing(fresh[place].payload, None))
             fresh.setdefault(place, message)
         repeated = dict.fromkeys(receipts, True)
@@ -124,7 +123,7 @@ class PubSubPublisher:
             place = _place(i, message)
             receipt = receipts[place]
             again = repeated.setdefault(place, False) or receipt.payload != message.payload
-            answers.append(replace(receipt, repeated=again))
+            answers.append(receipt._replace(repeated=again))
             repeated[place] = message.topic == "decisions"
         return answers
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from rl_core.backends.contracts.bus import BUS_PREFIX, Topic
 from rl_core.backends.gcp.bus.messages import Heartbeat
 from rl_core.clock import SteadyClock
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Producer:
@@ -41,9 +38,7 @@ class Stamps:
 
     def __init__(self, clock: SteadyClock | None = None) -> None:
         self._clock = clock or SteadyClock()
-        self._lock = threading.Lock()
 
     def take(self) -> datetime:
         """Return the time now."""
-        with self._lock:
-            return _EPOCH + timedelta(microseconds=self._clock.read().stamp_ns // 1000)
+        return self._clock.read().at

@@ -1,0 +1,141 @@
+"""The message bus against the version before, in turns on one machine: CPU of a publish, requests/s, p99, memory.
+
+    git worktree add ../before <commit>
+    python benchmarks/bench_bus.py ../before [--rounds 5] [--seconds 3] [--json report.json]
+
+Both versions serve the same policy to the same load; each turn asks one and then the other. Medians of the turns, and
+the median ratio of a turn's two. Without a version before, only this one is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
+
+from bench_server import _bandit, _fsync_ms, _measure, _memory_mib, _server  # noqa: E402
+
+PUBLISHED = (1, 16, 256)
+ASKED = (
+    ("durable", 1, 16),
+    ("durable", 256, 1),
+    ("durable", 256, 16),
+    ("best_effort", 256, 1),
+    ("best_effort", 256, 16),
+)
+"""Durability, instances a request, connections."""
+
+# Publishes for a while in messages like the server's, and prints what one publish takes: CPU and p99 in µs.
+PUBLISH = """
+import json, random, sys, tempfile, time
+from pathlib import Path
+batch, seconds, where = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+try:
+    from rl_core.backends.contracts.bus import Message
+    from rl_core.backends.local.bus.bus import LocalBus as Bus
+    shares = True
+except ImportError:
+    from rl_core.backends.base import Message
+    from rl_core.backends.local.message_bus import SqliteBus as Bus
+    shares = False
+row = {"policy_version": "movielens-v1-0001", "observation_version": "movielens-first-k20", "epsilon": 0.05,
+       "action_set_version": "movielens-first-20", "seed_stream": "blake2b(salt, event_id)", "served": True,
+       "rollout_stage": None, "schema_version": 1, "policy_info": None, "source": "client",
+       "decided_at": "2026-01-01T00:00:00.000000+00:00", "eligible_actions": list(range(20))}
+own = {"action": 2, "action_id": "movie-3", "propensity": 0.9525, "observation": [random.random() for _ in range(20)]}
+shared, own = json.dumps(row)[:-1].encode() + b", ", json.dumps(own)[1:].encode()
+def message(n):
+    key = f"01990000-0000-7000-8000-{n:012x}"
+    return Message("decisions", key, own, shared) if shares else Message("decisions", key, shared + own)
+with tempfile.TemporaryDirectory(dir=where) as folder:
+    bus = Bus(Path(folder) / "bus" if shares else Path(folder) / "bus" / "bus.sqlite")
+    made = [[message(n) for n in range(start, start + batch)] for start in range(0, 200_000, batch)]
+    taken, cpu, began = [], time.process_time(), time.perf_counter()
+    for messages in made:
+        at = time.perf_counter()
+        bus.publish(messages)
+        taken.append(time.perf_counter() - at)
+        if time.perf_counter() - began > seconds:
+            break
+    cpu = time.process_time() - cpu
+    bus.close()
+taken.sort()
+print(json.dumps({"cpu_us": 1e6 * cpu / len(taken), "p99_us": 1e6 * taken[int(0.99 * len(taken))]}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path, nargs="?", help="a worktree of the version before")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    args = parser.parse_args()
+    trees = [*([args.before.resolve()] if args.before else []), REPO]
+    rows: list[dict[str, Any]] = []
+    print(f"{'what':44} {'before':>10} {'now':>10} {'now/before':>10}", flush=True)
+    with tempfile.TemporaryDirectory(dir=os.getcwd()) as name:
+        folder = Path(name)
+        for batch in PUBLISHED:
+            taken = [[_publish(tree, folder, batch, args.seconds) for tree in trees] for _ in range(args.rounds)]
+            rows += _told(f"publish of {batch}", taken)
+        for durability in ("durable", "best_effort"):
+            _bandit(folder, durability)
+        for durability, instances, connections in ASKED:
+            what = f"{durability}, {instances} x {connections}"
+            taken = [
+                [_ask(tree, folder, durability, instances, connections, args.seconds) for tree in trees]
+                for _ in range(args.rounds)
+            ]
+            rows += _told(what, taken)
+        fsync_ms = _fsync_ms(folder)
+    print(f"an fsync of 4 KiB takes {fsync_ms:.2f} ms; load {os.getloadavg()[0]:.1f}")
+    if args.json:
+        args.json.write_text(json.dumps({"fsync_ms": fsync_ms, "rows": rows}, indent=1))
+
+
+def _publish(tree: Path, folder: Path, batch: int, seconds: float) -> dict[str, float]:
+    command = [sys.executable, "-c", PUBLISH, str(batch), str(seconds), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _ask(tree: Path, folder: Path, durability: str, instances: int, connections: int, seconds: float) -> dict[str, Any]:
+    """A server of its own for each: its memory is what this load makes of it."""
+    from rl_core.config import Bandit
+
+    bandit = Bandit.from_yaml(folder / durability / "movielens.yaml")
+    with _server(folder, bandit, tree) as (port, pid):
+        row = _measure(folder, port, bandit.problem.observation_dim, instances, connections, seconds)
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        figures = {name: row[name] for name in ("requests_per_s", "p50_ms", "p99_ms")}
+        return {**figures, "memory_mib": _memory_mib(pid), "cpu_s": cpu_s}
+
+
+def _told(what: str, taken: list[list[dict[str, float]]]) -> list[dict[str, Any]]:
+    rows = []
+    for figure in taken[0][0]:
+        now, before = [turn[-1][figure] for turn in taken], [turn[0][figure] for turn in taken]
+        ratio = median(one / other for one, other in zip(now, before, strict=True))
+        rows.append({"what": what, "figure": figure, "before": before, "now": now, "ratio": ratio})
+        print(f"{what + ': ' + figure:44} {median(before):10.1f} {median(now):10.1f} {ratio:10.2f}", flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    main()
+    print(f"took {time.monotonic() - began:.0f} s")
