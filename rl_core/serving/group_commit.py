@@ -36,7 +36,7 @@ class GroupCommit:
         self._queue: SimpleQueue[list[_Entry] | None] = SimpleQueue()
         self._gathered: list[_Entry] = []
         self._loop = asyncio.get_running_loop()
-        self._waiting = 0
+        self.waiting = 0
         self.last_error: str | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
@@ -47,11 +47,11 @@ class GroupCommit:
         Cancelling the future withdraws what has not reached a transaction yet.
         """
         future: asyncio.Future[list[Receipt]] = self._loop.create_future()
-        if self._waiting + len(messages) > MESSAGES_WAITING:
-            self.last_error = f"{self._waiting} events wait for the message bus already; try again later"
+        if self.waiting + len(messages) > MESSAGES_WAITING:
+            self.last_error = f"{self.waiting} events wait for the message bus already; try again later"
             future.set_exception(BusError(self.last_error))
             return future
-        self._waiting += len(messages)
+        self.waiting += len(messages)
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(_Entry(messages, future))
@@ -100,7 +100,7 @@ class GroupCommit:
         return group
 
     def _settle(self, group: list[_Entry], live: list[_Entry], outcome: list[Receipt] | BusError) -> None:
-        self._waiting -= sum(len(entry.messages) for entry in group)
+        self.waiting -= sum(len(entry.messages) for entry in group)
         self.last_error = str(outcome) if isinstance(outcome, BusError) else None
         start = 0
         for entry in live:

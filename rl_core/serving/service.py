@@ -27,6 +27,8 @@ COUNTERS = (
 )
 ANSWERS_REMEMBERED = 10_000
 LATENCIES_REMEMBERED = 4096
+MOST_WAITING = 4096
+"""Events: with more of them waiting for the bus, an answer in best effort waits for it, too."""
 _TOO_LATE = "serving.publish_deadline_s is over"
 
 
@@ -113,6 +115,8 @@ class Service:
         future = self._commit.submit(messages)
         if not self._durable:
             future.add_done_callback(lambda done: self._count_lost(done, len(messages)))
+            if self._commit.waiting > MOST_WAITING:  # else a bus that is slower than its clients fills the memory
+                await asyncio.wait((future,), timeout=self._serving.publish_deadline_s)
             return [None] * len(messages)
         deadline = self._serving.publish_deadline_s
         timer = asyncio.get_running_loop().call_later(deadline, future.cancel, _TOO_LATE)  # a fifth of asyncio.timeout

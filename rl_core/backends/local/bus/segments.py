@@ -22,7 +22,7 @@ from rl_core.files import drop_oldest, sync_folder, write_atomically
 
 _NAME = re.compile(r"segment-(\d{8})\.log")
 _SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before
-LARGEST = 1 << 24
+LARGEST = 1 << 23
 _LEAST_ROOM = 1 << 16
 _SET_ASIDE = 5
 _log = logging.getLogger(__name__)
