@@ -6,7 +6,6 @@ import errno
 import fcntl
 import logging
 import os
-import random
 import secrets
 import shutil
 import threading
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from rl_core.waiting import looks
 
 _MEANINGS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -26,6 +27,7 @@ _MEANINGS = {
     errno.EPERM: "it can't be written; look at its owner and attributes",
     errno.ENOENT: "the folder is gone; put it back, or start its processes again",
 }
+_BETWEEN_LOOKS_S = 0.002
 _log = logging.getLogger(__name__)
 
 
@@ -80,20 +82,18 @@ class PatientLock:
             self._drop()
 
     def _take(self, deadline: float) -> None:
-        while True:
+        for _ in looks(max(0.0, deadline - time.monotonic()), _BETWEEN_LOOKS_S, jitter=True):
             if self.descriptor < 0:
                 self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 self._identity = os.fstat(self.descriptor)
             try:
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self._too_long() from None
-                time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311  no two processes in step
                 continue
             if self.is_current():
                 return
             self._drop()  # the file was deleted: others lock another one by now
+        raise self._too_long()
 
     def _drop(self) -> None:
         if self.descriptor >= 0:

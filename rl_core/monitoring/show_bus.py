@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-import time
 from collections.abc import Iterator
 
-from rl_core.backends import open_backend
+from rl_core.backends import backend_class, open_backend
 from rl_core.backends.contracts.bus import Delivery, MessageBus, Topic
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
+from rl_core.waiting import looks
 
 _AT_ONCE = 1000
 _LOOK_EVERY_S = 0.25
@@ -27,7 +28,7 @@ def show(bandit: Bandit, settings: Settings, topic: Topic | None, after: int, li
         ConfigError: the bandit has no bus yet, or none on this machine.
     """
     folder = settings.state_dir(bandit) / "bus"
-    if bandit.backend == "local" and not folder.exists():
+    if not backend_class(bandit).JOINED_BY_DAG and not folder.exists():
         raise ConfigError(f"{bandit.name} has no bus yet: {folder} is made by `python -m rl_core serve {bandit.name}`")
     topics: tuple[Topic, ...] = (topic,) if topic else ("decisions", "rewards")
     bus = open_backend(bandit, settings).bus()
@@ -45,15 +46,14 @@ def show(bandit: Bandit, settings: Settings, topic: Topic | None, after: int, li
 
 
 def _deliveries(bus: MessageBus, topic: Topic, after: int, limit: int | None, follow: bool) -> Iterator[Delivery]:
-    left = limit
-    while left is None or left > 0:
-        found = bus.read(topic, after, _AT_ONCE if left is None else min(left, _AT_ONCE))
-        yield from found
-        if found:
-            after, left = found[-1].offset, None if left is None else left - len(found)
-        elif follow:
-            time.sleep(_LOOK_EVERY_S)
-        else:
+    left = math.inf if limit is None else limit
+    for _ in looks(math.inf, _LOOK_EVERY_S):
+        while found := bus.read(topic, after, int(min(left, _AT_ONCE))):
+            yield from found
+            after, left = found[-1].offset, left - len(found)
+            if not left:
+                return
+        if not follow:
             return
 
 
