@@ -51,7 +51,9 @@ def append(store: DeltaEventStore, one: Slice, call: int, wrong: frozenset[int])
     kept = [reward(f"e{n}", n, n, float(call), one.producer) for n in offsets if n not in wrong]
     stamps = [{"received_at": at(n), "producer": one.producer, "offset": n} for n in offsets if n in wrong]
     apart = [{"kind": "reward", "payload": str(call), "reason": "no number", **stamp} for stamp in stamps]
-    return store.append("rewards", rewards(*kept), pa.Table.from_pylist(apart, schema=REJECTED_EVENT_SCHEMA))
+    return store.append(
+        "rewards", rewards(*kept), {"rejected_events": pa.Table.from_pylist(apart, schema=REJECTED_EVENT_SCHEMA)}
+    )
 
 
 def assert_agree(stores: Sequence[DeltaEventStore], model: Model, wrong: frozenset[int]) -> None:
