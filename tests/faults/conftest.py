@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psutil
 import pytest
@@ -136,6 +137,16 @@ class World:
         kill_worker(worker)
         return worker
 
+    @contextlib.contextmanager
+    def submit_held(self, moment: Literal["before", "after"]) -> Iterator[None]:
+        """Whoever submits meanwhile stands still right before the job's process begins, or after it has detached."""
+        hold = self.settings.home / f"hold-{moment}"
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
+
     def idle(self) -> bool:
         """Whether no worker runs a task."""
         titles = [command_line(process) for process in self.stack.processes()]
@@ -143,6 +154,15 @@ class World:
 
     def job_processes(self) -> list[psutil.Process]:
         return living_with(MARK, str(self.settings.home))
+
+
+def make_held_python(path: Path) -> Path:
+    """A BANDIT_JOB_PYTHON for `World.submit_held`: a moment that lasts milliseconds can't be met by looking for it."""
+    wait = 'while [ -e "$BANDIT_HOME/hold-{}" ]; do sleep 0.05; done'
+    lines = (wait.format("before"), f'{sys.executable} "$@"', "ended=$?", wait.format("after"), "exit $ended")
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return path
 
 
 def make_root(folder: Path) -> Path:
@@ -176,7 +196,8 @@ def airflow_world(tmp_path_factory: pytest.TempPathFactory, vertex_stand_in: Ver
     dags = folder / "dags"
     dags.mkdir()
     add_our_dag(dags, DAG_ID, BANDIT)
-    settings = Settings(home=folder / "home", airflow_port=free_port())
+    job_python = make_held_python(folder / "python")
+    settings = Settings(home=folder / "home", airflow_port=free_port(), job_python=str(job_python))
     settings.home.mkdir()
     preload(make_root(folder / "code"), *OUR_MODULES)
     stack = AirflowStack(settings, dags=dags, root=folder / "code", options=QUICK | PATIENT | CONNECTION)

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bandit_ops.runners.base import JobState
+from local_stack.processes import send
 from tests.harness.patience import patient
 
 if TYPE_CHECKING:
@@ -34,15 +36,18 @@ def test_without_faults_a_run_is_one_job(world: World) -> None:
 class TestAKilledWorker:
     @pytest.mark.long
     def test_before_it_submitted_is_replaced_by_one_that_submits(self, world: World) -> None:
-        run_id = world.trigger()
-        world.kill_worker(run_id, "train.submit")
+        with world.submit_held("before"):
+            run_id = world.trigger()
+            world.kill_worker(run_id, "train.submit", once=world.job_processes)
+            send(signal.SIGKILL, world.job_processes())
         assert world.end_of(run_id) == "success"
         assert world.jobs(run_id) == {"g0-a0": SUCCEEDED}
 
     def test_after_it_submitted_is_replaced_by_one_that_attaches(self, world: World) -> None:
         world.behave(trainer="hold")
-        run_id = world.trigger()
-        world.kill_worker(run_id, "train.submit", once=lambda: world.jobs(run_id))
+        with world.submit_held("after"):
+            run_id = world.trigger()
+            world.kill_worker(run_id, "train.submit", once=lambda: world.jobs(run_id))
         world.until_task(run_id, "train.submit", "success")
         world.behave()
         assert world.end_of(run_id) == "success"
@@ -137,9 +142,11 @@ class TestATaskThatAPersonMarksFailed:
     @pytest.mark.long
     def test_while_it_submits_leaves_no_job(self, world: World) -> None:
         world.behave(trainer="hold")
-        run_id = world.trigger()
-        world.until_task(run_id, "train.submit", "running")
-        world.stack.api.set_task_state(world.dag_id, run_id, "train.submit", "failed")
+        with world.submit_held("after"):
+            run_id = world.trigger()
+            world.until_job(run_id, "g0-a0", RUNNING)
+            world.until_task(run_id, "train.submit", "running")
+            world.stack.api.set_task_state(world.dag_id, run_id, "train.submit", "failed")
         assert world.end_of(run_id) == "failed"
         world.until(world.idle, "the task's process to be gone")
         assert world.live(run_id) == []
