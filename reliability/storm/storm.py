@@ -155,7 +155,7 @@ class Storm:
             state = self.world.logger_state()
             if not state or state["error"] or not self.world.logging_since(quiet) or any(state["lag"].values()):
                 return False
-            count = "SELECT count(*) AS n FROM decisions WHERE served"
+            count = "SELECT count(DISTINCT event_id) AS n FROM decisions WHERE served"
             return bool(store.query(count)["n"][0].as_py() <= store.head())
 
         with contextlib.suppress(BanditError):  # what is open then is counted

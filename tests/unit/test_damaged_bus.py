@@ -194,6 +194,28 @@ class TestASegment:
         assert len(check(content(again), before, caplog.text)["decisions"]) == 50
         again.close()
 
+    @pytest.mark.parametrize("damage", DAMAGES)
+    @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+    @pytest.mark.parametrize("kept", [True, False], ids=["with its keys", "and so are its keys"])
+    def test_damaged_while_nobody_reads_is_named_by_who_asks_for_a_key_again(
+        self, path: Path, damage: Damage, which: int, kept: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bus = LocalBus(path)
+        fill(bus, 1200)
+        before = content(bus)
+        bus.close()
+        damage(segments(path)[which])
+        for file in path.glob("*.keys"):
+            if not kept:
+                file.unlink()
+        again = LocalBus(path)
+        receipts = again.publish([Message("decisions", f"key-{n}", b"anew") for n in range(1200)])
+        anew = {n + 1 for n, receipt in enumerate(receipts) if not receipt.repeated}
+        assert anew <= named(caplog.text)["decisions"], "who gets a second answer had the first one named as lost"
+        assert all(r.payload == d.payload for r, d in zip(receipts, before["decisions"], strict=True) if r.repeated)
+        check({topic: its[:1200] for topic, its in content(again).items()}, before, caplog.text)
+        again.close()
+
 
 class TestTheMark:
     @pytest.mark.parametrize("damage", [delete, empty, scribble])

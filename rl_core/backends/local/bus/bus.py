@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,10 +77,7 @@ class LocalBus:
         keys = [message.key for message in messages if message.topic == "decisions"]
         with self._explained(), self._lock.held():
             before = self._current()
-            missed = set[int]()
-            standing = self._keys.find(keys, before.place, missed) if keys else {}
-            for segment in missed:  # whoever asked for that decision is answered anew: then it was lost, and is named
-                mend(self._segments, before, segment)
+            standing = self._standing(keys, before) if keys else {}
             state = before.state._replace(reading=self._clock.read_after(before.state.reading))
             heads, at = list(state.heads), state.reading.at
             fresh, receipts = list[Message](), list[Receipt]()
@@ -107,7 +104,10 @@ class LocalBus:
 
     def lookup(self, key: str) -> bytes | None:
         with self._explained():
-            found = self._keys.find([key], self._counted().place)
+            found, missed = self._keys.find([key], self._counted())
+            if missed:
+                with self._lock.held():
+                    found = self._standing([key], self._current(), missed)
             return found[key].payload if found else None
 
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
@@ -173,6 +173,13 @@ class LocalBus:
         self._keys.close()
         self._lock.close()
         self._segments.close()
+
+    def _standing(self, keys: Sequence[str], known: Mark, missed: Iterable[int] = ()) -> dict[str, Receipt]:
+        """What stands under the keys. Under the lock: where damage took one it is named, since it is decided anew."""
+        found, more = self._keys.find(keys, known)
+        for segment in sorted({*missed, *more}):
+            mend(self._segments, known, segment)
+        return found
 
     def _write(self, state: State, counts: Offsets = (0, 0), records: Records = NO_RECORDS) -> Place:
         """One transaction behind what is known: durable, and marked, when it returns where it stands."""

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_core.backends.contracts.bus import Receipt
-from rl_core.backends.local.bus.frames import messages_of
+from rl_core.backends.local.bus.frames import frames_in, messages_of
 from rl_core.backends.local.bus.framing import body_at, framed
-from rl_core.backends.local.bus.mark import Place
+from rl_core.backends.local.bus.mark import Mark, Place
 from rl_core.backends.local.bus.segments import LARGEST, Segments
 from rl_core.files import write_atomically
 
@@ -61,21 +61,20 @@ class Keys:
         self._young: dict[int, dict[str, int]] = {}  # by segment: the positions of keys that are not in `_full` yet
         self._full = _Full(0, np.empty(0, np.uint64))
         self._at: Place | None = None
+        self._doubtful: set[int] = set()  # segments that are not whole: keys that stood there are not known any more
         self._sealing = threading.Thread()
 
-    def find(self, keys: Sequence[str], up_to: Place, missed: set[int] | None = None) -> dict[str, Receipt]:
-        """What stands under those of the keys that were accepted before `up_to`.
-
-        Args:
-            missed: is given the segments that seem to have one, and don't show it: they may be damaged.
-        """
+    def find(self, keys: Sequence[str], mark: Mark) -> tuple[dict[str, Receipt], set[int]]:
+        """What stands under those of the keys that were accepted before the mark; and the segments that had keys once
+        which they don't show: they may be damaged, or have had something forgotten."""
         with self._lock:
-            self._follow(up_to)
+            self._follow(mark)
             young, full = list(self._young.items()), self._full
+            missed, self._doubtful = self._doubtful, set()
         found: dict[str, Receipt] = {}
         for segment, positions in young:
             for key in positions.keys() & keys:
-                if not self._take(found, key, segment, positions[key], 1) and missed is not None:
+                if not self._take(found, key, segment, positions[key], 1):
                     missed.add(segment)
         if len(full.entries):
             wanted = _hashes(keys)
@@ -86,9 +85,9 @@ class Keys:
                         break
                     segment, unit = divmod(low, _UNITS)
                     segment += full.base
-                    if not self._take(found, keys[i], segment, unit << _UNIT, 1 << _UNIT) and missed is not None:
+                    if not self._take(found, keys[i], segment, unit << _UNIT, 1 << _UNIT):
                         missed.add(segment)
-        return found
+        return found, missed
 
     def add(self, keys: Sequence[str], before: Place, at: Place, after: Place) -> None:
         """What the caller has just written at `at`; the journal ended at `before`, and ends at `after`."""
@@ -120,9 +119,10 @@ class Keys:
                     return True
         return False
 
-    def _follow(self, up_to: Place) -> None:
+    def _follow(self, mark: Mark) -> None:
+        up_to = mark.place
         if self._at is None:
-            self._load([number for number in self._segments.numbers() if number < up_to.segment])
+            self._load([number for number in self._segments.numbers() if number < up_to.segment], mark)
             self._at = Place(up_to.segment, 0)
         while self._at < up_to:
             segment, start = self._at
@@ -131,8 +131,15 @@ class Keys:
             self._at = up_to if end is not None else Place(segment + 1, 0)
 
     def _read(self, segment: int, start: int, end: int | None) -> dict[str, int]:
-        frames = self._segments.frames(segment, start, end)
-        return {key: frame.start for frame in frames for _, key, _ in messages_of(frame, "decisions") if key}
+        content, found = self._segments.read(segment, start, end), dict[str, int]()
+        reached = start
+        for frame in frames_in(content, start):
+            if frame.start == reached:
+                reached = frame.end
+            found.update({key: frame.start for _, key, _ in messages_of(frame, "decisions") if key})
+        if reached != (start + len(content) if end is None else end) or not reached:
+            self._doubtful.add(segment)
+        return found
 
     def _reach(self, segment: int) -> dict[str, int]:
         """The young keys of the segment; those before it are full."""
@@ -154,7 +161,11 @@ class Keys:
                     for number in full:
                         del self._young[number]
 
-    def _load(self, numbers: list[int]) -> None:
+    def _load(self, numbers: list[int], mark: Mark) -> None:
+        lowest = numbers[0] if numbers else mark.place.segment
+        opening = self._segments.opening(lowest)
+        self._doubtful |= set(range(lowest, mark.place.segment)) - set(numbers)  # deleted, and so is a first one
+        self._doubtful |= {lowest - 1} if opening and opening.before.heads[0] > mark.state.floors[0] else set()
         entries = {number: self._loaded(number) for number in numbers}
         if missing := sum(its is None for its in entries.values()):
             _log.info("%s: making the keys of %d segments", self._segments.folder, missing)
