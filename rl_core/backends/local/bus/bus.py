@@ -70,8 +70,8 @@ class LocalBus:
         self._clock.read_after(self._known.state.reading)
 
     def publish(self, messages: Sequence[Message]) -> list[Receipt]:
-        for message in messages:
-            _check(message.topic)
+        for topic in {message.topic for message in messages}:
+            _check(topic)
         if not messages:
             return []
         keys = [message.key for message in messages if message.topic == "decisions"]

@@ -2,8 +2,8 @@
 
 Of a full segment the keys are kept beside it, in `segment-….keys`: a frame of how many there are (u32), the position of
 each one's frame (u32 each), and the keys, a line each. Whoever finds that file missing or damaged makes it again;
-meanwhile who asks waits. In memory a key of such a segment is one u64: 32 bits of its hash, its segment and in it the
-place in units of 4 KiB. The journal itself has the last word: a hit counts when the key is read there.
+meanwhile who asks waits. In memory a key of such a segment is one u64: 40 bits of its hash, 16 of its segment and 8 of
+the place in it, in units of 32 KiB. The journal itself has the last word: a hit counts when the key is read there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rl_core.backends.local.bus.mark import Mark, Place
 from rl_core.backends.local.bus.segments import LARGEST, Segments
 from rl_core.files import write_atomically
 
-_UNIT = 12  # bits of a position within one unit
+_UNIT = 15  # bits of a position within one unit
 _UNITS = LARGEST >> _UNIT  # of a segment: a frame begins below LARGEST
 _ONE_READ = 1 << 17
-_LOW, _HASH = np.uint64(0xFFFFFFFF), np.uint64(32)
+_LOW, _HASH = np.uint64(0xFFFFFF), np.uint64(24)
 _U64 = npt.NDArray[np.uint64]
 _log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class Keys:
             path = self._segments.path(segment, "keys")
             new = path.with_suffix(f".{uuid.uuid4()}")
             try:
-                write_atomically(new, content)
+                write_atomically(new, content, durable=False)  # the journal has it
                 put(new, path)
             except FileExistsError:  # by who has forgotten some of them meanwhile: that one stands
                 pass
@@ -208,5 +208,5 @@ def _entries(keys: Sequence[str], positions: npt.NDArray[np.uint32]) -> _U64:
 
 
 def _hashes(keys: Sequence[str]) -> _U64:
-    """32 bits of Python's own hash of each, which differs from process to process, above 32 bits of nought."""
+    """40 bits of Python's own hash of each, which differs from process to process, above 24 bits of nought."""
     return np.fromiter(map(hash, keys), np.int64, len(keys)).view(np.uint64) << _HASH
