@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from rl_core.backends.contracts.bus import Delivery, Topic
@@ -60,6 +59,8 @@ def _rejected(topic: Topic, delivery: Delivery, producer: str, error: Exception)
 
 
 def _rows(topic: Topic, deliveries: Sequence[Delivery], producer: str) -> dict[str, pa.Table]:
+    import orjson  # not there in Composer, which imports this module but has no bus to read
+
     if not all(delivery.payload for delivery in deliveries):
         raise ValueError("its message is gone: it was forgotten, or lost to damage of the bus")
     read = [(delivery, orjson.loads(delivery.payload)) for delivery in deliveries]
