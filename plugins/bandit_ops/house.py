@@ -18,13 +18,18 @@ DESCRIPTIONS = {
     "rollback": "Makes an older policy the champion again, without training.",
     "provision": "Makes what the bandit lacks on Google Cloud and rolls out a new image or new functions.",
     "join": "Joins decisions with their rewards in BigQuery.",
-    "teardown": "Deletes everything that the bandit keeps, on this machine or on Google Cloud.",
+    "teardown": "Deletes everything that the bandit keeps: its log, its policies, its endpoint.",
 }
 """One sentence per kind of DAG, for Airflow's list of DAGs."""
 
 RECURRING = frozenset({"retrain", "simulate", "join"})
 FAILURES_BEFORE_PAUSE = 3
 """In a row; then Airflow pauses a recurring DAG, or "@continuous" would repeat the same failure for ever."""
+
+
+def page(bandit: Bandit, doc: str | None, on_google_cloud: str) -> str:
+    """Write the page of a DAG: its own, and with `backend: gcp` what is true there alone."""
+    return (doc or "").rstrip() + "\n" + (on_google_cloud if bandit.backend == "gcp" else "")
 
 
 def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:

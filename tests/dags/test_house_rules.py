@@ -109,3 +109,11 @@ def test_when_this_fails_names_only_tasks_that_exist(shipped: Parsed) -> None:
         named = set(re.findall(r"^- `([^`]+)`", advice, re.MULTILINE))
         assert named, f"{dag.dag_id}: the advice names no task"
         assert named <= set(dag.task_ids), f"{dag.dag_id}: the advice names {sorted(named - set(dag.task_ids))}"
+
+
+def test_pages_speak_of_google_only_where_the_bandit_is_there(shipped: Parsed) -> None:
+    of_movielens = {name: dag for name, dag in shipped.dags.items() if name.startswith("movielens_")}
+    assert of_movielens
+    for name, dag in of_movielens.items():
+        told = f"{dag.description} {dag.doc_md}"
+        assert not re.search("google|bigquery|vertex", told, re.IGNORECASE), name

@@ -3,9 +3,7 @@
 `source=simulation` lets a uniform random policy act in the environment and trains on what it logged; `source=log`
 trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
 
-A bandit with `backend: gcp` is provisioned first: what is missing is made, under `google.provisioner`; with
-`provision=false` it is only looked for. Every task may be cleared and run again. A bandit that serves already is
-brought up to date by `…_provision`.
+Every task may be cleared and run again.
 
 ## When this fails
 - `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.
