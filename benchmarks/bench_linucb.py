@@ -12,7 +12,7 @@ from timing import Row, print_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rl_core.bandit.blocks import Block, combine, fold_of, make_block
+from rl_core.bandit.blocks import Block, Meaning, combine, fold_of, make_block
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import LinUCB, accumulate
 
@@ -35,8 +35,8 @@ def main() -> None:
     folds = rng.integers(0, 5, rows)
 
     def block() -> Block:
-        names = {"num_actions": actions_count, "observation_version": "o", "action_set_version": "a"}
-        return make_block(x, actions, rewards, seqs, folds, (0, rows), 0.0, **names)
+        meaning = Meaning("o", tuple(map(str, range(actions_count))))
+        return make_block(x, actions, rewards, seqs, folds, (0, rows), 0.0, num_actions=actions_count, meaning=meaning)
 
     policy = LinUCB(accumulate(x, actions, rewards, actions_count), 0.2, 0.01)
     one, many = x[:1], x[: min(rows, 100_000)]

@@ -72,7 +72,7 @@ def _round(
     version = str(attempt.version)
     policy = Policy.load(registry.path(version), bandit.problem)
     users = environment.observations_f32
-    greedy = np.eye(bandit.problem.num_actions)[policy.linucb.means(users).argmax(axis=1)]
+    greedy = np.eye(bandit.problem.num_actions)[policy.means(users).argmax(axis=1)]
     served = probabilities(policy.scores(users), None, bandit.serving.epsilon)
     lived = store.query(
         f"SELECT count(*) AS n, avg(reward) AS mean FROM interactions WHERE served AND policy_version = '{version}'"  # noqa: S608

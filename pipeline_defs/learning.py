@@ -29,7 +29,7 @@ def learn(
     job_id: Any,
 ) -> Deployment:
     """Wire ingester ≫ trainer ≫ evaluator ≫ deployer; every argument is a pipeline parameter or a step's output."""
-    ingested = ingester(bandit=bandit, windows=windows)
+    ingested = ingester(bandit=bandit, windows=windows, champion=champion)
     dataset = ingested.outputs["dataset"]
     trained = trainer(
         bandit=bandit,

@@ -5,6 +5,7 @@ All are frozen and checked when made. Nothing else in the project reads `os.envi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -44,16 +45,26 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
 class Problem(Frozen):
     """The decision problem: what is observed, what can be done, what comes back.
 
+    An action is its id: actions may be added, reordered, withdrawn (`{id: film-7, active: false}`, or taken out of the
+    list) and brought back; what was learnt of an id stays with it. Their order is the action index, which is only good
+    within one `action_set_version`.
+
     Attributes:
         observation_dim: how many numbers (float32) describe a context.
-        observation_version, action_set_version: what the numbers and action indices mean; logged with each decision.
+        observation_version: how the numbers are made; logged with each decision.
+        actions: stable action ids.
+        inactive: those of them that are not chosen.
+        action_set_version: a name, to which a digest of the list is added by itself: `name@digest`.
+        intercept: adds a 1 to each observation, so that also users whose observation is 0 get what is best on average.
         reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
     """
 
     observation_dim: int = Field(ge=1, le=4096)
-    observation_version: str = Field(min_length=1)
+    observation_version: str = Field(default="vector", min_length=1)
     actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
-    action_set_version: str = Field(min_length=1)
+    inactive: tuple[str, ...] = Field(default=(), description="ids of `actions` that are withdrawn: kept, not chosen")
+    action_set_version: str = Field(default="actions", min_length=1, description="a name; a digest is added to it")
+    intercept: bool = Field(default=False, description="add a 1 to each observation")
     reward_min: float
     reward_max: float
     reward_default: float = Field(description="the reward of a decision that nobody rewarded in time")
@@ -62,11 +73,43 @@ class Problem(Frozen):
     def num_actions(self) -> int:
         return len(self.actions)
 
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The ids that may be chosen, in their order."""
+        return tuple(action for action in self.actions if action not in self.inactive)
+
+    @property
+    def action_set_name(self) -> str:
+        """`action_set_version` without the digest, as logs of before the digest have it."""
+        return self.action_set_version.rpartition("@")[0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_actions(cls, given: Any) -> Any:
+        """Take `{id, active}` apart, and give the list its digest."""
+        if not isinstance(given, dict) or not isinstance(given.get("actions"), list | tuple):
+            return given
+        actions, inactive = [], list(given.get("inactive", ()))
+        for action in given["actions"]:
+            if isinstance(action, dict):
+                if not action.keys() <= {"id", "active"} or "id" not in action:
+                    raise ValueError(f"an action is an id, or {{id: …, active: false}}; got {action}")
+                inactive += [] if action.get("active", True) else [action["id"]]
+                action = action["id"]
+            actions.append(action)
+        name = str(given.get("action_set_version", "actions")).partition("@")[0]
+        digest = hashlib.sha256(repr((actions, sorted(map(str, inactive)))).encode()).hexdigest()[:10]
+        return given | {"actions": actions, "inactive": inactive, "action_set_version": f"{name}@{digest}"}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.actions)) != len(self.actions):
             twice = sorted({a for a in self.actions if self.actions.count(a) > 1})
             raise ValueError(f"actions lists {twice[0]!r} more than once; action ids must be unique")
+        if unknown := sorted(set(self.inactive) - set(self.actions)):
+            raise ValueError(f"inactive names {unknown[0]!r}, which is not one of actions")
+        if len(self.active) < 2:
+            raise ValueError(f"only {len(self.active)} of {self.num_actions} actions is active; a choice needs two")
         if not self.reward_min <= self.reward_default <= self.reward_max:
             raise ValueError(
                 f"reward_default={self.reward_default} lies outside reward_min..reward_max "

@@ -6,8 +6,9 @@ Kept in five folds, by a hash of the event id, so that a policy can be judged on
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -23,7 +24,27 @@ from rl_core.bandit.npz import read_npz, write_npz
 from rl_core.errors import PolicyError
 
 NUM_FOLDS = 5
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers of a block mean; blocks of different meanings can't be added, but for their actions.
+
+    Attributes:
+        actions: the id of each action index; () in blocks of before ids were kept.
+        encoder: the digest of what made the features; "" likewise.
+        rewards: reward_min, reward_max and reward_default; () likewise.
+    """
+
+    observation_version: str
+    actions: tuple[str, ...] = ()
+    encoder: str = ""
+    rewards: tuple[float, ...] = ()
+
+    def of_older(self, actions: Sequence[str]) -> Meaning:
+        """Say what the indices of a block of before ids were kept stand for; of any other nothing changes."""
+        return self if self.actions else replace(self, actions=tuple(actions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +52,16 @@ class Block:
     """The statistics of one window `(seq_low, seq_high]`, in five folds; the trainer makes it, the registry keeps it.
 
     Immutable and addressed by its bytes. A row is weighted 2^(-(seq_high - seq) / half_life), the half-life being
-    counted in interactions; half_life 0 weighs every row 1.
+    counted in interactions; half_life 0 weighs every row 1. `seen` are the smallest and the largest reward of its rows,
+    () where there are none or nobody noted them.
     """
 
     seq_low: int
     seq_high: int
     half_life: float
-    observation_version: str
-    action_set_version: str
+    meaning: Meaning
     folds: tuple[Statistics, ...]
+    seen: tuple[float, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the block as npz without pickles; equal blocks give equal bytes."""
@@ -48,30 +70,33 @@ class Block:
             "seq_low": np.int64(self.seq_low),
             "seq_high": np.int64(self.seq_high),
             "half_life": np.float64(self.half_life),
-            "observation_version": np.str_(self.observation_version),
-            "action_set_version": np.str_(self.action_set_version),
+            "meaning": np.frombuffer(json.dumps(asdict(self.meaning)).encode(), np.uint8),
+            "seen": np.asarray(self.seen, np.float64),
         }
         stacked = {name: np.stack([getattr(fold, name) for fold in self.folds]) for name in ("a", "b", "n")}
         write_npz(path, meta | stacked)
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Read a block that `save` wrote. Raises PolicyError where the file is not one."""
-        names = ("format", "seq_low", "seq_high", "half_life", "observation_version", "action_set_version")
-        held = read_npz(path, (*names, "a", "b", "n"))
-        if int(held["format"]) != _FORMAT or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
+        """Read a block that `save` wrote, now or in the format before. Raises PolicyError where the file is not one."""
+        held = read_npz(path, ("format", "seq_low", "seq_high", "half_life", "a", "b", "n"))
+        version = int(held["format"])
+        if version not in (1, _FORMAT) or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
             raise PolicyError(f"{path}: not a block of format {_FORMAT} with {NUM_FOLDS} folds; do a full retrain")
+        if version == 1:
+            meaning, seen = Meaning(str(read_npz(path, ("observation_version",))["observation_version"])), ()
+        else:
+            more = read_npz(path, ("meaning", "seen"))
+            meaning, seen = _meaning(more["meaning"].tobytes()), tuple(more["seen"].tolist())
         folds = tuple(Statistics(a, b, n) for a, b, n in zip(held["a"], held["b"], held["n"], strict=True))
         for fold in folds:
             fold.check(path)
-        return cls(
-            int(held["seq_low"]),
-            int(held["seq_high"]),
-            float(held["half_life"]),
-            str(held["observation_version"]),
-            str(held["action_set_version"]),
-            folds,
-        )
+        return cls(int(held["seq_low"]), int(held["seq_high"]), float(held["half_life"]), meaning, folds, seen)
+
+
+def _meaning(text: bytes) -> Meaning:
+    held = json.loads(text)
+    return Meaning(held["observation_version"], tuple(held["actions"]), held["encoder"], tuple(held["rewards"]))
 
 
 def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
@@ -103,8 +128,7 @@ def make_block(
     half_life: float,
     *,
     num_actions: int,
-    observation_version: str,
-    action_set_version: str,
+    meaning: Meaning,
 ) -> Block:
     """Sum up the rows of a window, given in any order, as a block.
 
@@ -134,17 +158,28 @@ def make_block(
     sums = accumulate(observations, arms, rewards, NUM_FOLDS * num_actions, weights)
     ranges = (slice(fold * num_actions, (fold + 1) * num_actions) for fold in range(NUM_FOLDS))
     parts = tuple(Statistics(sums.a[own], sums.b[own], sums.n[own]) for own in ranges)
-    return Block(low, high, half_life, observation_version, action_set_version, parts)
+    values = np.asarray(rewards, np.float64)
+    seen = (float(values.min()), float(values.max())) if len(values) else ()
+    return Block(low, high, half_life, meaning, parts, seen)
 
 
-def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = None) -> Statistics:
-    """Add blocks up with weights 2^(-(head - seq_high) / half_life), as seen from the seq `head`.
+def action_ids(blocks: Iterable[Block]) -> tuple[str, ...]:
+    """List the ids of all actions that the blocks know: those of the newest in its order, then the others."""
+    ordered = sorted(blocks, key=lambda block: -block.seq_high)
+    return tuple(dict.fromkeys(action for block in ordered for action in block.meaning.actions))
+
+
+def combine(
+    blocks: Sequence[Block], head: int, leave_out_fold: int | None = None, actions: Sequence[str] | None = None
+) -> Statistics:
+    """Add blocks up by action id, with weights 2^(-(head - seq_high) / half_life), as seen from the seq `head`.
 
     Together with the weights within the blocks, a row of seq s counts 2^(-(head - s) / half_life). `leave_out_fold`
-    leaves one fold out, so that what is solved from the rest can be judged on that fold (cross-fitting).
+    leaves one fold out, so that what is solved from the rest can be judged on that fold (cross-fitting). The result's
+    actions are `actions`, or those of `action_ids`; a block without an action adds nothing to it.
 
     Raises:
-        PolicyError: no blocks; blocks of different versions, half-lives or sizes; windows that overlap or pass `head`.
+        PolicyError: no blocks; blocks of different meanings, half-lives or sizes; windows that overlap or pass `head`.
     """
     if not blocks:
         raise PolicyError(
@@ -157,8 +192,9 @@ def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = Non
         raise PolicyError(
             f"the window up to seq {ordered[-1].seq_high} passes head={head}; combine at its end or later"
         )
+    wanted = action_ids(ordered) if actions is None else actions
     weighted = (
-        fold.scaled(2.0 ** (-(head - block.seq_high) / block.half_life)) if block.half_life else fold
+        _as_of(fold, block, head).aligned(block.meaning.actions, wanted)
         for block in ordered
         for index, fold in enumerate(block.folds)
         if index != leave_out_fold
@@ -166,19 +202,24 @@ def combine(blocks: Sequence[Block], head: int, leave_out_fold: int | None = Non
     return reduce(add, weighted)
 
 
+def _as_of(fold: Statistics, block: Block, head: int) -> Statistics:
+    return fold.scaled(2.0 ** (-(head - block.seq_high) / block.half_life)) if block.half_life else fold
+
+
 def _check_pair(one: Block, other: Block) -> None:
     anew = "raise pipe_version and run startup"  # the log's older rows don't fit either
-    for name, remedy in (
-        ("observation_version", anew),
-        ("action_set_version", anew),
-        ("half_life", "do a full retrain"),
+    whole = "do a full retrain"
+    unit = f"if only the bounds changed {whole}, if the unit did {anew}"
+    before, after = one.meaning, other.meaning
+    for name, mine, theirs, remedy in (
+        ("observation_version", before.observation_version, after.observation_version, anew),
+        ("half_life", one.half_life, other.half_life, whole),
+        ("encoder", before.encoder, after.encoder, whole),
+        ("reward_min, reward_max, reward_default", before.rewards, after.rewards, unit),
+        ("dims", one.folds[0].b.shape[1:], other.folds[0].b.shape[1:], anew),
     ):
-        mine, theirs = getattr(one, name), getattr(other, name)
-        if mine != theirs:
+        if mine != theirs and not {"", ()} & {mine, theirs}:  # nobody noted it before format 2
             raise PolicyError(f"blocks of {name} {mine!r} and {theirs!r} can't be added; {remedy}")
-    mine, theirs = one.folds[0].b.shape, other.folds[0].b.shape
-    if mine != theirs:
-        raise PolicyError(f"blocks of [actions, dims] {mine} and {theirs} can't be added; {anew}")
     if other.seq_low < one.seq_high:
         raise PolicyError(
             f"windows ({one.seq_low}, {one.seq_high}] and ({other.seq_low}, {other.seq_high}] overlap: "

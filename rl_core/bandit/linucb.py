@@ -5,13 +5,16 @@ For each of K actions a, over the rows (x, r, w) where a was taken (observation,
     A_a = Σ w x xᵀ    b_a = Σ w r x    θ_a = (A_a + λI)⁻¹ b_a
     score_a(x) = θ_a·x + α √(xᵀ (A_a + λI)⁻¹ x)
 
-λ is `tikhonov_weight`, α is `agent_alpha`. λ is added when solving, so the half-life never discounts it.
+λ is `tikhonov_weight`, α is `agent_alpha`. λ is added when solving, so the half-life never discounts it. With a `scale`
+s [d] it is relative to the features' size: λ s_j² stands in place of λ for coordinate j, so that the unit of a feature
+(seconds or days) makes no difference to what is learnt. Without one it is TF-Agents' absolute λ.
 Li, Chu, Langford, Schapire (2010), "A contextual-bandit approach to personalized news article recommendation", WWW,
 algorithm 1: there λ = 1 and w = 1. Everything is float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from rl_core.errors import PolicyError
 
 Array = NDArray[np.float64]
 
+_ROUNDING = 1e-6  # of an eigenvalue, relative to the largest: far above what float64 loses
+_DEPENDENT = 1e-9  # of a feature's mean square: what is left of it is rounding
 _CHUNK = 32_768  # rows sorted and multiplied at a time: they stay in the second-level cache
 
 
@@ -42,6 +47,30 @@ class Statistics:
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(self.a + other.a, self.b + other.b, self.n + other.n)
+
+    def aligned(self, own: Sequence[str], wanted: Sequence[str]) -> Statistics:
+        """Reorder the actions from the ids `own` to the ids `wanted`; one that is not among its own has no rows.
+
+        Raises:
+            PolicyError: it has another number of actions than `own`.
+        """
+        if len(own) != len(self.n):
+            raise PolicyError(f"{len(own)} action ids are given to statistics of {len(self.n)} actions")
+        if tuple(own) == tuple(wanted):
+            return self
+        at = {action: index for index, action in enumerate(own)}
+        there = np.asarray([index for index, action in enumerate(wanted) if action in at], np.intp)
+        mine = np.asarray([at[action] for action in wanted if action in at], np.intp)
+        found = Statistics.zeros(len(wanted), self.b.shape[1])
+        for name in ("a", "b", "n"):
+            getattr(found, name)[there] = getattr(self, name)[mine]
+        return found
+
+    @property
+    def scale(self) -> Array:
+        """The size of each feature over all rows, [d]: the root of its mean square; 1 where it was always 0."""
+        squares = np.einsum("kii->i", self.a) / max(float(self.n.sum()), np.finfo(float).tiny)
+        return np.where(squares > 0, np.sqrt(squares), 1.0)
 
     def scaled(self, weight: float) -> Statistics:
         """Multiply the weight of every row."""
@@ -67,7 +96,25 @@ class Statistics:
             raise PolicyError(f"{path}: a, b, n have shapes {shapes}; expected [K, d, d], [K, d], [K]")
         for name, held in (("a", self.a), ("b", self.b), ("n", self.n)):
             if held.dtype != np.float64 or not np.isfinite(held).all():
-                raise PolicyError(f"{path}: {name} must hold finite float64 numbers; the file is damaged")
+                raise PolicyError(f"{path}: {name} must hold finite float64 numbers; train the policy again")
+
+
+def dependent(statistics: Statistics) -> list[int]:
+    """Find the features that add nothing to those before them: always 0, or sums of them, over all rows and actions.
+
+    By a Cholesky factorisation of the features' second moments, brought to one size: what is left of one after the
+    others have explained it is below what rounding makes.
+    """
+    scale = statistics.scale
+    left = statistics.a.sum(axis=0) / np.multiply.outer(scale, scale) / max(float(statistics.n.sum()), 1.0)
+    found = []
+    for j in range(len(left)):
+        if left[j, j] < _DEPENDENT:
+            found.append(j)
+            continue
+        column = left[j + 1 :, j] / left[j, j]
+        left[j + 1 :, j + 1 :] -= np.outer(column, left[j, j + 1 :])
+    return found
 
 
 def accumulate(
@@ -135,26 +182,36 @@ def _add_rows(
 class LinUCB:
     """The policy solved from statistics, `theta` [K, d] float64; trainer, evaluator and server score with it."""
 
-    def __init__(self, statistics: Statistics, agent_alpha: float, tikhonov_weight: float) -> None:
-        """Solve θ_a by a Cholesky factorisation A_a + λI = L Lᵀ for each action.
+    def __init__(
+        self, statistics: Statistics, agent_alpha: float, tikhonov_weight: float, scale: ArrayLike | None = None
+    ) -> None:
+        """Solve θ_a for each action, by a Cholesky factorisation where A_a + λI is positive definite in float64.
+
+        Dependent features with a tiny λ are not: then by eigenvalues, the smallest taken as what rounding leaves of
+        the largest. The features are brought to one size for it, or their units would decide.
+
+        Args:
+            scale: [d] > 0, the size of each feature to which λ is relative; None: 1 each.
 
         Raises:
-            PolicyError: A + λI is not positive definite: the statistics are damaged.
+            PolicyError: A is no sum of squares.
         """
         self.statistics = statistics
         self.agent_alpha = agent_alpha
         self.tikhonov_weight = tikhonov_weight
         self.num_actions, self.dim = statistics.b.shape
-        try:
-            lower = np.linalg.cholesky(statistics.a + tikhonov_weight * np.eye(self.dim))
-        except np.linalg.LinAlgError as error:
-            raise PolicyError(
-                f"A + {tikhonov_weight} I is not positive definite: the statistics are damaged"
-            ) from error
-        inverse = np.linalg.inv(lower)  # L⁻¹: xᵀ(LLᵀ)⁻¹x = |L⁻¹x|², never negative
-        self.theta: Array = np.einsum("kij,ki->kj", inverse, np.einsum("kij,kj->ki", inverse, statistics.b))
+        self.scale: Array = np.ones(self.dim) if scale is None else np.asarray(scale, np.float64)
+        moments = statistics.a / np.multiply.outer(self.scale, self.scale) + tikhonov_weight * np.eye(self.dim)
+        root = _inverse_root(moments) / self.scale  # R with RᵀR = (A + λS²)⁻¹: xᵀRᵀRx = |Rx|², never negative
+        self.theta: Array = np.einsum("kij,ki->kj", root, np.einsum("kij,kj->ki", root, statistics.b))
         self._theta_t = np.ascontiguousarray(self.theta.T)
-        self._whiten = np.ascontiguousarray(inverse.reshape(self.num_actions * self.dim, self.dim).T)
+        self._whiten = np.ascontiguousarray(root.reshape(self.num_actions * self.dim, self.dim).T)
+
+    def aligned(self, own: Sequence[str], wanted: Sequence[str]) -> LinUCB:
+        """Solve the policy for other action ids: what was learnt of an id stays with it, a new one has the prior."""
+        if tuple(own) == tuple(wanted):
+            return self
+        return LinUCB(self.statistics.aligned(own, wanted), self.agent_alpha, self.tikhonov_weight, self.scale)
 
     def means(self, observations: NDArray[np.floating[Any]]) -> Array:
         """Return the expected rewards θ_a·x, [n, K], of observations [n, d]."""
@@ -170,3 +227,18 @@ class LinUCB:
             whitened = (x[rows] @ self._whiten).reshape(-1, self.num_actions, self.dim)
             scores[rows] += self.agent_alpha * np.sqrt(np.einsum("nkd,nkd->nk", whitened, whitened))
         return scores
+
+
+def _inverse_root(moments: Array) -> Array:
+    """R [K, d, d] with RᵀR = M⁻¹ for symmetric M ≥ 0."""
+    try:
+        return np.linalg.inv(np.linalg.cholesky(moments))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(moments)
+        if (values[:, 0] < -_ROUNDING * np.abs(values[:, -1])).any():
+            raise PolicyError(
+                "A + λI is not positive definite: A is no sum of squares; train the policy again"
+            ) from None
+        floor = values[:, -1:] * (moments.shape[-1] * np.finfo(float).eps)
+        found: Array = np.swapaxes(vectors, 1, 2) / np.sqrt(np.maximum(values, floor))[:, :, None]
+        return found

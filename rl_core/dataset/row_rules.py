@@ -6,7 +6,7 @@ those before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rl_core.config import Bandit, Problem
+from rl_core.config import Problem
+from rl_core.dataset.action_set import ActionSet
+from rl_core.features.encoder import Encoder
 
 COLUMNS = (
     "seq",
@@ -24,6 +26,7 @@ COLUMNS = (
     "policy_version",
     "observation",
     "observation_version",
+    "action_id",
     "action",
     "action_set_version",
     "eligible_actions",
@@ -33,6 +36,8 @@ COLUMNS = (
 )
 UNIFORM = "uniform"  # the generator's policy, which no registry holds
 _ROUNDING = 1e-9  # of a propensity: sums of a few float64
+
+_NO_INDEX = -(2**31)
 
 Wrong = NDArray[np.bool_]
 
@@ -47,14 +52,32 @@ class Rule:
     remedy: str = "mend what writes such rows"
 
 
+@dataclass(frozen=True)
+class Known:
+    """What rows are held against beside the problem.
+
+    Attributes:
+        policies: that may have made a decision.
+        others: those of them whose propensities keep no floor.
+        actions: the ids that may train; their order is the index in the dataset.
+        sets: what an index means in a row, by its `action_set_version`.
+        encoder: tells which observations are absurd.
+    """
+
+    policies: Sequence[str]
+    others: Sequence[str]
+    actions: tuple[str, ...]
+    sets: Mapping[str, ActionSet]
+    encoder: Encoder
+
+
 class Batch:
     """n rows of the log as arrays, made once for all rules and for the dataset."""
 
-    def __init__(self, table: pa.Table, bandit: Bandit, policies: Collection[str]) -> None:
+    def __init__(self, table: pa.Table, problem: Problem, known: Known) -> None:
         self.table = table
-        self.problem = bandit.problem
-        self.policies = policies
-        self.others = bandit.validation.other_policies
+        self.problem = problem
+        self.known = known
 
     def values(self, name: str) -> NDArray[Any]:
         """Return a column without nulls, [n]."""
@@ -66,9 +89,8 @@ class Batch:
         found: NDArray[Any] = pc.list_value_length(self.table[name]).to_numpy()
         return found
 
-    def any_of(self, name: str, wrong: Callable[[NDArray[Any]], Wrong], nothing: Any) -> Wrong:
-        """Mark rows [n] whose list holds an element that is `wrong`; `nothing` stands for a null among them."""
-        bad = wrong(pc.fill_null(pc.list_flatten(self.table[name]), nothing).to_numpy())
+    def any_of(self, name: str, bad: Wrong) -> Wrong:
+        """Mark rows [n] whose list holds a `bad` element, of all rows' elements one behind the other."""
         rows = np.zeros(self.table.num_rows, np.bool_)
         if bad.any():
             rows[np.repeat(np.arange(len(rows)), self.lengths(name))[bad]] = True
@@ -81,11 +103,54 @@ class Batch:
         return flat.reshape(-1, self.problem.observation_dim)
 
     @cached_property
+    def action(self) -> NDArray[np.int32]:
+        """Return the index of each row's action id among the known ones, [n]; -1 where it is none of them."""
+        found = pc.index_in(self.table["action_id"], pa.array(self.known.actions, pa.string()))
+        index: NDArray[np.int32] = pc.fill_null(found, -1).to_numpy()
+        return index
+
+    @cached_property
+    def of_set(self) -> NDArray[np.int64]:
+        """Return which of the known action sets each row names, [n]; -1 for none."""
+        found = pc.index_in(self.table["action_set_version"], pa.array(list(self.known.sets), pa.string()))
+        index: NDArray[np.int64] = pc.fill_null(found, -1).cast(pa.int64()).to_numpy()
+        return index
+
+    @cached_property
+    def translated(self) -> NDArray[np.int32]:
+        """Return what each index means, by set, [sets + 1, widest + 1]; -1 where a set has no such index."""
+        widths = [len(one.actions) for one in self.known.sets.values()]
+        table = np.full((len(widths) + 1, max(widths, default=0) + 1), -1, np.int32)
+        at = {action: index for index, action in enumerate(self.known.actions)}
+        for number, one in enumerate(self.known.sets.values()):
+            table[number, : len(one.actions)] = [at.get(action, -1) for action in one.actions]
+        return table
+
+    def meant(self, of_set: NDArray[np.int64], index: NDArray[Any]) -> NDArray[np.int32]:
+        """Translate indices as they stand in rows, [m], of these sets; -1 where they mean nothing that is known."""
+        last = self.translated.shape[1] - 1
+        found: NDArray[np.int32] = self.translated[of_set, np.where((index >= 0) & (index < last), index, last)]
+        return found
+
+    @cached_property
+    def contradicted(self) -> Wrong:
+        """Mark rows whose index is another action than their id, in the action set that they name."""
+        given = pc.fill_null(self.table["action"], _NO_INDEX).to_numpy()
+        wrong: Wrong = (given != _NO_INDEX) & (self.meant(self.of_set, given) != self.action)
+        return wrong
+
+    @cached_property
+    def eligible_meant(self) -> NDArray[np.int32]:
+        """Return what the entries of all rows' eligible actions mean, one behind the other."""
+        flat = pc.fill_null(pc.list_flatten(self.table["eligible_actions"]), -1).to_numpy()
+        return self.meant(np.repeat(self.of_set, self.lengths("eligible_actions")), flat)
+
+    @cached_property
     def eligible(self) -> Wrong:
         """Return which actions could have been chosen, a mask [n, K]."""
-        mask = np.zeros((self.table.num_rows, self.problem.num_actions), np.bool_)
+        mask = np.zeros((self.table.num_rows, len(self.known.actions)), np.bool_)
         row = np.repeat(np.arange(len(mask)), self.lengths("eligible_actions"))
-        mask[row, pc.list_flatten(self.table["eligible_actions"]).to_numpy()] = True
+        mask[row, self.eligible_meant] = True
         return mask
 
 
@@ -103,8 +168,8 @@ def _no_floor(batch: Batch) -> Wrong:
     epsilon, propensity = batch.values("epsilon"), batch.values("propensity")
     share = epsilon / batch.eligible.sum(axis=1)
     within = (propensity >= share - _ROUNDING) & (propensity <= 1.0 - epsilon + share + _ROUNDING)
-    if batch.others:
-        within |= pc.is_in(batch.table["policy_version"], pa.array(batch.others, pa.string())).to_numpy()
+    if others := batch.known.others:
+        within |= pc.is_in(batch.table["policy_version"], pa.array(others, pa.string())).to_numpy()
     broken: Wrong = ~within
     return broken
 
@@ -116,13 +181,18 @@ def _between(values: NDArray[Any], low: float, high: float) -> Wrong:
 
 RULES: tuple[Rule, ...] = (
     _version("observation_version"),
-    _version("action_set_version"),
+    Rule(
+        "action_set_version",
+        lambda problem: f"action_set_version must be {problem.action_set_version!r}, or one that the champion knows",
+        lambda batch: batch.of_set < 0,
+        "write the name of a list that was trained with, or leave these rows out: nobody knows what their indices mean",
+    ),
     Rule(
         "policy_version",
         lambda problem: (
             f"policy_version must be {UNIFORM!r}, one that the registry knows, or one of validation.other_policies"
         ),
-        lambda batch: ~pc.is_in(batch.table["policy_version"], pa.array(batch.policies, pa.string())).to_numpy(),
+        lambda batch: ~pc.is_in(batch.table["policy_version"], pa.array(batch.known.policies, pa.string())).to_numpy(),
         "list the policies of an imported log under validation.other_policies in the bandit's YAML",
     ),
     Rule(
@@ -136,22 +206,28 @@ RULES: tuple[Rule, ...] = (
         lambda batch: ~np.isfinite(batch.observation).all(axis=1),
     ),
     Rule(
+        "action_id",
+        lambda problem: "action_id must be one of problem.actions, or one that the champion knows",
+        lambda batch: batch.action < 0,
+        "add the action to the bandit's YAML, with active: false if it is not to be chosen",
+    ),
+    Rule(
         "action",
-        lambda problem: f"action must lie in 0..{problem.num_actions - 1}",
-        lambda batch: ~_between(batch.values("action"), 0, batch.problem.num_actions - 1),
+        lambda problem: "action must be the index of action_id in the list that action_set_version names",
+        lambda batch: batch.contradicted,
+        "the id is what counts: give the list that the indices are of a name of its own, or leave action null",
     ),
     Rule(
         "eligible_actions",
-        lambda problem: f"eligible_actions must hold at least one of 0..{problem.num_actions - 1}, and no other",
+        lambda problem: "eligible_actions must hold at least one index of its action set, and no other",
         lambda batch: (
-            (batch.lengths("eligible_actions") == 0)
-            | batch.any_of("eligible_actions", lambda index: ~_between(index, 0, batch.problem.num_actions - 1), -1)
+            batch.any_of("eligible_actions", batch.eligible_meant < 0) | (batch.lengths("eligible_actions") == 0)
         ),
     ),
     Rule(
         "action_eligible",
         lambda problem: "action must be one of eligible_actions",
-        lambda batch: ~batch.eligible[np.arange(batch.table.num_rows), batch.values("action")],
+        lambda batch: ~batch.eligible[np.arange(batch.table.num_rows), batch.action],
     ),
     Rule(
         "propensity",
@@ -170,5 +246,12 @@ RULES: tuple[Rule, ...] = (
         "mend what writes such rows, or correct the bounds in the bandit's YAML",
     ),
 )
+ABSURD = Rule(
+    "observation_range",
+    lambda problem: "observation must lie within 1000 times what is usual for each of its numbers",
+    lambda batch: batch.known.encoder.absurd(batch.observation).any(axis=1),
+    "send each number in the unit of the rows that were trained on first",
+)
+"""Asked when the encoder has its ranges, learnt from the first rows that keep the rules above."""
 TWICE = Rule("duplicate", lambda problem: "event_id must be that of one row", lambda batch: None)
 """Asked last, across the parts: the first by seq is kept."""

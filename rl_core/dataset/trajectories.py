@@ -10,7 +10,7 @@ the shards with `tf_agents.utils.example_encoding_dataset.load_tfrecord_dataset`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -25,6 +25,7 @@ from rl_core.bandit.blocks import NUM_FOLDS
 from rl_core.config import Problem
 from rl_core.dataset.tfrecord import Layout, Rows
 from rl_core.errors import DataError
+from rl_core.features.encoder import Encoder
 from rl_core.files import replacing
 
 __all__ = ["DATASET", "Dataset", "Index", "Part", "Rows", "Shard", "write"]
@@ -56,11 +57,14 @@ class Index(BaseModel):
     """The content of `dataset.json`: what the shards hold, and how many rows broke which rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format: Literal[1] = 1
-    observation_dim: int
+    format: Literal[2] = 2
+    encoder: Encoder
+    """What made the features of the raw observations: a record's `observation` holds its result."""
     observation_version: str
-    num_actions: int
-    action_set_version: str
+    actions: tuple[str, ...]
+    """The id of each action index in the records."""
+    rewards: tuple[float, float, float]
+    """reward_min, reward_max and reward_default."""
     windows: tuple[Window, ...]
     shards: tuple[Shard, ...]
     quarantined: dict[str, int] = {}
@@ -101,7 +105,7 @@ class Dataset:
         Raises:
             DataError: a shard is missing, damaged, or of another layout.
         """
-        layout = Layout(self.index.observation_dim, self.index.num_actions)
+        layout = Layout(self.index.encoder.width, len(self.index.actions))
         for shard in self.index.shards:
             if window in (None, shard.window) and fold in (None, shard.fold):
                 yield _read(self.path / shard.file, shard, layout)
@@ -113,14 +117,20 @@ def write(
     windows: Sequence[Window],
     parts: Iterable[Part],
     quarantined: Mapping[str, int] | None = None,
+    *,
+    actions: Sequence[str] | None = None,
+    encoder: Callable[[], Encoder] | None = None,
 ) -> Index:
     """Write shards and, last of all, `dataset.json` into the folder `out`; memory holds one part at a time.
 
     Args:
         quarantined: looked at when all parts were taken.
+        actions: the id of each action index; None: the problem's.
+        encoder: tells what made the features, when all parts were taken; None: one without ranges.
     """
     out.mkdir(parents=True, exist_ok=True)
-    layout = Layout(problem.observation_dim, problem.num_actions)
+    actions = problem.actions if actions is None else actions
+    layout = Layout(Encoder.of(problem).width, len(actions))
     shards = []
     for number, part in enumerate(parts):
         for fold in range(NUM_FOLDS):
@@ -132,10 +142,10 @@ def write(
                 crc = _write(out / name, layout.encode(part.rows.take(by_action)))
                 shards.append(Shard(file=name, window=part.window, fold=fold, rows=len(own), crc32c=crc))
     index = Index(
-        observation_dim=problem.observation_dim,
+        encoder=encoder() if encoder else Encoder.of(problem),
         observation_version=problem.observation_version,
-        num_actions=problem.num_actions,
-        action_set_version=problem.action_set_version,
+        actions=tuple(actions),
+        rewards=(problem.reward_min, problem.reward_max, problem.reward_default),
         windows=tuple(windows),
         shards=tuple(shards),
         quarantined=dict(sorted((quarantined or {}).items())),

@@ -6,8 +6,8 @@ Nothing is copied as long as every row keeps them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from rl_core.bandit.blocks import digests_of, folds_of
 from rl_core.config import Bandit
-from rl_core.dataset.row_rules import RULES, TWICE, UNIFORM, Batch, Wrong
+from rl_core.dataset.action_set import ActionSet
+from rl_core.dataset.row_rules import ABSURD, RULES, TWICE, UNIFORM, Batch, Known, Wrong
 from rl_core.dataset.tfrecord import Rows
+from rl_core.features.encoder import Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +39,25 @@ class Validation:
         first: the lowest seq among those, by rule.
     """
 
-    def __init__(self, bandit: Bandit, registered: Collection[str]) -> None:
+    def __init__(
+        self,
+        bandit: Bandit,
+        registered: Collection[str],
+        encoder: Encoder | None = None,
+        sets: Mapping[str, ActionSet] | None = None,
+    ) -> None:
+        """`encoder` and `sets` are the champion's, where there is one."""
+        problem = bandit.problem
+        own = ActionSet(actions=problem.actions, inactive=problem.inactive)
+        known_sets = {problem.action_set_name: own, **(sets or {}), problem.action_set_version: own}
         self._bandit = bandit
-        self._policies = sorted({UNIFORM, *registered, *bandit.validation.other_policies})
+        self._known = Known(
+            policies=sorted({UNIFORM, *registered, *bandit.validation.other_policies}),
+            others=bandit.validation.other_policies,
+            actions=tuple(dict.fromkeys([*problem.actions, *(a for one in known_sets.values() for a in one.actions)])),
+            sets=known_sets,
+            encoder=encoder if encoder is not None and encoder.defines(problem) else Encoder.of(problem),
+        )
         self._seen = np.empty(0, np.uint64)  # 8 bytes a row: two ids share them once in 10^5 runs of 10^7 rows
         self.checked = 0
         self.apart: Counter[str] = Counter()
@@ -55,6 +73,13 @@ class Validation:
             if wrong.any():
                 set_apart.append(self._set_apart(batch.table, wrong, rule.name))
                 batch = self._batch(batch.table.filter(pa.array(~wrong)))
+        if self.encoder.clip is None and batch.table.num_rows:
+            self._known = replace(self._known, encoder=self.encoder.learnt(batch.observation))
+            batch = self._batch(batch.table)
+        wrong = ABSURD.wrong(batch)
+        if wrong.any():
+            set_apart.append(self._set_apart(batch.table, wrong, ABSURD.name))
+            batch = self._batch(batch.table.filter(pa.array(~wrong)))
         digests = digests_of(batch.table["event_id"].to_pylist())
         wrong = self._repeated(digests)
         if wrong.any():
@@ -62,14 +87,24 @@ class Validation:
             batch, digests = self._batch(batch.table.filter(pa.array(~wrong))), digests[~wrong]
         rows = Rows(
             batch.values("seq"),
-            batch.observation,
-            batch.values("action"),
+            self.encoder.encode(batch.observation),
+            batch.action,
             batch.values("reward").astype(np.float32),
             batch.values("propensity"),
             batch.eligible,
         )
         empty = table.slice(0, 0).append_column("reason", pa.array([], pa.string()))
         return Checked(rows, folds_of(digests), pa.concat_tables([empty, *set_apart]))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What makes the features of the rows; it learns its ranges from the first rows that it is shown."""
+        return self._known.encoder
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The id of each action index of the rows: the problem's, then those that only the champion knows."""
+        return self._known.actions
 
     @property
     def total_apart(self) -> int:
@@ -88,11 +123,11 @@ class Validation:
     def commonest(self) -> str:
         """Say which rule most rows broke, how many, the first of them, and what to do."""
         (name, count) = self.apart.most_common(1)[0]
-        rule = next(rule for rule in (*RULES, TWICE) if rule.name == name)
+        rule = next(rule for rule in (*RULES, ABSURD, TWICE) if rule.name == name)
         return f"{count} as {rule.says(self._bandit.problem)} ({name}, first at seq {self.first[name]}): {rule.remedy}"
 
     def _batch(self, table: pa.Table) -> Batch:
-        return Batch(table, self._bandit, self._policies)
+        return Batch(table, self._bandit.problem, self._known)
 
     def _set_apart(self, table: pa.Table, wrong: Wrong, name: str) -> pa.Table:
         rows = table.filter(pa.array(wrong))

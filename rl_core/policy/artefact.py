@@ -10,9 +10,8 @@ There is no clock in it: equal inputs give equal statistics, blocks and probes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +23,9 @@ from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import Block
 from rl_core.bandit.linucb import LinUCB, Statistics
 from rl_core.config import Agent, Problem
+from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.features.encoder import Encoder
 from rl_core.files import write_atomically
 from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
 from rl_core.policy.probes import check_probes, make_probes
@@ -47,14 +48,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Policy:
-    """A loaded and verified artefact; server, evaluator and endpoint score with it."""
+    """A loaded and verified artefact; server, evaluator and endpoint score with it.
+
+    `actions` are the ids that its scores are of, in their order: the problem's where one was given.
+    """
 
     manifest: Manifest
     linucb: LinUCB
+    actions: tuple[str, ...]
 
     @classmethod
     def load(cls, path: Path, problem: Problem | None = None) -> Self:
-        """Verify every checksum, rebuild the scores, check the probes and, if given, that it fits the problem.
+        """Verify every checksum, rebuild the scores, check the probes and, if given, fit it to the problem's actions.
 
         Raises:
             PolicyError: names the file and what differs.
@@ -66,14 +71,28 @@ class Policy:
             )
         for name, digest in manifest.files.items():
             verify(path / name, digest)
-        agent = manifest.hyperparameters
-        linucb = LinUCB(_statistics(path, manifest), agent.agent_alpha, agent.tikhonov_weight)
+        linucb = solve(_statistics(path, manifest), manifest.hyperparameters, manifest.scale)
         check_probes(path / MANIFEST, manifest.probes, linucb)
-        return cls(manifest, linucb)
+        actions = manifest.actions if problem is None else problem.actions
+        return cls(manifest, linucb.aligned(manifest.actions, actions), actions)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What makes features of the observations that it scores."""
+        return self.manifest.encodes
 
     def scores(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest."""
-        return self.linucb.scores(observations)
+        return self.linucb.scores(self.encoder.encode(observations))
+
+    def means(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return the expected rewards [n, K] of observations [n, d]."""
+        return self.linucb.means(self.encoder.encode(observations))
+
+
+def solve(statistics: Statistics, agent: Agent, scale: npt.ArrayLike | None) -> LinUCB:
+    """Solve a policy by its hyperparameters, λ relative to the features' `scale` [d]; None: absolute."""
+    return LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight, scale)
 
 
 def write_artefact(
@@ -83,18 +102,28 @@ def write_artefact(
     statistics: Statistics,
     blocks: Sequence[Block] = (),
     *,
+    scale: npt.NDArray[np.float64] | None = None,
+    actions: Sequence[str] | None = None,
+    encoder: Encoder | None = None,
+    features: npt.NDArray[np.floating] | None = None,
+    action_sets: Mapping[str, ActionSet] | None = None,
     parent: str | None = None,
     inherited: Sequence[WindowRef] = (),
     code_digest: str = "",
 ) -> Manifest:
     """Write statistics, blocks and manifest into `out`, next to `out/saved_model` if that was exported before.
 
-    `statistics` is what `blocks` (of the windows trained now) and the `inherited` windows add up to.
-
-    Raises:
-        PolicyError: every action scores alike, so that no probe can tell this policy from a broken one.
+    Args:
+        statistics: what `blocks` (of the windows trained now) and the `inherited` windows add up to.
+        scale: the size of each feature, to which λ is relative; None: λ is absolute.
+        actions: the id of each of its actions; None: the problem's.
+        encoder: made the features it was trained on; None: one without ranges.
+        features: [n, d] that it was trained on, to choose probes from; None: random ones.
+        action_sets: what the lineage's rows may name beside the problem's own list.
     """
     out.mkdir(parents=True, exist_ok=True)
+    encoder = encoder or Encoder.of(problem)
+    linucb = solve(statistics, agent, scale)
     statistics.save(out / STATISTICS)
     trained = []
     for block in blocks:
@@ -102,17 +131,22 @@ def write_artefact(
         block.save(out / name)
         trained.append(WindowRef(block.seq_low, block.seq_high, sha256((out / name).read_bytes())))
     files = sorted(f for f in out.rglob("*") if f.is_file() and f != out / MANIFEST)
+    own = {problem.action_set_version: ActionSet(actions=problem.actions, inactive=problem.inactive)}
     manifest = Manifest(
         hyperparameters=agent,
         observation_dim=problem.observation_dim,
         observation_version=problem.observation_version,
         action_set_version=problem.action_set_version,
-        actions=problem.actions,
+        actions=tuple(problem.actions if actions is None else actions),
+        action_sets={**(action_sets or {}), **own},
+        encoder=encoder,
+        scale=None if scale is None else tuple(scale.tolist()),
+        rewards=(problem.reward_min, problem.reward_max, problem.reward_default),
         parent=parent,
         windows=tuple(sorted((*inherited, *trained), key=lambda ref: ref.seq_low)),
         trained=tuple((ref.seq_low, ref.seq_high) for ref in trained),
         code_digest=code_digest,
-        probes=make_probes(LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight), problem.observation_dim),
+        probes=make_probes(linucb, features),
         files={str(f.relative_to(out)): sha256(f.read_bytes()) for f in files},
     )
     write_atomically(out / MANIFEST, manifest.model_dump_json(indent=1).encode())
@@ -125,14 +159,14 @@ def block_name(window: Window) -> str:
 
 
 def misfit(manifest: Manifest, problem: Problem) -> str | None:
-    """Say in what the policy's problem differs from this one; None where it fits."""
-    for field in ("observation_dim", "observation_version", "action_set_version"):
+    """Say in what the policy's problem differs from this one; None where it fits.
+
+    Actions may differ: they are told by their ids.
+    """
+    for field in ("observation_dim", "observation_version"):
         of_policy, of_problem = getattr(manifest, field), getattr(problem, field)
         if of_policy != of_problem:
             return f"{field} is {of_policy!r} but the bandit's is {of_problem!r}"
-    for index, (of_policy, of_problem) in enumerate(zip_longest(manifest.actions, problem.actions)):
-        if of_policy != of_problem:
-            return f"action {index} is {of_policy!r} but the bandit's is {of_problem!r} in the same action_set_version"
     return None
 
 
@@ -140,7 +174,7 @@ def _statistics(path: Path, manifest: Manifest) -> Statistics:
     if STATISTICS not in manifest.files:
         raise PolicyError(f"{path / MANIFEST}: lists no {STATISTICS}; there is nothing to score from")
     statistics = Statistics.load(path / STATISTICS)
-    expected = (len(manifest.actions), manifest.observation_dim)
+    expected = (len(manifest.actions), manifest.encodes.width)
     if statistics.b.shape != expected:
         raise PolicyError(
             f"{path / STATISTICS}: holds [actions, dims] {statistics.b.shape}, the manifest says {expected}; "

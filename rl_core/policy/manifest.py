@@ -10,23 +10,37 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rl_core.backends.contracts.registry import WindowRef
 from rl_core.config import Agent
+from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.features.encoder import Encoder
 from rl_core.policy.probes import Probes
 
 MANIFEST = "manifest.json"
 
 
 class Manifest(BaseModel):
-    """The content of `manifest.json`: `windows` are all that count in the policy, `trained` those trained now."""
+    """The content of `manifest.json`: `windows` are all that count in the policy, `trained` those trained now.
+
+    Attributes:
+        actions: the id of each index of the statistics, withdrawn ones too.
+        action_sets: the lists of actions that the rows of its lineage may name, by `action_set_version`.
+        encoder: what makes features of observations; None in manifests of before there was one.
+        scale: the size of each feature, to which λ is relative; None: λ is absolute.
+        rewards: reward_min, reward_max and reward_default, in the problem's unit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     agent: Literal["linucb"] = "linucb"
     hyperparameters: Agent
     observation_dim: int
     observation_version: str
     action_set_version: str
     actions: tuple[str, ...]
+    action_sets: dict[str, ActionSet] = {}
+    encoder: Encoder | None = None
+    scale: tuple[float, ...] | None = None
+    rewards: tuple[float, float, float] | None = None
     parent: str | None
     windows: tuple[WindowRef, ...]
     trained: tuple[tuple[int, int], ...]
@@ -35,6 +49,16 @@ class Manifest(BaseModel):
     code_digest: str
     probes: Probes
     files: dict[str, str]  # path within the folder -> sha256
+
+    @property
+    def encodes(self) -> Encoder:
+        """What makes features of its observations."""
+        return self.encoder or Encoder(dim=self.observation_dim)
+
+    @property
+    def named_sets(self) -> dict[str, ActionSet]:
+        """The lists of actions by `action_set_version`; its own in a manifest of before they were kept."""
+        return self.action_sets or {self.action_set_version: ActionSet(actions=self.actions)}
 
 
 def read_manifest(path: Path) -> Manifest:

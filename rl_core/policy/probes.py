@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from rl_core.bandit.linucb import LinUCB
@@ -24,7 +25,8 @@ class Probes(BaseModel):
     observations: list[list[float]]
     scores: list[list[float]]
     actions: list[int]
-    tolerance: float = TOLERANCE  # |score - expected| <= tolerance * max(1, |expected|)
+    tolerance: float = TOLERANCE  # of the largest expected score, whatever the unit of the rewards
+    clear: bool = True  # whether any observation has an action that stands out: else nothing was learnt
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -38,22 +40,31 @@ class Probes(BaseModel):
         return self
 
 
-def make_probes(linucb: LinUCB, observation_dim: int) -> Probes:
-    """Draw observations whose best action is clear, with the policy's own scores. Raises PolicyError where none is."""
-    candidates = np.random.default_rng(0).standard_normal((CANDIDATES, observation_dim)).astype(np.float32)
+def make_probes(linucb: LinUCB, features: NDArray[Any] | None) -> Probes:
+    """Choose features whose best action is clear, of those [n, d] that the policy was trained on, with its own scores.
+
+    None: of random ones. Where no action stands out the first are taken: that nothing was learnt is for the evaluator
+    to say.
+    """
+    if features is None or not len(features):
+        features = np.random.default_rng(0).standard_normal((CANDIDATES, linucb.dim))
+    candidates = features[:CANDIDATES].astype(np.float32)
     scores = linucb.scores(candidates)
-    best = np.sort(scores, axis=1)[:, -2:]
-    clear = np.flatnonzero(best[:, 1] - best[:, 0] > GAP)[:COUNT]
-    if len(clear) == 0:
-        raise PolicyError(
-            f"on {CANDIDATES} random observations no action scores {GAP} above the next: "
-            "there is nothing learnt to probe; look at the rewards of the windows"
-        )
+    clear = np.flatnonzero(_gaps(scores) > GAP * float(scores.max() - scores.min()))
+    chosen = (clear if len(clear) else np.arange(len(candidates)))[:COUNT]
     return Probes(
-        observations=candidates[clear].astype(np.float64).tolist(),
-        scores=scores[clear].tolist(),
-        actions=scores[clear].argmax(axis=1).tolist(),
+        observations=candidates[chosen].astype(np.float64).tolist(),
+        scores=scores[chosen].tolist(),
+        actions=scores[chosen].argmax(axis=1).tolist(),
+        clear=bool(len(clear)),
     )
+
+
+def _gaps(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much each row's best score exceeds the next, [n]."""
+    best = np.sort(scores, axis=1)[:, -2:]
+    gaps: NDArray[np.float64] = best[:, 1] - best[:, 0]
+    return gaps
 
 
 def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
@@ -63,14 +74,14 @@ def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
     if shapes != (linucb.dim, linucb.num_actions):
         raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(linucb.dim, linucb.num_actions)}")
     scores = linucb.scores(observations)
-    off = np.abs(scores - expected) / np.maximum(1.0, np.abs(expected))
+    off = np.abs(scores - expected) / np.maximum(np.abs(expected).max(), np.finfo(float).tiny)
     for i in np.flatnonzero(~(off.max(axis=1) <= probes.tolerance)):
         k = int(np.argmax(off[i]))
         raise PolicyError(
             f"{manifest}: probe {i}: action {k} scores {scores[i, k]:.9g}, the manifest expects "
             f"{expected[i, k]:.9g} (tolerance {probes.tolerance:g}); statistics and manifest don't belong together"
         )
-    for i in np.flatnonzero(scores.argmax(axis=1) != np.asarray(probes.actions)):
+    for i in np.flatnonzero(scores.argmax(axis=1) != np.asarray(probes.actions)) if probes.clear else ():
         raise PolicyError(
             f"{manifest}: probe {i}: the policy chooses action {scores[i].argmax()}, "
             f"the manifest expects {probes.actions[i]}"

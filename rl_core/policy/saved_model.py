@@ -80,7 +80,7 @@ def _agent(linucb: LinUCB) -> Any:
         tensor_spec.BoundedTensorSpec([], tf.int32, 0, linucb.num_actions - 1, "action"),
         variable_collection=variables,
         alpha=linucb.agent_alpha,
-        tikhonov_weight=linucb.tikhonov_weight,
+        tikhonov_weight=_least_penalty(linucb),
         use_eigendecomp=True,
         dtype=tf.float64,
     )
@@ -89,14 +89,21 @@ def _agent(linucb: LinUCB) -> Any:
 def _assign(variables: Any, linucb: LinUCB) -> None:
     """Assign one by one: training the agent on a batch of N would build an N x N mask per action."""
     statistics = linucb.statistics
-    eigenvalues, eigenvectors = np.linalg.eigh(statistics.a)
+    # TF-Agents adds one λ to all coordinates: the least of ours, and what ours is beyond it is in A already.
+    beyond = linucb.tikhonov_weight * linucb.scale**2 - _least_penalty(linucb)
+    a = statistics.a + np.diag(beyond)
+    eigenvalues, eigenvectors = np.linalg.eigh(a)
     variables.theta.assign(linucb.theta)
     for k in range(linucb.num_actions):
-        variables.cov_matrix_list[k].assign(statistics.a[k])
+        variables.cov_matrix_list[k].assign(a[k])
         variables.data_vector_list[k].assign(statistics.b[k])
         variables.num_samples_list[k].assign(statistics.n[k])
         variables.eig_vals_list[k].assign(np.maximum(eigenvalues[k], 0.0))
         variables.eig_matrix_list[k].assign(eigenvectors[k])
+
+
+def _least_penalty(linucb: LinUCB) -> float:
+    return float(linucb.tikhonov_weight * linucb.scale.min() ** 2)
 
 
 def _fix_fingerprint(file: Path) -> None:

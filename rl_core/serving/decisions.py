@@ -72,7 +72,9 @@ class Decider:
         self._epsilon = bandit.serving.epsilon
         self._defer = bandit.serving.defer_activation
         self._action_ids = [orjson.dumps(action_id) for action_id in bandit.problem.actions]
-        self._all = list(range(bandit.problem.num_actions))
+        problem = bandit.problem
+        self._all = [index for index, action in enumerate(problem.actions) if action not in problem.inactive]
+        self._restricted = self._all if problem.inactive else None
         self._chosen: dict[tuple[int, float], bytes] = {}
         self._constant = {
             "observation_version": bandit.problem.observation_version,
@@ -93,9 +95,11 @@ class Decider:
         """
         made = iter(uuids7(request.event_ids.count(None)))
         event_ids = [next(made) if given is None else given for given in request.event_ids]
+        served.policy.encoder.refuse_absurd(request.observations)
+        eligible = [self._restricted if given is None else given for given in request.eligible]
         actions, propensities = choose_all(
             served.policy.scores(request.observations),
-            request.eligible,
+            eligible,
             self._epsilon,
             draws_uniform(self._salt, event_ids),
         )
@@ -112,8 +116,8 @@ class Decider:
             named = b'"event_id":%b%b' % (orjson.dumps(event_id), chosen)
             row = b'%b,"observation":[%b]' % (named, observations[i])
             if any_eligible:
-                eligible = request.eligible[i]
-                row += b',"eligible_actions":%b' % orjson.dumps(self._all if eligible is None else eligible)
+                its = eligible[i]
+                row += b',"eligible_actions":%b' % orjson.dumps(self._all if its is None else its)
             if (subject := request.subjects[i]) is not None:
                 row += b',"subject":%b' % orjson.dumps(subject)
             new[event_id] = b"{%b%b" % (named, told)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
@@ -24,7 +25,8 @@ from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.linucb import Array, LinUCB
 from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
-from rl_core.policy.artefact import Manifest, block_name, misfit, read_manifest
+from rl_core.features.encoder import Encoder
+from rl_core.policy.artefact import Manifest, block_name, misfit, read_manifest, solve
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
 
@@ -39,10 +41,15 @@ class _Contender:
     manifest: Manifest
     seen: Sequence[Window]
 
-    def without(self, fold: int) -> LinUCB:
-        agent = self.manifest.hyperparameters
-        statistics = statistics_without(self.blocks, self.seen, fold)
-        return LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight)
+    def without(self, fold: int, actions: Sequence[str]) -> LinUCB:
+        statistics = statistics_without(self.blocks, self.seen, fold, actions)
+        return solve(statistics, self.manifest.hyperparameters, self.manifest.scale)
+
+    def features(self, rows: Rows, encoder: Encoder) -> NDArray[np.float32]:
+        """Its own features of rows that this encoder made: another one's only where it was given an intercept since."""
+        own = self.manifest.encodes
+        encoded: NDArray[np.float32] = own.encode(rows.observation[:, : own.dim])
+        return rows.observation if own == encoder else encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +108,8 @@ def run(
 def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> list[Block]:
     inherited = [ref for ref in manifest.windows if (ref.seq_low, ref.seq_high) not in manifest.trained]
     trained = [ref for ref in manifest.windows if ref not in inherited]
-    beside = [load_block(policy / block_name((ref.seq_low, ref.seq_high)), ref) for ref in trained]
-    return [*load_blocks(registry, inherited), *beside]
+    beside = [load_block(policy / block_name((ref.seq_low, ref.seq_high)), ref, manifest.actions) for ref in trained]
+    return [*load_blocks(registry, inherited, manifest.actions), *beside]
 
 
 def _champion(
@@ -114,7 +121,8 @@ def _champion(
     manifest = read_manifest(registry.path(version))
     if (difference := misfit(manifest, bandit.problem)) is not None:
         return None, f"the champion answers another problem: its {difference}"
-    return _Contender(load_blocks(registry, registry.lineage(version).windows), manifest, seen), ""
+    blocks = load_blocks(registry, registry.lineage(version).windows, manifest.actions)
+    return _Contender(blocks, manifest, seen), ""
 
 
 def _judge(dataset: Dataset, challenger: _Contender, champion: _Contender | None, epsilon: float) -> _Judged:
@@ -123,7 +131,8 @@ def _judge(dataset: Dataset, challenger: _Contender, champion: _Contender | None
         shards = list(dataset.read(fold=fold))
         if shards:
             rows = Rows.concatenated(shards)
-            new, old = challenger.without(fold), champion.without(fold) if champion else None
+            actions, encoder = dataset.index.actions, dataset.index.encoder
+            new, old = challenger.without(fold, actions), champion.without(fold, actions) if champion else None
             parts.append(
                 (
                     rows.action,
@@ -131,7 +140,9 @@ def _judge(dataset: Dataset, challenger: _Contender, champion: _Contender | None
                     rows.propensity,
                     new.means(rows.observation),
                     probabilities(new.scores(rows.observation), rows.eligible, epsilon),
-                    probabilities(old.scores(rows.observation), rows.eligible, epsilon) if old else rows.propensity,
+                    probabilities(old.scores(champion.features(rows, encoder)), rows.eligible, epsilon)
+                    if champion and old
+                    else rows.propensity,
                 )
             )
     action, reward, propensity, means, new_served, old_served = (np.concatenate(p) for p in zip(*parts, strict=True))

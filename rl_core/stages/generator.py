@@ -110,7 +110,8 @@ class _Generated:
         environment, n = self.environment, high - low
         rng = np.random.default_rng([self.seed, low // PART_ROWS])
         users = rng.integers(0, len(environment.user_ids), n)
-        actions = rng.integers(0, len(environment.action_ids), n, dtype=np.int32)
+        active = np.asarray(self._active, np.int32)
+        actions = active[rng.integers(0, len(active), n)]
         event_ids = self._event_ids(low, high)
         microseconds = int(self.first.timestamp()) * 1_000_000 + self.first.microsecond + np.arange(low, high)
         stamps = {
@@ -126,6 +127,11 @@ class _Generated:
         observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
         return _table(decisions, DECISION_SCHEMA), _table(observed, REWARD_SCHEMA)
 
+    @property
+    def _active(self) -> list[int]:
+        problem = self.bandit.problem
+        return [index for index, action in enumerate(problem.actions) if action in problem.active]
+
     def _event_ids(self, low: int, high: int) -> list[str]:
         """UUIDs of version 8: 72 bits name the producer, the last 48 count."""
         name = self.producer.removeprefix("generator-")
@@ -134,8 +140,7 @@ class _Generated:
 
     def _choices(self, observations: Any, actions: Any) -> dict[str, pa.Array]:
         problem, (n, dim) = self.bandit.problem, observations.shape
-        num_actions = problem.num_actions
-        everything = np.tile(np.arange(num_actions, dtype=np.int32), n)
+        eligible = np.tile(np.asarray(self._active, np.int32), n)
         return {
             "policy_version": pa.repeat("uniform", n),
             "observation": _lists(observations.ravel(), dim),
@@ -143,8 +148,8 @@ class _Generated:
             "action_id": pa.array(problem.actions).take(pa.array(actions)),
             "action": pa.array(actions),
             "action_set_version": pa.repeat(problem.action_set_version, n),
-            "eligible_actions": _lists(everything, num_actions),
-            "propensity": pa.repeat(1.0 / num_actions, n),
+            "eligible_actions": _lists(eligible, len(self._active)),
+            "propensity": pa.repeat(1.0 / len(self._active), n),
             "epsilon": pa.repeat(1.0, n),
             "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
             "source": pa.repeat("generator", n),

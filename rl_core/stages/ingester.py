@@ -16,14 +16,17 @@ from rl_core.dataset.row_rules import COLUMNS
 from rl_core.dataset.trajectories import Part
 from rl_core.dataset.validation import Validation
 from rl_core.errors import DataError
+from rl_core.policy.manifest import read_manifest
 
 PART_ROWS = 250_000
 
 
-def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path) -> int:
+def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path, champion: str | None = None) -> int:
     """Write the windows' served interactions into the dataset folder `out`; return how many.
 
-    Rows that may not train lie in `quarantine.parquet`, also where there are so many of them that the run stops.
+    Ranges of the features are the champion's; without one they are learnt from these windows. Actions that only the
+    champion knows may train too. Rows that may not lie in `quarantine.parquet`, also where there are so many of them
+    that the run stops.
 
     Raises:
         DataError: a window is empty or overlaps another; or more rows break a rule than
@@ -32,10 +35,22 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     """
     started = time.perf_counter()
     _check_windows(windows)
-    validation = Validation(bandit, open_backend(bandit, settings).registry().versions())
+    registry = open_backend(bandit, settings).registry()
+    known = read_manifest(registry.path(champion)) if champion else None
+    validation = Validation(
+        bandit, registry.versions(), known.encodes if known else None, known.named_sets if known else None
+    )
     with Quarantine(out) as quarantine:
         parts = _parts(open_backend(bandit, settings).store(), windows, validation, quarantine)
-        index = trajectories.write(out, bandit.problem, windows, parts, validation.apart)
+        index = trajectories.write(
+            out,
+            bandit.problem,
+            windows,
+            parts,
+            validation.apart,
+            actions=validation.actions,
+            encoder=lambda: validation.encoder,
+        )
     rows = sum(shard.rows for shard in index.shards)
     if rows == 0:
         raise DataError(f"windows {_shown(windows)} hold no served interaction; there is nothing to train on")

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from rl_core.backends import open_backend
-from rl_core.bandit.blocks import combine
-from rl_core.bandit.linucb import LinUCB
+from rl_core.bandit.blocks import action_ids, combine
+from rl_core.bandit.linucb import Statistics, dependent
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.policy import saved_model
-from rl_core.policy.artefact import SAVED_MODEL, Manifest, write_artefact
+from rl_core.policy.artefact import SAVED_MODEL, Manifest, read_manifest, solve, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks
 from rl_core.policy.manifest import code_digest
 
@@ -25,6 +25,7 @@ def run(
     full_retrain: bool,
     agent: Agent,
     out: Path,
+    with_saved_model: bool = True,
 ) -> Manifest:
     """Write the policy artefact into `out`. One pass: a second epoch would count every row twice.
 
@@ -32,32 +33,48 @@ def run(
 
     Raises:
         DataError: the dataset is missing or damaged.
-        PolicyError: blocks can't be added (versions, half-life, overlapping windows), or nothing was learnt.
+        PolicyError: blocks can't be added (versions, units of the reward, half-life, overlapping windows).
         RegistryError: the champion is unknown.
     """
     started = time.perf_counter()
     rows = Dataset.open(dataset)
     trained = make_blocks(rows, agent.half_life)
     registry = open_backend(bandit, settings).registry()
+    parent = read_manifest(registry.path(champion)) if champion else None
     inherited = registry.lineage(champion).windows if champion and not full_retrain else ()
-    blocks = [*load_blocks(registry, inherited), *trained]
-    statistics = combine(blocks, head=max(block.seq_high for block in blocks))
+    blocks = [*load_blocks(registry, inherited, parent.actions if parent else ()), *trained]
+    actions, encoder = action_ids(blocks), rows.index.encoder
+    statistics = combine(blocks, head=max(block.seq_high for block in blocks), actions=actions)
+    scale = statistics.scale
     summed = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
-    saved_model.export(LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight), out / SAVED_MODEL)
+    if with_saved_model:
+        active = statistics.aligned(actions, bandit.problem.active)
+        saved_model.export(solve(active, agent, scale), out / SAVED_MODEL)
     manifest = write_artefact(
         out,
         bandit.problem,
         agent,
         statistics,
         trained,
+        scale=scale,
+        actions=actions,
+        encoder=encoder,
+        features=next((shard.observation for shard in rows.read() if len(shard)), None),
+        action_sets=parent.named_sets if parent else {},
         parent=champion,
         inherited=inherited,
         code_digest=code_digest(),
     )
     print(
         f"trainer: {rows.count()} interactions in {summed - started:.2f} s, {len(blocks)} blocks "
-        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s",
+        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s{_dependent(statistics)}",
         flush=True,
     )
     return manifest
+
+
+def _dependent(statistics: Statistics) -> str:
+    """Name the features that add nothing, for the log line: always 0, or sums of others."""
+    names = ", ".join(str(index) for index in dependent(statistics))
+    return f"; features that depend on others, or are always 0: {names}" if names else ""

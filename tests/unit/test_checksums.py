@@ -13,7 +13,7 @@ import pytest
 
 from rl_core.backends.contracts.registry import Lineage, WindowRef
 from rl_core.backends.local.registry import FolderRegistry
-from rl_core.bandit.blocks import make_block
+from rl_core.bandit.blocks import Meaning, make_block
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit
 from rl_core.errors import PolicyError, RegistryError
@@ -43,8 +43,7 @@ def version(registry: FolderRegistry, movielens: Bandit, tmp_path: Path) -> str:
         WINDOW,
         0.0,
         num_actions=problem.num_actions,
-        observation_version=problem.observation_version,
-        action_set_version=problem.action_set_version,
+        meaning=Meaning(problem.observation_version, problem.actions),
     )
     statistics = accumulate(observations, actions, rewards, problem.num_actions)
     write_artefact(artefact := tmp_path / "artefact", problem, movielens.agent, statistics, [block])
@@ -60,7 +59,7 @@ def flip_a_bit(file: Path, at: int = -100) -> None:
 
 def test_what_is_whole_is_loaded(registry: FolderRegistry, version: str, movielens: Bandit) -> None:
     Policy.load(registry.path(version), movielens.problem)
-    [block] = load_blocks(registry, registry.lineage(version).windows)
+    [block] = load_blocks(registry, registry.lineage(version).windows, ())
     assert (block.seq_low, block.seq_high) == WINDOW
 
 
@@ -92,4 +91,4 @@ def test_a_block_that_the_registry_keeps(registry: FolderRegistry, version: str)
     [ref] = registry.lineage(version).windows
     flip_a_bit(registry.block_path(ref.block))
     with pytest.raises(PolicyError, match=rf"{ref.block}\.npz: sha256 is"):
-        load_blocks(registry, [ref])
+        load_blocks(registry, [ref], ())

@@ -18,7 +18,7 @@ from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Exclusion, PolicyRegistry
 from rl_core.backends.contracts.store import Window
 from rl_core.backends.local.endpoint import LocalEndpoint
-from rl_core.bandit.blocks import combine, make_block
+from rl_core.bandit.blocks import Meaning, combine, make_block
 from rl_core.config import Agent, Bandit, Problem, Settings
 from rl_core.errors import ConfigError, DataError, EndpointError, PolicyError, PromotionConflict
 from rl_core.policy.artefact import STATISTICS, write_artefact
@@ -69,8 +69,7 @@ class Job:
             window,
             AGENT.half_life,
             num_actions=3,
-            observation_version="users-v1",
-            action_set_version="letters-v1",
+            meaning=Meaning("users-v1", self.bandit.problem.actions),
         )
         registry = open_backend(self.bandit, self.settings).registry()
         inherited = registry.lineage(champion).windows if champion and not anew else ()
@@ -294,7 +293,7 @@ class TestWithAServer:
         self, job: Job, bandit: Bandit, registry: PolicyRegistry, serve: Callable[[Bandit], None]
     ) -> None:
         first = job.deploy((0, 200), None)
-        problem = bandit.problem.model_copy(update={"action_set_version": "letters-v2"})
+        problem = bandit.problem.model_copy(update={"observation_version": "users-v2"})
         serve(bandit.model_copy(update={"problem": problem}))
         with pytest.raises(PolicyError, match="refused movielens-v1-0002"):
             job.deploy((200, 300), first.version)

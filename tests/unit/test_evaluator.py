@@ -71,7 +71,7 @@ def _train(bandit: Bandit, settings: Settings, dataset: Path, champion: str | No
     registry = open_backend(bandit, settings).registry()
     inherited = registry.lineage(champion).windows if champion else ()
     blocks = make_blocks(Dataset.open(dataset), AGENT.half_life)
-    every = [*load_blocks(registry, inherited), *blocks]
+    every = [*load_blocks(registry, inherited, bandit.problem.actions), *blocks]
     statistics = combine(every, max(block.seq_high for block in every))
     write_artefact(out, bandit.problem, AGENT, statistics, blocks, parent=champion, inherited=inherited)
     return out
@@ -154,18 +154,18 @@ class TestAgainstAChampion:
         assert verdict.promote
         assert verdict.metrics["difference_dr"] == 0.0
 
-    def test_a_champion_of_another_action_set_is_no_hurdle(
+    def test_a_champion_of_another_problem_is_no_hurdle(
         self, bandit: Bandit, settings: Settings, tmp_path: Path
     ) -> None:
         dataset = _dataset(bandit, tmp_path / "data", _rows((0, 200)), (0, 200))
         champion = _crown(bandit, settings, _train(bandit, settings, dataset, None, tmp_path / "old"), (0, 200))
-        problem = bandit.problem.model_copy(update={"action_set_version": "letters-v2"})
+        problem = bandit.problem.model_copy(update={"observation_version": "users-v2"})
         changed = bandit.model_copy(update={"problem": problem})
         again = _dataset(changed, tmp_path / "again", _rows((0, 200)), (0, 200))
         policy = _train(changed, settings, again, None, tmp_path / "new")
         verdict = evaluator.run(changed, settings, again, policy, champion, True, tmp_path / "verdict")
         assert verdict.promote
-        assert "answers another problem: its action_set_version is 'letters-v1'" in verdict.reason
+        assert "answers another problem: its observation_version is 'users-v1'" in verdict.reason
 
 
 class TestTheEstimate:
@@ -200,7 +200,7 @@ class TestTheEstimate:
         blocks = make_blocks(dataset, 0.0)
         left: NDArray[np.intp] = np.flatnonzero((rows.seq % 5 != 2) | (rows.seq > 200))
         expected = accumulate(rows.observation[left], rows.action[left], rows.reward[left], K)
-        got = statistics_without(blocks, [(0, 200)], 2)
+        got = statistics_without(blocks, [(0, 200)], 2, bandit.problem.actions)
         assert np.abs(got.a - expected.a).max() < 1e-9
         assert np.array_equal(got.n, expected.n)
 

@@ -17,7 +17,7 @@ from rl_core.backends.contracts.registry import Lineage
 from rl_core.bandit.blocks import fold_of
 from rl_core.config import Bandit, Problem, Settings, Validation
 from rl_core.dataset.quarantine import QUARANTINE, Quarantine
-from rl_core.dataset.row_rules import RULES, TWICE
+from rl_core.dataset.row_rules import ABSURD, RULES, TWICE
 from rl_core.dataset.trajectories import DATASET, Dataset, Rows
 from rl_core.errors import DataError, StoreError
 from rl_core.schema import INTERACTION_SCHEMA
@@ -156,7 +156,11 @@ BROKEN: list[tuple[Row, str]] = [
     ({"eligible_actions": [0, 7]}, "eligible_actions"),
     ({"eligible_actions": [0, None]}, "eligible_actions"),
     ({"eligible_actions": []}, "eligible_actions"),
-    ({"action": 1, "eligible_actions": [0, 2]}, "action_eligible"),
+    ({"action": 1, "action_id": "b", "eligible_actions": [0, 2]}, "action_eligible"),
+    ({"action_id": "z"}, "action_id"),
+    ({"action_id": ""}, "action_id"),
+    ({"action_id": "c"}, "action"),
+    ({"observation": [1.0, 1e15, 2.0]}, "observation_range"),
     ({"propensity": 0.0}, "propensity"),
     ({"propensity": float("nan")}, "propensity"),
     ({"propensity": 1.5}, "propensity"),
@@ -198,7 +202,7 @@ class TestARowThatBreaksARule:
         assert f"1 rows quarantined ({rule} 1)" in capsys.readouterr().out
 
     def test_is_one_of_those_tried_here(self) -> None:
-        assert {rule for _, rule in BROKEN} == {rule.name for rule in (*RULES, TWICE)}
+        assert {rule for _, rule in BROKEN} == {rule.name for rule in (*RULES, ABSURD, TWICE)}
 
     def test_breaks_the_first_that_it_breaks(
         self, lenient: Bandit, settings: Settings, log: Callable[[list[Row]], None], tmp_path: Path

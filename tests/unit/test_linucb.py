@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_core.bandit.blocks import NUM_FOLDS, Block, combine, fold_of, make_block
+from rl_core.bandit.blocks import NUM_FOLDS, Block, Meaning, combine, fold_of, make_block
 from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
 from rl_core.errors import PolicyError
 
 K, D, ROWS = 4, 5, 400
+ACTIONS = tuple("abcdefghij"[:K])
 
 
 @pytest.fixture
@@ -36,8 +37,7 @@ def block(rows: dict[str, Any], low: int, high: int, half_life: float = 0.0, obs
         window=(low, high),
         half_life=half_life,
         num_actions=K,
-        observation_version=observation_version,
-        action_set_version="a1",
+        meaning=Meaning(observation_version, ACTIONS),
     )
 
 
@@ -172,9 +172,7 @@ class TestPartitions:
 class TestWhatCantBeAdded:
     def test_rows_outside_the_window(self, rows: dict[str, Any]) -> None:
         with pytest.raises(PolicyError, match=r"rows have seq 1\.\.400; the window \(0, 10\]"):
-            make_block(
-                **rows, window=(0, 10), half_life=0.0, num_actions=K, observation_version="o", action_set_version="a"
-            )
+            make_block(**rows, window=(0, 10), half_life=0.0, num_actions=K, meaning=Meaning("o", ACTIONS))
 
     @pytest.mark.parametrize(("column", "value"), [("actions", K), ("event_ids_or_folds", NUM_FOLDS)])
     def test_rows_of_an_unknown_action_or_fold(self, rows: dict[str, Any], column: str, value: int) -> None:

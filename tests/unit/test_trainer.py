@@ -81,7 +81,8 @@ class TestTheFirstPolicy:
         dataset = _dataset(bandit, tmp_path / "data", (0, 300))
         manifest = trainer.run(bandit, settings, dataset, None, False, AGENT, tmp_path / "policy")
         rows = _rows(0, 300)
-        expected = LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.2, 0.01)
+        statistics = accumulate(rows.observation, rows.action, rows.reward, K)
+        expected = LinUCB(statistics, 0.2, 0.01, scale=statistics.scale)
         policy = Policy.load(tmp_path / "policy", bandit.problem)
         assert np.abs(policy.linucb.theta - expected.theta).max() < 1e-12
         assert policy.linucb.statistics.n.sum() == 300

@@ -15,6 +15,7 @@ from rl_core.dataset import trajectories
 from rl_core.dataset.tfrecord import Layout
 from rl_core.dataset.trajectories import DATASET, Dataset, Part, Rows
 from rl_core.errors import DataError
+from rl_core.features.encoder import Encoder
 from rl_core.policy.lineage import make_blocks
 from rl_core.policy.saved_model import import_tf_agents
 
@@ -108,7 +109,7 @@ class TestADataset:
 
     def test_of_another_dimension_is_refused(self, tmp_path: Path) -> None:
         dataset = _write(tmp_path, (0, 50))
-        foreign = Dataset(tmp_path, dataset.index.model_copy(update={"observation_dim": DIM + 1}))
+        foreign = Dataset(tmp_path, dataset.index.model_copy(update={"encoder": Encoder(dim=DIM + 1)}))
         with pytest.raises(DataError, match="run the ingester again"):
             list(foreign.read())
 

@@ -1,0 +1,110 @@
+"""The encoder: turns observations as they were sent into the features a policy is trained on and scores.
+
+One pure function with a definition and a digest: whoever holds the same encoder computes the same bits. Ranges are
+learnt once, from the first window that is trained, and frozen with the encoder: one value of 1e15 among thousands of
+ordinary ones would bend everything learnt, and the same clip must hold when serving and when training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from rl_core.config import Problem
+from rl_core.errors import SchemaError
+
+CLIP_AT = 10.0
+REFUSE_AT = 1000.0
+"""Times the 99th percentile of a coordinate's size."""
+
+Observations = NDArray[np.float32]
+
+
+class Encoder(BaseModel):
+    """What is made of an observation of `dim` numbers: clipped to ±`clip`, and with `intercept` a 1 behind it.
+
+    `clip` has a number per coordinate; None: no ranges were learnt, nothing is clipped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    dim: int
+    intercept: bool = False
+    clip: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """Define the encoder of a problem, without any range yet."""
+        return cls(dim=problem.observation_dim, intercept=problem.intercept)
+
+    @property
+    def width(self) -> int:
+        """How many features it makes."""
+        return self.dim + self.intercept
+
+    @cached_property
+    def digest(self) -> str:
+        """Name the function: what has another digest can't be added up."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def defines(self, problem: Problem) -> bool:
+        """Whether it is the encoder of this problem, whatever its ranges."""
+        return (self.dim, self.intercept) == (problem.observation_dim, problem.intercept)
+
+    def learnt(self, observations: Observations) -> Self:
+        """Learn the ranges from n rows [n, dim]: 10 times the 99th percentile of the size of a coordinate's non-zeros.
+
+        Zeros say nothing of the scale of a coordinate that is mostly absent. One that is always 0 has no range.
+        """
+        sizes = np.where(observations == 0, np.nan, np.abs(observations)).astype(np.float64)
+        clip = []
+        for column in sizes.T:
+            seen = np.sort(column[~np.isnan(column)])
+            # The lower one: of few rows the largest may be the absurd one.
+            at = CLIP_AT * float(seen[int(0.99 * (len(seen) - 1))]) if len(seen) else _LARGEST
+            clip.append(float(np.float32(min(at, _LARGEST))))
+        return self.model_copy(update={"clip": tuple(clip)})
+
+    def absurd(self, observations: Observations) -> NDArray[np.bool_]:
+        """Mark the values [n, dim] that lie so far outside their range that they are refused."""
+        if self.clip is None:
+            return np.zeros(observations.shape, np.bool_)
+        far: NDArray[np.bool_] = np.abs(observations) > self._refused
+        return far
+
+    def clipped(self, observations: Observations) -> int:
+        """Count the values that encoding clips."""
+        return 0 if self.clip is None else int((np.abs(observations) > self._limit).sum())
+
+    def encode(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Encode observations [n, dim] as features [n, width], in the precision in which they come."""
+        if self.clip is not None and (np.abs(observations) > self._limit).any():
+            observations = np.clip(observations, -self._limit, self._limit).astype(observations.dtype, copy=False)
+        if not self.intercept:
+            return observations
+        return np.concatenate([observations, np.ones((len(observations), 1), observations.dtype)], axis=1)
+
+    def refuse_absurd(self, observations: Observations) -> None:
+        """Raise SchemaError naming instance, coordinate and bound where a value is refused."""
+        if self.clip is not None and (far := self.absurd(observations)).any():
+            i, j = divmod(int(far.argmax()), self.dim)
+            raise SchemaError(
+                f"instances[{i}].observation[{j}] is {observations[i, j]:g}; it must lie within "
+                f"±{self._refused[j]:g}, which is "
+                f"{REFUSE_AT:g} times what is usual for it: send it in the unit of the rows that were trained on"
+            )
+
+    @cached_property
+    def _limit(self) -> Observations:
+        return np.asarray(self.clip, np.float32)
+
+    @cached_property
+    def _refused(self) -> NDArray[np.float64]:
+        return np.asarray(self.clip) * (REFUSE_AT / CLIP_AT)
+
+
+_LARGEST = float(np.finfo(np.float32).max)
