@@ -36,6 +36,7 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     started = time.perf_counter()
     _check_windows(windows)
     registry = open_backend(bandit, settings).registry()
+    champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
     validation = Validation(
         bandit, registry.versions(), known.encodes if known else None, known.named_sets if known else None
