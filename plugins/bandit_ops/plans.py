@@ -55,7 +55,7 @@ def startup_plan(at: Circumstances) -> Plan:
     """Plan a startup.
 
     Raises:
-        Refused: a champion exists and may stay, or the log holds nothing that may be trained on.
+        Refused: a champion exists and may stay, or answers another problem; or the log holds nothing to train on.
     """
     from rl_core.policy.windows import acceptable_windows
 
@@ -66,6 +66,7 @@ def startup_plan(at: Circumstances) -> Plan:
             f"{bandit.name} has a champion already ({champion}), startup runs once; "
             f"use {bandit.name}_retrain, or set replace_champion"
         )
+    _check_champion(at, champion)
     common: Parameters = {
         "champion": champion or "",
         "full_retrain": True,  # nothing of an older champion is in the new policy
@@ -92,7 +93,7 @@ def retrain_plan(at: Circumstances) -> Plan:
 
     Raises:
         NothingToDo: there is no champion, or no window to train on.
-        Refused: another half-life is asked for.
+        Refused: another half-life is asked for, or the champion answers another problem.
     """
     from rl_core.policy.windows import counted, new_windows
 
@@ -100,6 +101,7 @@ def retrain_plan(at: Circumstances) -> Plan:
     champion = registry.alias("champion")
     if champion is None:
         raise NothingToDo(f"{bandit.name} has no champion yet; run {bandit.name}_startup first")
+    _check_champion(at, champion)
     head = store.head()
     windows = new_windows(registry, head)
     agent = _agent(form)
@@ -117,6 +119,15 @@ def retrain_plan(at: Circumstances) -> Plan:
         **agent,
     }
     return {"pipeline": "retrain", "parameters": parameters, "enable_caching": form["enable_caching"]}
+
+
+def _check_champion(at: Circumstances, champion: str | None) -> None:
+    """A champion of another problem is no rival, and no reason to promote."""
+    from rl_core.policy.artefact import another_problem, misfit
+    from rl_core.policy.manifest import read_manifest
+
+    if champion and (difference := misfit(read_manifest(at.registry.path(champion)), at.bandit.problem)) is not None:
+        raise Refused(another_problem(champion, difference))
 
 
 def _half_life(at: Circumstances, champion: str) -> float:

@@ -143,6 +143,11 @@ def dr(logged: LoggedRows, evaluation: Array, means: Array, confidence: float = 
     return _estimate("DR", modelled + w * residual, _effective(w), confidence)
 
 
+def on_policy(logged: LoggedRows, confidence: float = 0.95) -> Estimate:
+    """Estimate the mean reward of the behaviour policy itself: the mean of its rewards."""
+    return _estimate("LOG", logged.rewards, float(len(logged.rewards)), confidence)
+
+
 def paired_difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Estimate:
     """Estimate `one - other` on the same rows, from the differences of their terms.
 

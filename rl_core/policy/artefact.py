@@ -170,6 +170,14 @@ def misfit(manifest: Manifest, problem: Problem) -> str | None:
     return None
 
 
+def another_problem(version: str, difference: str) -> str:
+    """Say that a champion can't be compared with, and the way on; `difference` is what `misfit` says."""
+    return (
+        f"the champion {version} answers another problem: its {difference}; there is nothing to compare with. "
+        "Raise pipe_version and run startup, or correct the problem in the bandit's YAML"
+    )
+
+
 def _statistics(path: Path, manifest: Manifest) -> Statistics:
     if STATISTICS not in manifest.files:
         raise PolicyError(f"{path / MANIFEST}: lists no {STATISTICS}; there is nothing to score from")

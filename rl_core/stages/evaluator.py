@@ -4,33 +4,36 @@ Both are judged as they would serve: highest score, with the exploration floor. 
 five folds is judged by statistics without that fold, so nothing is judged by what it taught (cross-fitting,
 Chernozhukov et al. 2018, "Double/debiased machine learning"). The champion loses a fold only where it was trained on
 these windows too, which is so in a full retrain.
+What follows from the estimates: `rl_core.policy.judgement`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
-from rl_core.backends.contracts.store import Window
-from rl_core.bandit import ope
+from rl_core.backends.contracts.store import EventStore, Window
+from rl_core.bandit import ope, propensities
 from rl_core.bandit.blocks import NUM_FOLDS, Block
 from rl_core.bandit.exploration import probabilities
-from rl_core.bandit.linucb import Array, LinUCB
+from rl_core.bandit.linucb import LinUCB
 from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
+from rl_core.errors import PolicyError
 from rl_core.features.encoder import Encoder
-from rl_core.policy.artefact import Manifest, block_name, misfit, read_manifest, solve
+from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest, solve
+from rl_core.policy.judgement import MIN_ROWS, Decision, Judged, decide
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
-
-MIN_ROWS = 2  # below that there is no standard error
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +55,6 @@ class _Contender:
         return rows.observation if own == encoder else encoded
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Logged rows; the reward model's means [n, K]; what each policy would do, as probabilities [n, K]."""
-
-    logged: ope.LoggedRows
-    means: Array
-    challenger: Array
-    champion: Array | None
-
-
-@dataclass(frozen=True)
-class _Decision:
-    promote: bool
-    reason: str
-    metrics: dict[str, float]
-
-
 def run(
     bandit: Bandit,
     settings: Settings,
@@ -78,25 +64,26 @@ def run(
     full_retrain: bool,
     out: Path,
 ) -> Verdict:
-    """Write `verdict.json` into `out`: promote unless the challenger is clearly worse.
-
-    Clearly worse: the whole 95 % interval of the paired doubly robust difference lies below 0.
+    """Write `verdict.json` into `out`: promote unless the challenger is clearly worse, or nothing can be believed.
 
     Raises:
         DataError: the dataset is damaged.
-        PolicyError: the policy is.
+        PolicyError: the policy is, or the champion answers another problem.
         RegistryError: the champion is unknown.
     """
     started = time.perf_counter()
     rows = Dataset.open(dataset)
-    registry = open_backend(bandit, settings).registry()
+    backend = open_backend(bandit, settings)
+    registry = backend.registry()
     manifest = read_manifest(policy)
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, rows.windows)
-    rival, unrivalled = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
+    rival = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
     if rows.count() < MIN_ROWS:
-        decision = _Decision(True, f"{rows.count()} row is too few to judge", {})
+        decision = Decision(rival is None, f"{rows.count()} row is too few to judge", {})
     else:
-        decision = _decide(_judge(rows, challenger, rival, bandit.serving.epsilon), unrivalled)
+        others = bandit.validation.other_policies if rival is None else ()
+        judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))
+        decision = decide(judged, bandit)
     decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
     verdict = Verdict(champion=champion, rows=rows.count(), **asdict(decision))
     verdict.save(out)
@@ -114,18 +101,31 @@ def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> li
 
 def _champion(
     bandit: Bandit, registry: PolicyRegistry, version: str | None, seen: Sequence[Window]
-) -> tuple[_Contender | None, str]:
-    """The champion, or why there is none to compare with."""
+) -> _Contender | None:
     if version is None:
-        return None, "there is no champion yet"
+        return None
     manifest = read_manifest(registry.path(version))
     if (difference := misfit(manifest, bandit.problem)) is not None:
-        return None, f"the champion answers another problem: its {difference}"
-    blocks = load_blocks(registry, registry.lineage(version).windows, manifest.actions)
-    return _Contender(blocks, manifest, seen), ""
+        raise PolicyError(another_problem(version, difference))
+    return _Contender(load_blocks(registry, registry.lineage(version).windows, manifest.actions), manifest, seen)
 
 
-def _judge(dataset: Dataset, challenger: _Contender, champion: _Contender | None, epsilon: float) -> _Judged:
+def _seqs_of(policies: Sequence[str], dataset: Dataset, open_store: Callable[[], EventStore]) -> NDArray[np.int64]:
+    """The seqs within the dataset's windows whose decisions were made by one of these policies."""
+    found = [np.empty(0, np.int64)]
+    for window in dataset.windows if policies else ():
+        rows = open_store().interactions(window, ["seq", "policy_version"])
+        found.append(rows["seq"].to_numpy()[pc.is_in(rows["policy_version"], pa.array(policies)).to_numpy()])
+    return np.concatenate(found)
+
+
+def _judge(
+    dataset: Dataset,
+    challenger: _Contender,
+    champion: _Contender | None,
+    epsilon: float,
+    by_others: NDArray[np.int64],
+) -> Judged:
     parts = []
     for fold in range(NUM_FOLDS):
         shards = list(dataset.read(fold=fold))
@@ -138,43 +138,21 @@ def _judge(dataset: Dataset, challenger: _Contender, champion: _Contender | None
                     rows.action,
                     rows.reward.astype(np.float64),
                     rows.propensity,
+                    np.isin(rows.seq, by_others),
                     new.means(rows.observation),
+                    propensities.uniform(rows.eligible),
                     probabilities(new.scores(rows.observation), rows.eligible, epsilon),
                     probabilities(old.scores(champion.features(rows, encoder)), rows.eligible, epsilon)
                     if champion and old
                     else rows.propensity,
+                    ~rows.observation.any(axis=1),
                 )
             )
-    action, reward, propensity, means, new_served, old_served = (np.concatenate(p) for p in zip(*parts, strict=True))
-    logged = ope.LoggedRows(action, reward, propensity)
-    return _Judged(logged, means, new_served, old_served if champion else None)
-
-
-def _decide(judged: _Judged, unrivalled: str) -> _Decision:
-    metrics = {"behaviour_mean": float(judged.logged.rewards.mean())}
-    new = _value("challenger", judged, judged.challenger, metrics)
-    shown = f"estimated {new.value:.3f} ({new.low:.3f} to {new.high:.3f}) per decision"
-    if judged.champion is None:
-        return _Decision(True, f"{unrivalled}; the challenger is {shown}", metrics)
-    old = _value("champion", judged, judged.champion, metrics)
-    difference = ope.paired_difference(new, old)
-    _put("difference", difference, metrics)
-    worse = difference.high < 0
-    reason = (
-        f"the challenger is {shown}, {difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) "
-        f"against the champion on {len(judged.logged.rewards)} rows: {'clearly' if worse else 'not clearly'} worse"
+    action, reward, propensity, others, means, uniform, new_served, old_served, empty = (
+        np.concatenate(p) for p in zip(*parts, strict=True)
     )
-    return _Decision(not worse, reason, metrics)
-
-
-def _value(who: str, judged: _Judged, evaluation: Array, metrics: dict[str, float]) -> ope.Estimate:
-    """The doubly robust estimate; IPS and SNIPS are put beside it."""
-    estimate = ope.dr(judged.logged, evaluation, judged.means)
-    for other in (estimate, ope.ips(judged.logged, evaluation), ope.snips(judged.logged, evaluation)):
-        _put(who, other, metrics)
-    return estimate
-
-
-def _put(who: str, estimate: ope.Estimate, metrics: dict[str, float]) -> None:
-    name = f"{who}_{estimate.estimator.split()[0].lower()}"
-    metrics |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    logged = ope.LoggedRows(action, reward, propensity)
+    learnt = challenger.manifest.probes.clear
+    return Judged(
+        logged, means, uniform, new_served, old_served if champion else None, others, learnt, float(empty.mean())
+    )

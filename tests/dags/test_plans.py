@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytest
 
-from bandit_ops.plans import Circumstances, NothingToDo, Refused, retrain_plan, startup_plan
+from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused, retrain_plan, startup_plan
 from rl_core.backends.contracts.registry import Attempt, Lineage, PolicyRegistry, WindowRef
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.bandit.linucb import accumulate
@@ -96,9 +96,10 @@ class TestStartup:
         assert plan["parameters"]["windows"] == "[[0, 812]]"
         assert plan["parameters"]["champion"] == ""
 
-    def test_from_a_log_leaves_out_what_was_rejected_or_rolled_back(self, movielens: Bandit) -> None:
+    def test_from_a_log_leaves_out_what_was_rejected_or_rolled_back(self, movielens: Bandit, tmp_path: Path) -> None:
         state = State(
             champion="v1",
+            artefact=artefact(tmp_path / "policy", movielens, half_life=0),
             windows=((0, 200), (300, 400)),
             tries=(
                 attempt("v1", (0, 200), (300, 400)),
@@ -127,9 +128,10 @@ class TestStartup:
         assert "movielens-v1-0003" in str(refused.value)
         assert "replace_champion" in str(refused.value)
 
-    def test_replaces_the_champion_where_asked_to(self, movielens: Bandit) -> None:
+    def test_replaces_the_champion_where_asked_to(self, movielens: Bandit, tmp_path: Path) -> None:
         form = {**STARTUP, "replace_champion": True}
-        parameters = startup_plan(circumstances(movielens, State(champion="movielens-v1-0003"), form))["parameters"]
+        state = State("movielens-v1-0003", artefact=artefact(tmp_path / "policy", movielens, half_life=0))
+        parameters = startup_plan(circumstances(movielens, state, form))["parameters"]
         assert parameters["champion"] == "movielens-v1-0003"
         assert parameters["full_retrain"] is True
 
@@ -186,6 +188,18 @@ class TestRetrain:
     def test_without_a_new_interaction_has_nothing_to_do(self, movielens: Bandit) -> None:
         with pytest.raises(NothingToDo, match="none of its 200 interactions is new"):
             self.plan(movielens, replace(self.BORN, last=200))
+
+
+@pytest.mark.parametrize("full_retrain", [False, True])
+@pytest.mark.parametrize("plan", [startup_plan, retrain_plan])
+def test_a_champion_of_another_problem_is_no_rival_so_nothing_is_submitted(
+    movielens: Bandit, tmp_path: Path, plan: Planner, full_retrain: bool
+) -> None:
+    state = State("v1", ((0, 200),), last=3200, artefact=artefact(tmp_path / "policy", movielens, half_life=0))
+    problem = movielens.problem.model_copy(update={"observation_version": "users-v2"})
+    form = {**STARTUP, **RETRAIN, "replace_champion": True, "full_retrain": full_retrain}
+    with pytest.raises(Refused, match=r"v1 answers another problem: its observation_version .*Raise pipe_version"):
+        plan(circumstances(movielens.model_copy(update={"problem": problem}), state, form))
 
 
 class TestTheHalfLifeOfARetrain:

@@ -80,14 +80,14 @@ def loop(movielens: Bandit, settings: Settings, tmp_path: Path) -> Loop:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Makes the evaluator's verdict the given one; how it decides has tests of its own."""
-    decide = evaluator._decide
+    decide = evaluator.decide
 
     def verdict(promote: bool) -> None:
         def decided(*given: Any) -> Any:
             decision = decide(*given)
-            return evaluator._Decision(promote, "as the test says", decision.metrics)
+            return evaluator.Decision(promote, "as the test says", decision.metrics)
 
-        monkeypatch.setattr(evaluator, "_decide", decided)
+        monkeypatch.setattr(evaluator, "decide", decided)
 
     return verdict
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +16,16 @@ from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Problem, Settings, Validation
 from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Dataset, Part, Rows
-from rl_core.errors import DataError
+from rl_core.errors import DataError, PolicyError
 from rl_core.policy.artefact import block_name, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
 from rl_core.stages import evaluator
+from tests.log_rows import decision, decisions, rewards
+from tests.log_rows import reward as reward_of
 
 K, DIM = 4, 3
 AGENT = Agent(agent_alpha=0.1, tikhonov_weight=0.01)
@@ -154,7 +158,7 @@ class TestAgainstAChampion:
         assert verdict.promote
         assert verdict.metrics["difference_dr"] == 0.0
 
-    def test_a_champion_of_another_problem_is_no_hurdle(
+    def test_a_champion_of_another_problem_is_no_reason_to_promote(
         self, bandit: Bandit, settings: Settings, tmp_path: Path
     ) -> None:
         dataset = _dataset(bandit, tmp_path / "data", _rows((0, 200)), (0, 200))
@@ -163,9 +167,118 @@ class TestAgainstAChampion:
         changed = bandit.model_copy(update={"problem": problem})
         again = _dataset(changed, tmp_path / "again", _rows((0, 200)), (0, 200))
         policy = _train(changed, settings, again, None, tmp_path / "new")
-        verdict = evaluator.run(changed, settings, again, policy, champion, True, tmp_path / "verdict")
+        with pytest.raises(PolicyError, match="answers another problem: its observation_version is 'users-v1'"):
+            evaluator.run(changed, settings, again, policy, champion, True, tmp_path / "verdict")
+        assert not (tmp_path / "verdict").exists()
+
+    def test_too_few_rows_are_no_reason_to_promote(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
+        good = _dataset(bandit, tmp_path / "good", _rows((0, 100)), (0, 100))
+        champion = _crown(bandit, settings, _train(bandit, settings, good, None, tmp_path / "old"), (0, 100))
+        one = _dataset(bandit, tmp_path / "one", _rows((100, 101)), (100, 101))
+        policy = _train(bandit, settings, one, champion, tmp_path / "new")
+        assert not evaluator.run(bandit, settings, one, policy, champion, False, tmp_path / "verdict").promote
+
+
+class TestPropensities:
+    """Whatever a policy seems to earn, nobody is promoted on weights that don't average to 1."""
+
+    @pytest.mark.parametrize(
+        ("wrong", "cause"),
+        [
+            (lambda p: np.ones_like(p), "all propensities are 1: was the log made by a deterministic rule?"),
+            (lambda p: np.full_like(p, 0.9), "all propensities are 0.9: were they written afterwards"),
+            (lambda p: np.minimum(1, p * np.linspace(2, 4, len(p))), "they are too large"),
+            (lambda p: p * np.linspace(0.5, 1, len(p)), "they are too small"),
+        ],
+    )
+    @pytest.mark.parametrize("rival", [False, True])
+    def test_that_contradict_the_log_promote_nobody(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path, wrong: Any, cause: str, rival: bool
+    ) -> None:
+        champion = None
+        if rival:
+            small = _dataset(bandit, tmp_path / "small", _rows((0, 20)), (0, 20))
+            champion = _crown(bandit, settings, _train(bandit, settings, small, None, tmp_path / "old"), (0, 20))
+        rows = _rows((20, 4020))
+        dataset = _dataset(bandit, tmp_path / "data", replace(rows, propensity=wrong(rows.propensity)), (20, 4020))
+        policy = _train(bandit, settings, dataset, champion, tmp_path / "new")
+        verdict = evaluator.run(bandit, settings, dataset, policy, champion, False, tmp_path / "verdict")
+        assert not verdict.promote
+        assert "the propensities contradict the log (mean weight" in verdict.reason
+        assert cause in verdict.reason
+        assert Verdict.load(tmp_path / "verdict") == verdict
+
+    def test_that_are_true_are_among_the_figures(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
+        small = _dataset(bandit, tmp_path / "small", _rows((0, 20)), (0, 20))
+        champion = _crown(bandit, settings, _train(bandit, settings, small, None, tmp_path / "old"), (0, 20))
+        dataset = _dataset(bandit, tmp_path / "data", _rows((20, 4020), restricted=True), (20, 4020))
+        policy = _train(bandit, settings, dataset, champion, tmp_path / "new")
+        verdict = evaluator.run(bandit, settings, dataset, policy, champion, False, tmp_path / "verdict")
         assert verdict.promote
-        assert "answers another problem: its observation_version is 'users-v1'" in verdict.reason
+        for who in ("uniform", "champion"):
+            assert abs(verdict.metrics[f"{who}_weight"] - 1) <= 4 * verdict.metrics[f"{who}_weight_error"]
+            assert abs(verdict.metrics[f"{who}_weight_z"]) < 4
+
+
+class TestAnEstimate:
+    def test_that_no_reward_can_reach_promotes_nobody(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
+        """Clicks without their zeros: every reward is the highest, and the model adds to it."""
+        rows = _rows((0, 400))
+        bounded = bandit.model_copy(update={"problem": bandit.problem.model_copy(update={"reward_max": 0.5})})
+        dataset = _dataset(bounded, tmp_path / "data", rows, (0, 400))
+        policy = _train(bounded, settings, dataset, None, tmp_path / "policy")
+        verdict = evaluator.run(bounded, settings, dataset, policy, None, False, tmp_path / "verdict")
+        assert not verdict.promote
+        assert "is outside reward_min..reward_max (-50..0.5)" in verdict.reason
+
+
+class TestAnImportedLog:
+    """Who made it is the rival of the first policy."""
+
+    def log(self, bandit: Bandit, settings: Settings, out: Path, version: str, noise: bool) -> tuple[Bandit, Path]:
+        """Logged by a good policy that explores a little; `noise`: rewards that teach nothing of the actions."""
+        open_to = bandit.model_copy(update={"validation": Validation(other_policies=("old-system",))})
+        n, rng = 1500, np.random.default_rng(7)
+        observation = rng.standard_normal((n, DIM)).astype(np.float32)
+        served = probabilities(observation @ TRUTH.T, None, 0.2)
+        action = (served.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1).astype(np.int32)
+        reward = np.einsum("nd,nd->n", observation, TRUTH[action])
+        shown = rng.standard_normal((n, DIM)).astype(np.float32) if noise else observation
+        rows = Rows(
+            np.arange(1, n + 1),
+            shown,
+            action,
+            reward.astype(np.float32),
+            served[np.arange(n), action],
+            np.ones((n, K), bool),
+        )
+        store = open_backend(open_to, settings).store()
+        made = [decision(f"e{seq}", 0, seq, "import-1") | {"policy_version": version} for seq in range(1, n + 1)]
+        store.append("decisions", decisions(*made))
+        store.append(
+            "rewards", rewards(*(reward_of(f"e{seq}", 1, seq, producer="import-1") for seq in range(1, n + 1)))
+        )
+        store.joiner(open_to).run(None)
+        return open_to, _dataset(open_to, out, rows, (0, n))
+
+    @pytest.mark.parametrize(("noise", "promoted"), [(False, True), (True, False)])
+    def test_has_its_own_policy_for_a_rival(
+        self, bandit: Bandit, settings: Settings, tmp_path: Path, noise: bool, promoted: bool
+    ) -> None:
+        open_to, dataset = self.log(bandit, settings, tmp_path / "data", "old-system", noise)
+        policy = _train(open_to, settings, dataset, None, tmp_path / "policy")
+        verdict = evaluator.run(open_to, settings, dataset, policy, None, True, tmp_path / "verdict")
+        assert verdict.promote is promoted, verdict.reason
+        assert "that whoever made the log has earned on 1500 rows" in verdict.reason
+        assert (verdict.metrics["difference_dr_high"] < 0) is not promoted
+        assert ("movielens_rollback" in verdict.reason) is not promoted
+
+    def test_of_a_uniform_policy_has_none(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
+        open_to, dataset = self.log(bandit, settings, tmp_path / "data", "uniform", noise=True)
+        policy = _train(open_to, settings, dataset, None, tmp_path / "policy")
+        verdict = evaluator.run(open_to, settings, dataset, policy, None, True, tmp_path / "verdict")
+        assert verdict.promote
+        assert "no champion yet" in verdict.reason
 
 
 class TestTheEstimate:
