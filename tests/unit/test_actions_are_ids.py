@@ -1,0 +1,206 @@
+"""Actions are their ids: added, withdrawn, reordered and brought back, and what was learnt of one stays with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rl_core.backends import open_backend
+from rl_core.bandit.blocks import Meaning, combine, make_block
+from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.dataset.trajectories import Dataset
+from rl_core.errors import PolicyError
+from rl_core.policy.artefact import Policy
+from rl_core.policy.verdict import Verdict
+from rl_core.schema import INTERACTION_SCHEMA
+from rl_core.stages import deployer, ingester, trainer
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+AGENT = Agent(agent_alpha=0.2, tikhonov_weight=0.01)
+WORLD = {action: np.random.default_rng(n).standard_normal(3) for n, action in enumerate("abcdef")}
+ROWS = 40
+
+
+def _bandit(movielens: Bandit, actions: Sequence[Any], version: str = "v1", **problem: Any) -> Bandit:
+    given = {
+        "observation_dim": 3,
+        "observation_version": "users-v1",
+        "actions": list(actions),
+        "action_set_version": "letters",
+        "reward_min": -50,
+        "reward_max": 50,
+        "reward_default": 0,
+        **problem,
+    }
+    return movielens.model_copy(update={"problem": Problem.model_validate(given), "pipe_version": version})
+
+
+def _log(bandit: Bandit, settings: Settings, seed: int, n: int = ROWS) -> tuple[int, int]:
+    """Append n interactions of a uniform policy over the active actions, under the bandit's own list of them."""
+    store, problem = open_backend(bandit, settings).store(), bandit.problem
+    head, rng = store.head(), np.random.default_rng(seed)
+    eligible = [problem.actions.index(action) for action in problem.active]
+    rows = []
+    for i in range(n):
+        action, x = problem.active[rng.integers(len(eligible))], rng.standard_normal(3).astype(np.float32)
+        row: dict[str, Any] = dict.fromkeys(INTERACTION_SCHEMA.names)
+        row |= dict.fromkeys(("decided_at", "received_at", "closed_at"), NOW)
+        row |= {"seq": head + i + 1, "event_id": f"event-{seed}-{i}", "producer": "bus-1", "offset": head + i + 1}
+        row |= {"observation": x.tolist(), "observation_version": problem.observation_version}
+        row |= {"action_id": action, "action": problem.actions.index(action)}
+        row |= {"action_set_version": problem.action_set_version, "eligible_actions": eligible}
+        row |= {"propensity": 1 / len(eligible), "epsilon": 1.0, "policy_version": "uniform", "source": "client"}
+        row |= {"reward": float(x @ WORLD[action]), "closed_by": "reward", "served": True, "schema_version": 1}
+        rows.append(row)
+    store.append_interactions(pa.Table.from_pylist(rows, INTERACTION_SCHEMA))
+    return head, head + n
+
+
+def _train(
+    bandit: Bandit, settings: Settings, folder: Path, window: tuple[int, int], champion: str | None, full: bool = False
+) -> str:
+    """Ingest and train the window, and make the policy champion."""
+    name = f"{bandit.id}-{window[0]}-{window[1]}-{full}"
+    data, policy, verdict = (folder / f"{name}-{part}" for part in ("data", "policy", "verdict"))
+    ingester.run(bandit, settings, [window], data, champion)
+    trainer.run(bandit, settings, data, champion, full, AGENT, policy, with_saved_model=False)
+    Verdict(promote=True, reason="not judged", champion=champion, rows=1, metrics={}).save(verdict)
+    return deployer.run(bandit, settings, policy, verdict, champion, "manual", name).version
+
+
+def _policy(bandit: Bandit, settings: Settings, version: str) -> Policy:
+    return Policy.load(open_backend(bandit, settings).registry().path(version), bandit.problem)
+
+
+LISTS = st.permutations("abcdef").flatmap(
+    lambda ids: st.integers(2, 6).flatmap(
+        lambda count: st.lists(st.booleans(), min_size=count, max_size=count).map(
+            lambda off: [
+                {"id": action, "active": not gone} if n >= 2 else action
+                for n, (action, gone) in enumerate(zip(ids, off, strict=False))
+            ]
+        )
+    )
+)
+
+
+@pytest.mark.slow
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(lists=st.lists(LISTS, min_size=2, max_size=4))
+def test_any_sequence_of_lists_and_retrainings_is_one_training_with_the_last_list(
+    movielens: Bandit, tmp_path_factory: pytest.TempPathFactory, lists: list[list[Any]]
+) -> None:
+    folder = tmp_path_factory.mktemp("ids")
+    settings, champion = Settings(home=folder / "home"), None
+    for step, actions in enumerate(lists):
+        bandit = _bandit(movielens, actions)
+        champion = _train(bandit, settings, folder, _log(bandit, settings, seed=step), champion)
+    assert champion is not None
+    in_steps = _policy(bandit, settings, champion)
+    whole = _train(bandit, settings, folder, (0, ROWS * len(lists)), champion, full=True)
+    at_once = _policy(bandit, settings, whole)
+    assert np.abs(in_steps.linucb.theta - at_once.linucb.theta).max() < 1e-9
+    assert np.array_equal(in_steps.linucb.statistics.n, at_once.linucb.statistics.n)
+    assert in_steps.actions == bandit.problem.actions
+
+
+class TestAnAction:
+    def test_that_is_new_has_the_prior_and_the_others_keep_what_they_learnt(
+        self, movielens: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        before = _bandit(movielens, "ab")
+        version = _train(before, settings, tmp_path, _log(before, settings, 0), None)
+        after = _bandit(movielens, "cba")
+        policy, was = _policy(after, settings, version), _policy(before, settings, version)
+        assert np.array_equal(policy.linucb.theta, np.stack([np.zeros(3), *was.linucb.theta[::-1]]))
+
+    def test_that_is_gone_from_the_list_goes_on_where_it_stood_when_it_returns(
+        self, movielens: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        with_it, without = _bandit(movielens, "abc"), _bandit(movielens, "ba")
+        first = _train(with_it, settings, tmp_path, _log(with_it, settings, 0), None)
+        learnt = _policy(with_it, settings, first).linucb.theta[2]
+        second = _train(without, settings, tmp_path, _log(without, settings, 1), first)
+        assert _policy(without, settings, second).linucb.num_actions == 2
+        returned = _policy(with_it, settings, second).linucb
+        assert returned.statistics.n[2] == _policy(with_it, settings, first).linucb.statistics.n[2]
+        assert returned.theta[2] == pytest.approx(learnt, rel=0.05)  # λ follows the features' scale, which moved
+
+    def test_of_a_list_that_nobody_knows_is_quarantined(
+        self, movielens: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        unknown = _bandit(movielens, "ab", action_set_version="elsewhere")
+        window = _log(unknown, settings, 0)
+        with pytest.raises(Exception, match="40 as action_set_version must be"):
+            ingester.run(_bandit(movielens, "abc"), settings, [window], tmp_path)
+
+    def test_index_in_the_dataset_is_the_place_of_its_id(
+        self, movielens: Bandit, settings: Settings, tmp_path: Path
+    ) -> None:
+        bandit = _bandit(movielens, ["b", {"id": "c", "active": False}, "a"])
+        ingester.run(bandit, settings, [_log(bandit, settings, 0)], tmp_path)
+        dataset = Dataset.open(tmp_path)
+        assert dataset.index.actions == ("b", "c", "a")
+        assert {int(a) for shard in dataset.read() for a in shard.action} == {0, 2}
+        assert not any(shard.eligible[:, 1].any() for shard in dataset.read())
+
+
+class TestTheList:
+    def test_is_named_by_a_digest_of_its_ids_and_their_order(self, movielens: Bandit) -> None:
+        names = {
+            _bandit(movielens, actions).problem.action_set_version
+            for actions in ("ab", "ba", "abc", ["a", "b", {"id": "c", "active": False}])
+        }
+        assert len(names) == 4
+        assert all(name.startswith("letters@") for name in names)
+
+    def test_reads_back_from_a_jobs_parameters_as_it_was(self, movielens: Bandit) -> None:
+        bandit = _bandit(movielens, ["a", "b", {"id": "c", "active": False}])
+        assert Bandit.from_json(bandit.job_json()).problem == bandit.problem
+
+    @pytest.mark.parametrize(
+        ("actions", "says"),
+        [
+            (["a", {"id": "b", "active": False}], "only 1 of 2 actions is active"),
+            (["a", "b", {"name": "c"}], "an action is an id, or"),
+        ],
+    )
+    def test_that_can_not_be_chosen_from_is_refused(self, movielens: Bandit, actions: list[Any], says: str) -> None:
+        with pytest.raises(ValidationError, match=says):
+            _bandit(movielens, actions)
+
+
+class TestTheUnitOfTheReward:
+    def test_is_part_of_a_block_with_the_range_seen(self) -> None:
+        x, a = np.eye(2), np.array([0, 1])
+        meaning = Meaning("o1", ("a", "b"), "e1", (0.0, 5.0, 0.0))
+        block = make_block(x, a, [1.0, 4.5], np.array([1, 2]), a, (0, 2), 0.0, num_actions=2, meaning=meaning)
+        assert block.seen == (1.0, 4.5)
+
+    def test_of_blocks_that_are_added_must_be_one(self, movielens: Bandit, settings: Settings, tmp_path: Path) -> None:
+        stars = _bandit(movielens, "ab")
+        first = _train(stars, settings, tmp_path, _log(stars, settings, 0), None)
+        percent = _bandit(movielens, "ab", reward_min=-500, reward_max=500)
+        window = _log(percent, settings, 1)
+        with pytest.raises(PolicyError, match=r"reward_min, reward_max.*can't be added; if only the bounds changed"):
+            _train(percent, settings, tmp_path, window, first)
+        assert open_backend(percent, settings).registry().alias("champion") == first
+
+    def test_blocks_of_before_units_were_kept_are_taken_as_they_are(self) -> None:
+        x, a = np.eye(2), np.array([0, 1])
+        old, new = Meaning("o1", ("a", "b")), Meaning("o1", ("b", "a"), "e1", (0.0, 5.0, 0.0))
+        blocks = [
+            make_block(x, a, [1.0, 2.0], np.array([low + 1, low + 2]), a, (low, low + 2), 0.0, num_actions=2, meaning=m)
+            for low, m in ((0, old), (2, new))
+        ]
+        assert combine(blocks, 4, actions=("a", "b")).b.tolist() == [[1, 2], [1, 2]]
