@@ -136,7 +136,9 @@ class Agent(Frozen):
     """LinUCB's hyperparameters, named as TF-Agents names them."""
 
     agent_alpha: float = Field(default=1.0, ge=0, description="width of the confidence bound")
-    tikhonov_weight: float = Field(default=0.01, gt=0, description="ridge penalty, never discounted")
+    tikhonov_weight: float = Field(
+        default=1.0, gt=0, description="ridge penalty, relative to the features' mean squares; never discounted"
+    )
     half_life: float = Field(default=0.0, ge=0, description="of a row's weight, in interactions; 0: it never decays")
 
 

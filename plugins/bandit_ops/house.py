@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bandit_ops.watching import deadlines, log_failure
+from rl_core.backends import backend_class
 from rl_core.config import Bandit
 
 TAGS = frozenset({"banditloop", "startup", "retrain", "simulate", "rollback", "join", "provision", "teardown"})
@@ -28,8 +29,8 @@ FAILURES_BEFORE_PAUSE = 3
 
 
 def page(bandit: Bandit, doc: str | None, on_google_cloud: str) -> str:
-    """Write the page of a DAG: its own, and with `backend: gcp` what is true there alone."""
-    return (doc or "").rstrip() + "\n" + (on_google_cloud if bandit.backend == "gcp" else "")
+    """Write the page of a DAG: its own, and what is true alone where a bandit is provisioned."""
+    return (doc or "").rstrip() + "\n" + (on_google_cloud if backend_class(bandit).PARTS else "")
 
 
 def house_rules(bandit: Bandit, noun: str, doc: str | None) -> dict[str, Any]:

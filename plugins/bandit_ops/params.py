@@ -121,7 +121,7 @@ def _agent_params(bandit: Bandit) -> Params:
             type="number",
             exclusiveMinimum=0,
             title="λ (tikhonov_weight)",
-            description="Ridge penalty; never discounted.",
+            description="Ridge penalty, relative to the features' mean squares; never discounted.",
         ),
         "half_life": Param(
             agent.half_life,

@@ -9,7 +9,7 @@ import pytest
 
 from rl_core.bandit.sample_ratio import MIN_EXPECTED, THRESHOLD
 from rl_core.config import Validation
-from rl_core.dataset.row_rules import RULES, TWICE
+from rl_core.dataset.row_rules import ABSURD, RULES, TWICE
 from rl_core.monitoring.log_figures import SPLIT_ROWS
 from rl_core.monitoring.vital_signs import ALARMS, FIGURES
 
@@ -41,7 +41,7 @@ def test_every_alarm_has_its_remedy(page: str) -> None:
 
 
 def test_every_reason_for_the_quarantine_stands_in_the_order_of_the_rules(page: str) -> None:
-    assert list(rows(page, "Quarantine")) == [rule.name for rule in (*RULES, TWICE)]
+    assert list(rows(page, "Quarantine")) == [rule.name for rule in (*RULES, ABSURD, TWICE)]
 
 
 def test_the_limits_are_those_of_the_code(page: str) -> None:

@@ -32,13 +32,14 @@ ARROWS = {
     },
     "bandit": {"backends/contracts"},
     "movielens": set(),
-    "dataset": {"bandit", "backends/contracts"},
-    "policy": {"bandit", "dataset", "backends/contracts"},
+    "features": set(),
+    "dataset": {"features", "bandit", "backends/contracts"},
+    "policy": {"features", "bandit", "dataset", "backends/contracts"},
     "monitoring": {"policy", "bandit", "backends"},
     "serving": {"policy", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
     "simulation": {"serving", "movielens", "backends"},
-    "stages": {"monitoring", "policy", "dataset", "movielens", "bandit", "backends"},
+    "stages": {"monitoring", "policy", "dataset", "features", "movielens", "bandit", "backends"},
 }
 """Which rooms of rl_core a room may import besides itself and the ground floor; a room stands for those in it."""
 OUTSIDE_OF_BACKENDS = ("dags", "functions", "local_stack", "pipeline_defs", "plugins", "rl_core")
