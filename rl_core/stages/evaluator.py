@@ -28,7 +28,7 @@ from rl_core.policy.artefact import Manifest, block_name, misfit, read_manifest
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
 
-MIN_ROWS = 2  # below that there is no standard error
+MIN_ROWS = 10  # two in a fold; fewer are too often alike, as rewards of 0 and 1 are, and then seem to have no spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,8 @@ def run(
 ) -> Verdict:
     """Write `verdict.json` into `out`: promote unless the challenger is clearly worse.
 
-    Clearly worse: the whole 95 % interval of the paired doubly robust difference lies below 0.
+    Clearly worse: the whole 95 % interval of the paired doubly robust difference lies below 0. Fewer than MIN_ROWS rows
+    judge nobody.
 
     Raises:
         DataError: the dataset is damaged.
@@ -87,7 +88,7 @@ def run(
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, rows.windows)
     rival, unrivalled = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
     if rows.count() < MIN_ROWS:
-        decision = _Decision(True, f"{rows.count()} row is too few to judge", {})
+        decision = _Decision(True, f"too few rows to judge: {rows.count()}, at least {MIN_ROWS} are needed", {})
     else:
         decision = _decide(_judge(rows, challenger, rival, bandit.serving.epsilon), unrivalled)
     decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
