@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rl_core.cron import Schedule
 from rl_core.frozen import Frozen, Seconds
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
@@ -74,7 +75,7 @@ class Google(Frozen):
     provisioner: ServiceAccount | None = Field(
         default=None, description="impersonated by provisioning and teardown alone; default: as impersonation_chain"
     )
-    join_schedule: str | None = Field(default="*/2 * * * *", description="how often …_join runs")
+    join_schedule: Schedule | None = Field(default="*/2 * * * *", description="how often …_join runs")
     simulate_by: Literal["dag", "scheduler"] = Field(
         default="dag", description="who asks the simulator function for traffic: the DAG …_simulate or Cloud Scheduler"
     )
