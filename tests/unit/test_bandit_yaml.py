@@ -115,3 +115,16 @@ def test_a_time_that_no_clock_holds_is_refused(refusal: Any, field: str) -> None
 )
 def test_an_unknown_key_comes_with_the_nearest_valid_one(refusal: Any, sections: dict[str, Any], hint: str) -> None:
     assert hint in refusal(changed(**sections))
+
+
+@pytest.mark.parametrize("section", ["google", "vertex"])
+@pytest.mark.parametrize("key", ["", "-team", "_team", "1team"])
+def test_a_label_key_begins_with_a_letter(refusal: Any, section: str, key: str) -> None:
+    labels = {"labels": {key: "x"}}
+    google = {"project": "my-project", **(labels if section == "google" else {"vertex": labels})}
+    assert f"label key {key!r}: Google wants a lower-case letter first" in refusal(changed(google=google))
+
+
+@pytest.mark.parametrize("labels", [{"Team": "x"}, {"team": "X"}, {"t" * 64: "x"}, {f"t{n}": "x" for n in range(61)}])
+def test_labels_that_google_refuses_are_refused(refusal: Any, labels: dict[str, str]) -> None:
+    assert refusal(changed(google={"project": "my-project", "labels": labels})).startswith("google.labels")
