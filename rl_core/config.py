@@ -9,12 +9,14 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from rl_core.bandit_yaml import faults, read_yaml
+from rl_core.cron import Schedule
 from rl_core.errors import ConfigError
 from rl_core.frozen import Frozen, Seconds
 from rl_core.google_config import Google
@@ -110,6 +112,8 @@ class Problem(Frozen):
             raise ValueError(f"inactive names {unknown[0]!r}, which is not one of actions")
         if len(self.active) < 2:
             raise ValueError(f"only {len(self.active)} of {self.num_actions} actions is active; a choice needs two")
+        if bad := [action for action in self.actions if not action or action != action.strip()]:
+            raise ValueError(f"actions lists {bad[0]!r}; an action id is not empty and has no blanks at its ends")
         if not self.reward_min <= self.reward_default <= self.reward_max:
             raise ValueError(
                 f"reward_default={self.reward_default} lies outside reward_min..reward_max "
@@ -189,7 +193,10 @@ class Retention(Frozen):
     """How long the raw log is kept; interactions stay, since a full retrain reads them all."""
 
     raw_log_days: float | None = Field(
-        default=None, gt=0, description="decisions, rewards and what was set apart are deleted when older; null: never"
+        default=None,
+        gt=0,
+        le=36_600,
+        description="decisions, rewards and what was set apart are deleted when older; null: never",
     )
     bus_hours: float = Field(
         default=24.0,
@@ -216,14 +223,14 @@ class Retrain(Frozen):
     """When to retrain, and how patiently.
 
     Attributes:
-        schedule: of the DAG, as Airflow takes it.
+        schedule: of the DAG: a preset as @hourly, or five fields of cron.
         min_new_interactions: how many open the gate.
         gate_timeout_s: how long a run waits in its gate before it skips, in seconds.
         poke_interval_s: seconds between two looks of the gate, and of a task at its pipeline job.
         run_timeout_s: how long a task waits for its pipeline job, in seconds.
     """
 
-    schedule: str | None = "@continuous"
+    schedule: Schedule | None = "@continuous"
     min_new_interactions: int = Field(default=1000, ge=1)
     gate_timeout_s: Seconds = 120.0
     poke_interval_s: Seconds = 5.0
@@ -239,7 +246,7 @@ class Simulate(Frozen):
     """
 
     enabled: bool = False
-    schedule: str | None = "*/10 * * * *"
+    schedule: Schedule | None = "*/10 * * * *"
     decisions: int = Field(default=1000, ge=1)
     concurrency: int = Field(default=16, ge=1, le=256)
 
@@ -267,21 +274,23 @@ class Bandit(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if wrong := list(self._contradictions()):
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
         if self.startup.source == "simulation" and self.environment is None:
-            raise ValueError("startup.source=simulation needs an environment; add one or set startup.source: log")
+            yield "startup.source=simulation needs an environment; add one or set startup.source: log"
         if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
-            raise ValueError(
-                f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
-            )
+            yield f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
         days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400
         if days is not None and days <= least:
-            raise ValueError(
+            yield (
                 f"retention.raw_log_days={days:g} must exceed join.reward_wait_s and 7 days more ({least:.3g} days): "
                 "what is open, or late after an outage, must not be deleted"
             )
         if self.runner == "vertex" and self.backend == "local":
-            raise ValueError("runner=vertex can't reach backend=local on this machine; set backend: gcp")
-        return self
+            yield "runner=vertex can't reach backend=local on this machine; set backend: gcp"
 
     @property
     def id(self) -> str:
@@ -304,13 +313,7 @@ class Bandit(Frozen):
     @classmethod
     def from_yaml(cls, path: Path) -> Bandit:
         """Read a bandit's YAML. Raises ConfigError naming the file, the field and the rule."""
-        try:
-            loaded = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: can't be read: {error}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-        bandit = _validated(cls, loaded, str(path))
+        bandit = _validated(cls, read_yaml(path), str(path))
         if bandit.name != path.stem:
             raise ConfigError(f"{path}: name is {bandit.name!r} but the file is called {path.name}; make them equal")
         return bandit
@@ -331,11 +334,9 @@ def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
     try:
         return cls.model_validate(loaded)
     except ValidationError as error:
-        first, *others = error.errors()
-        place = ".".join(str(part) for part in first["loc"]) or "bandit"
-        got = "" if isinstance(first.get("input"), dict) else f" (got {first.get('input')!r})"
-        more = f"; and {len(others)} more" if others else ""
-        raise ConfigError(f"{where}: {place}: {first['msg']}{got}{more}") from error
+        first, *others = faults(error, cls)
+        more = f"; and {len(others)} more: banditloop check names them" if others else ""
+        raise ConfigError(f"{where}: {first}{more}") from error
 
 
 class Settings(Frozen):

@@ -13,4 +13,5 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86_400)]
+"""Ten years at most: what timedelta and a database's timestamps hold."""

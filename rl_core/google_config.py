@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from rl_core.cron import Schedule
 from rl_core.frozen import Frozen, Seconds
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+
+
+def _check_key(key: str) -> str:
+    if not key[:1].islower():
+        raise ValueError(f"label key {key!r}: Google wants a lower-case letter first")
+    return key
+
+
+LabelKey = Annotated[Label, AfterValidator(_check_key)]
+Labels = Annotated[dict[LabelKey, Label], Field(max_length=60)]
+"""Google takes 64 on a resource, and some are ours."""
 ServiceAccount = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")]
 
 
@@ -17,7 +29,7 @@ class VertexJob(Frozen):
 
     display_name: str | None = Field(default=None, description="default: the pipeline's name")
     service_account: ServiceAccount | None = Field(default=None, description="default: the one provisioning makes")
-    labels: dict[Label, Label] = Field(default={}, description="beside those that name bandit, version and spec")
+    labels: Labels = Field(default={}, description="beside those that name bandit, version and spec")
     network: str | None = Field(default=None, description="projects/<number>/global/networks/<name>, peered")
     kms_key: str | None = Field(default=None, description="CMEK of the run; default: google.kms_key")
     cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?$", description="of each step; default: Vertex's own")
@@ -66,7 +78,7 @@ class Google(Frozen):
         default=None, pattern=_DIGEST, description="the server's image, a fifth of it; default: the job image"
     )
     kms_key: str | None = Field(default=None, description="CMEK of dataset, bucket, topics, endpoint and runs")
-    labels: dict[Label, Label] = Field(default={}, description="on everything that is made")
+    labels: Labels = Field(default={}, description="on everything that is made")
     gcp_conn_id: str = Field(default="google_cloud_default", description="Airflow connection of tasks and sensors")
     impersonation_chain: tuple[ServiceAccount, ...] = Field(
         default=(), description="run-time identity of the tasks; the last one acts. default: the connection's own"
@@ -74,7 +86,7 @@ class Google(Frozen):
     provisioner: ServiceAccount | None = Field(
         default=None, description="impersonated by provisioning and teardown alone; default: as impersonation_chain"
     )
-    join_schedule: str | None = Field(default="*/2 * * * *", description="how often …_join runs")
+    join_schedule: Schedule | None = Field(default="*/2 * * * *", description="how often …_join runs")
     simulate_by: Literal["dag", "scheduler"] = Field(
         default="dag", description="who asks the simulator function for traffic: the DAG …_simulate or Cloud Scheduler"
     )

@@ -19,12 +19,12 @@ Learning", NIPS. DM, DR: Dudík, Langford, Li (2011), "Doubly Robust Policy Eval
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_core.bandit.student import student_reach
 from rl_core.errors import DataError, SchemaError
 
 Array = NDArray[np.float64]
@@ -55,12 +55,13 @@ class LoggedRows:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """An estimated mean reward with its normal confidence interval [low, high]; the evaluator judges by it.
+    """An estimated mean reward with its confidence interval [low, high]; the evaluator judges by it.
 
     `value` is the mean of `terms` [n], `standard_error` is their sample standard deviation / √n, and the interval is
-    value ± z standard_error, with z the normal quantile of (1 + confidence) / 2. `paired_difference` subtracts terms of
-    two policies. `effective_sample_size` is (Σ w)² / Σ w² (Kish 1965): how many rows of π's own log would tell as
-    much; n for DM.
+    value ± t standard_error, with t of Student's distribution: few rows know their own spread badly. Its degrees of
+    freedom are `effective_sample_size` - 1, since a few rows of great weight know it no better; 1 at least.
+    `effective_sample_size` is (Σ w)² / Σ w² (Kish 1965): how many rows of π's own log would tell as much; n for DM.
+    `paired_difference` subtracts terms of two policies.
     """
 
     estimator: str
@@ -200,7 +201,7 @@ def _model_value(evaluation: Array, means: Array) -> Array:
 
 def _estimate(estimator: str, terms: Array, effective_sample_size: float, confidence: float) -> Estimate:
     value, error = float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms)))
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    reach = student_reach(confidence, max(effective_sample_size - 1, 1)) * error
     return Estimate(estimator, value, error, value - reach, value + reach, effective_sample_size, terms)
 
 

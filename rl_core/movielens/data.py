@@ -24,6 +24,8 @@ Data = Literal["movielens-100k", "synthetic", "file"]
 
 _log = logging.getLogger(__name__)
 _LINE = re.compile(rb"^([1-9]\d{0,8})\t([1-9]\d{0,8})\t([1-5])\t(\d{1,18})$", re.MULTILINE)
+_BLANK_END = re.compile(rb"(\n[ \t]*)+\Z|\A\s+\Z")
+_BOM = b"\xef\xbb\xbf"  # what some editors put before UTF-8
 _MAX_CELLS = 100_000_000  # a dense float64 matrix of 0.8 GB
 
 
@@ -74,14 +76,16 @@ def synthetic_path(home: Path) -> Path:
 def load_ratings(path: Path) -> NDArray[np.float64]:
     """Read a file in u.data format as a matrix [highest user id, highest item id]; 0: unrated; the last of repeats.
 
+    Blank lines at its end are read over.
+
     Raises:
         DataError: the file can't be read, or a line is not `user<TAB>item<TAB>rating 1..5<TAB>timestamp`.
     """
-    content = _read(path).replace(b"\r\n", b"\n")
+    content = _BLANK_END.sub(b"", _read(path).removeprefix(_BOM).replace(b"\r\n", b"\n"))
     if not content:
         raise DataError(f"{path}: is empty; expected lines of user, item, rating and timestamp, separated by tabs")
     rows = _LINE.findall(content)
-    if len(rows) != content.count(b"\n") + (not content.endswith(b"\n")):
+    if len(rows) != content.count(b"\n") + 1:
         _name_first_fault(path, content)
     users, items, stars = np.array([row[:3] for row in rows], dtype="S9").astype(np.int64).T
     shape = (int(users.max()), int(items.max()))
@@ -103,13 +107,14 @@ def _read(path: Path) -> bytes:
 
 
 def _name_first_fault(path: Path, content: bytes) -> NoReturn:
-    lines = content.removesuffix(b"\n").split(b"\n")
-    number, line = next((n, line) for n, line in enumerate(lines, 1) if not _LINE.fullmatch(line))
+    number, line = next((n, line) for n, line in enumerate(content.split(b"\n"), 1) if not _LINE.fullmatch(line))
     raise DataError(f"{path}: line {number}: expected {_expected(line)}, got {_shown(line)}")
 
 
 def _expected(line: bytes) -> str:
     fields = line.split(b"\t")
+    if b"\r" in line:
+        return "lines that end with a newline, not with a carriage return alone"
     if len(fields) != 4:
         return f"4 fields separated by tabs (user, item, rating, timestamp), not {len(fields)}"
     names = (

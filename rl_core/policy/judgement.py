@@ -18,7 +18,7 @@ from rl_core.bandit.ope import Array
 from rl_core.config import Bandit
 
 _WORTH_SAYING = 0.01  # of the rows
-MIN_ROWS = 2  # below that there is no standard error
+MIN_ROWS = 10  # two in a fold; fewer are too often alike, as rewards of 0 and 1 are, and then seem to have no spread
 
 
 @dataclass(frozen=True, eq=False)

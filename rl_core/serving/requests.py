@@ -197,14 +197,14 @@ def _eligible(value: object, where: str, problem: Problem) -> list[int]:
     rule = f"list action indices of 0..{last} ({problem.action_set_version}), at least one, each once"
     if not isinstance(value, list) or not value:
         raise SchemaError(f"{where} is {_shown(value)}; {rule}, or leave it out for all")
-    value = [int(action) if type(action) is float and action.is_integer() else action for action in value]
-    for j, action in enumerate(value):
+    indices = [int(action) if type(action) is float and action.is_integer() else action for action in value]
+    for j, action in enumerate(indices):
         if type(action) is not int or not 0 <= action <= last:
-            raise SchemaError(f"{where}[{j}] is {_shown(action)}; {rule}")
-    if len(set(value)) != len(value):
-        twice = next(action for action in value if value.count(action) > 1)
+            raise SchemaError(f"{where}[{j}] is {_shown(value[j])}; {rule}")
+    if len(set(indices)) != len(indices):
+        twice = next(action for action in indices if indices.count(action) > 1)
         raise SchemaError(f"{where} holds {twice} more than once; {rule}")
-    return sorted(value)
+    return sorted(indices)
 
 
 def _parameters(given: object) -> tuple[str, bool | None]:

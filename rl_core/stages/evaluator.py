@@ -66,6 +66,8 @@ def run(
 ) -> Verdict:
     """Write `verdict.json` into `out`: promote unless the challenger is clearly worse, or nothing can be believed.
 
+    Fewer than MIN_ROWS rows judge nobody.
+
     Raises:
         DataError: the dataset is damaged.
         PolicyError: the policy is, or the champion answers another problem.
@@ -79,7 +81,8 @@ def run(
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, rows.windows)
     rival = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
     if rows.count() < MIN_ROWS:
-        decision = Decision(rival is None, f"{rows.count()} row is too few to judge", {})
+        said = f"too few rows to judge: {rows.count()}, at least {MIN_ROWS} are needed"
+        decision = Decision(rival is None, said, {})
     else:
         others = bandit.validation.other_policies if rival is None else ()
         judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))

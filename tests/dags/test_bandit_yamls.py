@@ -69,7 +69,12 @@ class TestABadYaml:
     def test_harms_no_other_bandit(self, dags_folder: Path, bad: Path, parse: Parse) -> None:
         assert set(parse(dags_folder).dags) == MOVIELENS
 
-    def test_of_any_kind_is_still_one_error(self, dags_folder: Path, bad: Path, parse: Parse) -> None:
+    def test_of_any_kind_is_still_one_error(
+        self, dags_folder: Path, bad: Path, add_bandit: AddBandit, parse: Parse
+    ) -> None:
+        add_bandit("weekly", retrain={"schedule": "every tuesday"})
+        add_bandit("endless", retrain={"run_timeout_s": 1e300})
+        (dags_folder / "bandits" / "dated.yaml").write_text("name: 2026-13-45")
         (dags_folder / "bandits" / "torn.yaml").write_text("name: [unclosed")
         (dags_folder / "bandits" / "list.yaml").write_text("- a\n- b\n")
         (dags_folder / "bandits" / "empty.yaml").write_text("")
@@ -77,7 +82,7 @@ class TestABadYaml:
         parsed = parse(dags_folder)
         assert list(parsed.import_errors) == ["check_bandits.py"]
         assert set(parsed.dags) == MOVIELENS
-        for name in ("broken", "torn", "list", "empty", "binary"):
+        for name in ("broken", "weekly", "endless", "dated", "torn", "list", "empty", "binary"):
             assert f"{name}.yaml: " in parsed.import_errors["check_bandits.py"]
 
 

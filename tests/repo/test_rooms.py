@@ -17,7 +17,19 @@ RULES = {
     "pipeline_defs": {"airflow", "bandit_ops"},
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
-GROUND = {"config", "errors", "files", "framing", "clock", "frozen", "google_config", "schema", "waiting"}
+GROUND = {
+    "bandit_yaml",
+    "config",
+    "cron",
+    "errors",
+    "files",
+    "framing",
+    "clock",
+    "frozen",
+    "google_config",
+    "schema",
+    "waiting",
+}
 ARROWS = {
     "backends/contracts": set(),
     "google_cloud": set(),

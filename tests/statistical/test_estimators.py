@@ -14,6 +14,7 @@ from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.metrics import expected_reward
 from rl_core.bandit.ope import Estimate, LoggedRows, dm, dr, ips, paired_difference, snips
 from rl_core.movielens.environment import MovieLensEnvironment
+from rl_core.stages.evaluator import MIN_ROWS
 
 LOGS, ROWS = 300, 1500
 Estimates = dict[str, list[Estimate]]
@@ -95,3 +96,19 @@ def test_the_paired_difference_is_recovered_and_covered(
     covered = np.mean([estimate.low <= difference <= estimate.high for estimate in estimates["difference"]])
     assert found.mean() == pytest.approx(difference, abs=4 * found.std() / np.sqrt(LOGS))
     assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / LOGS))
+
+
+@pytest.mark.parametrize("rows", [2, 3, MIN_ROWS, 30, 200])
+@pytest.mark.parametrize("rare", [False, True], ids=["numbers", "clicks"])
+def test_equally_good_policies_seldom_seem_worse_however_few_the_rows(rows: int, rare: bool) -> None:
+    """2.5 % may: the whole 95 % interval of their difference lies below 0 by chance."""
+    rng, actions, trials = np.random.default_rng(1), 4, 1000
+    worse = 0
+    for _ in range(trials):
+        means = np.full((rows, actions), 0.05) if rare else rng.standard_normal((rows, actions))
+        each, taken = np.arange(rows), rng.integers(0, actions, rows)
+        rewards = (rng.random(rows) < 0.05).astype(float) if rare else means[each, taken] + rng.standard_normal(rows)
+        logged = LoggedRows(taken, rewards, np.full(rows, 1 / actions))
+        one, other = (probabilities(rng.standard_normal((rows, actions)), None, 0.05) for _ in "ab")
+        worse += paired_difference(dr(logged, one, means), dr(logged, other, means)).high < 0
+    assert worse / trials < 0.04

@@ -318,12 +318,13 @@ class TestTheEstimate:
         assert np.array_equal(got.n, expected.n)
 
 
-def test_one_row_is_too_few_to_judge(bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
-    dataset = _dataset(bandit, tmp_path / "data", _rows((0, 1)), (0, 1))
+@pytest.mark.parametrize("rows", [1, evaluator.MIN_ROWS - 1])
+def test_a_handful_of_rows_is_too_few_to_judge(bandit: Bandit, settings: Settings, tmp_path: Path, rows: int) -> None:
+    dataset = _dataset(bandit, tmp_path / "data", _rows((0, rows)), (0, rows))
     policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
     verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
     assert verdict.promote
-    assert verdict.reason == "1 row is too few to judge"
+    assert verdict.reason == f"too few rows to judge: {rows}, at least 10 are needed"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"promote": "perhaps"}'])

@@ -43,8 +43,18 @@ class TestLoadRatings:
     def test_reads_users_by_items(self, u_data: Path) -> None:
         assert load_ratings(u_data).tolist() == [[0, 5], [0, 0], [1, 0]]
 
-    @pytest.mark.parametrize("content", [U_DATA.replace(b"\n", b"\r\n"), U_DATA.rstrip(b"\n")])
-    def test_line_ends_of_other_systems_are_fine(self, u_data: Path, content: bytes) -> None:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            U_DATA.replace(b"\n", b"\r\n"),
+            U_DATA.rstrip(b"\n"),
+            U_DATA + b"\n",
+            U_DATA + b" \r\n\t\n\n",
+            b"\xef\xbb\xbf" + U_DATA,
+        ],
+        ids=["crlf", "no end", "blank last line", "blank last lines", "byte order mark"],
+    )
+    def test_what_other_systems_and_editors_put_around_the_lines_is_fine(self, u_data: Path, content: bytes) -> None:
         u_data.write_bytes(content)
         assert load_ratings(u_data).tolist() == [[0, 5], [0, 0], [1, 0]]
 
@@ -84,8 +94,24 @@ class TestLoadRatings:
         with pytest.raises(DataError, match=r"u\.data: line 1: expected 4 fields"):
             load_ratings(u_data)
 
-    def test_an_empty_file(self, u_data: Path) -> None:
-        u_data.write_bytes(b"")
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"1::2::3::881250949\n", "4 fields separated by tabs"),
+            (b"userId,movieId,rating,timestamp\n1,2,3.0,881250949\n", "4 fields separated by tabs"),
+            (U_DATA.replace(b"\n", b"\r"), "lines that end with a newline, not with a carriage return alone"),
+            (b"\n" + U_DATA, "4 fields separated by tabs"),
+        ],
+        ids=["ml-1m", "ml-latest", "old Mac", "blank first line"],
+    )
+    def test_other_forms_are_refused_at_their_first_line(self, u_data: Path, content: bytes, says: str) -> None:
+        u_data.write_bytes(content)
+        with pytest.raises(DataError, match=rf"u\.data: line 1: expected {says}"):
+            load_ratings(u_data)
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b" \n\r\n"])
+    def test_an_empty_file(self, u_data: Path, content: bytes) -> None:
+        u_data.write_bytes(content)
         with pytest.raises(DataError, match=r"u\.data: is empty; expected lines of user"):
             load_ratings(u_data)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -51,10 +50,17 @@ def test_on_policy_rows_give_back_their_mean() -> None:
         assert estimate.effective_sample_size == pytest.approx(3)
 
 
-def test_the_interval_is_the_normal_one() -> None:
-    estimate = ips(LOGGED, EVALUATION, confidence=0.9)
-    reach = NormalDist().inv_cdf(0.95) * estimate.standard_error
-    assert (estimate.low, estimate.high) == pytest.approx((estimate.value - reach, estimate.value + reach))
+def test_the_interval_is_students() -> None:
+    estimate = ips(LOGGED, EVALUATION, confidence=0.9)  # three equal weights: 2 degrees of freedom
+    reach = 2.920 * estimate.standard_error
+    assert (estimate.low, estimate.high) == pytest.approx((estimate.value - reach, estimate.value + reach), abs=1e-3)
+
+
+def test_a_few_rows_of_great_weight_count_as_few() -> None:
+    rows = LoggedRows(np.zeros(100, int), np.arange(100.0), np.where(np.arange(100) < 6, 0.01, 1.0))
+    estimate = ips(rows, np.ones((100, 1)))
+    assert estimate.effective_sample_size == pytest.approx(8, abs=0.02)
+    assert (estimate.high - estimate.value) / estimate.standard_error == pytest.approx(2.365, abs=0.01)
 
 
 def test_the_effective_sample_size_is_kishs() -> None:

@@ -1,0 +1,130 @@
+"""A bandit's YAML: whatever is wrong with it is refused where it is written, naming file, place and rule."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rl_core.config import Bandit
+from rl_core.errors import ConfigError
+
+SHOP: dict[str, Any] = {
+    "name": "shop",
+    "prefix": "shop",
+    "pipe_version": "v1",
+    "problem": {
+        "observation_dim": 2,
+        "observation_version": "o1",
+        "actions": ["a", "b"],
+        "action_set_version": "a1",
+        "reward_min": 0,
+        "reward_max": 1,
+        "reward_default": 0,
+    },
+    "startup": {"source": "log"},
+}
+
+
+def changed(**sections: Any) -> str:
+    """Write the shop's YAML with changes: a section's keys are added, anything else is replaced."""
+    content = dict(SHOP)
+    for key, value in sections.items():
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    return yaml.safe_dump(content)
+
+
+@pytest.fixture
+def refusal(tmp_path: Path) -> Any:
+    def refuse(text: str) -> str:
+        path = tmp_path / "shop.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError) as error:
+            Bandit.from_yaml(path)
+        said = str(error.value)
+        assert said.startswith(f"{path}: ")
+        assert "\n" not in said
+        return said.removeprefix(f"{path}: ")
+
+    return refuse
+
+
+@pytest.mark.parametrize("action", ["", " ", " a", "a ", "a\n", "\u00a0a"])
+def test_an_action_id_is_not_empty_and_has_no_blanks_at_its_ends(refusal: Any, action: str) -> None:
+    said = refusal(changed(problem={"actions": [action, "b"]}))
+    assert f"actions lists {action!r}; an action id is not empty and has no blanks at its ends" in said
+
+
+class TestAKeyWrittenTwice:
+    def test_is_refused_with_both_lines(self, refusal: Any) -> None:
+        text = changed()
+        last = len(text.splitlines()) + 1
+        first = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith("startup:"))
+        said = refusal(text + "startup: {source: simulation}\n")
+        assert said == f"line {last}: 'startup' is written in line {first} already; keep one"
+
+    @pytest.mark.parametrize("key", ["rounds", '"rounds"'])
+    def test_at_any_depth_however_it_is_quoted(self, refusal: Any, key: str) -> None:
+        text = re.sub(r"startup:.*\n.*", f"startup:\n  source: log\n  rounds: 3\n  {key}: 4", changed())
+        assert "'rounds' is written in line" in refusal(text)
+
+    def test_in_one_line(self, refusal: Any) -> None:
+        said = refusal(re.sub(r"startup:\n.*", "startup: {source: log, source: log}", changed()))
+        assert "'source' is written in line" in said
+
+    def test_may_be_what_a_merge_brings(self, tmp_path: Path) -> None:
+        path = tmp_path / "shop.yaml"
+        path.write_text(changed() + "simulate: {<<: {decisions: 5}, decisions: 6}\n")
+        assert Bandit.from_yaml(path).simulate.decisions == 6
+
+
+@pytest.mark.parametrize("text", ["a: 2026-13-45", "[" * 2000, "{[a]: b}", "!!int x", "name: [unclosed"])
+def test_what_is_not_yaml_is_said_in_one_line(refusal: Any, text: str) -> None:
+    assert refusal(text).startswith("not YAML: ")
+
+
+@pytest.mark.parametrize("field", ["retrain.schedule", "simulate.schedule", "google.join_schedule"])
+def test_a_schedule_that_airflow_can_not_follow_is_refused_in_every_field(refusal: Any, field: str) -> None:
+    section, key = field.split(".")
+    rest = {"project": "my-project"} if section == "google" else {}
+    said = refusal(changed(**{section: {**rest, key: "every tuesday"}}))
+    assert said.startswith(f"{field}: Value error, write five fields of cron")
+    assert "(got 'every tuesday')" in said
+
+
+@pytest.mark.parametrize(
+    "field", ["retrain.gate_timeout_s", "retrain.run_timeout_s", "join.reward_wait_s", "retention.raw_log_days"]
+)
+def test_a_time_that_no_clock_holds_is_refused(refusal: Any, field: str) -> None:
+    section, key = field.split(".")
+    assert refusal(changed(**{section: {key: 1e300}})).startswith(f"{field}: Input should be less than or equal to")
+
+
+@pytest.mark.parametrize(
+    ("sections", "hint"),
+    [
+        ({"retrain": {"shedule": "@daily"}}, "retrain.shedule: there is no such key; did you mean retrain.schedule?"),
+        ({"serveing": {}}, "serveing: there is no such key; did you mean serving?"),
+        ({"epsilon": 0.1}, "epsilon: there is no such key; did you mean serving.epsilon?"),
+        ({"google": {"project": "my-project", "vertex": {"memori": "8G"}}}, "did you mean google.vertex.memory?"),
+        ({"join": {"qqq": 1}}, "join.qqq: there is no such key; the keys here are reward_wait_s, close_early"),
+    ],
+)
+def test_an_unknown_key_comes_with_the_nearest_valid_one(refusal: Any, sections: dict[str, Any], hint: str) -> None:
+    assert hint in refusal(changed(**sections))
+
+
+@pytest.mark.parametrize("section", ["google", "vertex"])
+@pytest.mark.parametrize("key", ["", "-team", "_team", "1team"])
+def test_a_label_key_begins_with_a_letter(refusal: Any, section: str, key: str) -> None:
+    labels = {"labels": {key: "x"}}
+    google = {"project": "my-project", **(labels if section == "google" else {"vertex": labels})}
+    assert f"label key {key!r}: Google wants a lower-case letter first" in refusal(changed(google=google))
+
+
+@pytest.mark.parametrize("labels", [{"Team": "x"}, {"team": "X"}, {"t" * 64: "x"}, {f"t{n}": "x" for n in range(61)}])
+def test_labels_that_google_refuses_are_refused(refusal: Any, labels: dict[str, str]) -> None:
+    assert refusal(changed(google={"project": "my-project", "labels": labels})).startswith("google.labels")
