@@ -118,6 +118,12 @@ REJECTED_EVENT = (
     Column("reason", "string", "why it can't be a row of the log"),
 )
 
+COMPLETION = (
+    Column("producer", "string", "the job that has appended all its decisions and their rewards"),
+    Column("decisions", "int64", "the last of its decisions that this is said of"),
+    Column("completed_at", "timestamp", "when the job said so"),
+)
+
 TABLES = {
     "decisions": DECISION,
     "rewards": REWARD,
@@ -138,6 +144,7 @@ ACTIVATION_SCHEMA = arrow_schema(ACTIVATION)
 INTERACTION_SCHEMA = arrow_schema(INTERACTION)
 REWARD_APART_SCHEMA = arrow_schema(REWARD_APART)
 REJECTED_EVENT_SCHEMA = arrow_schema(REJECTED_EVENT)
+COMPLETION_SCHEMA = arrow_schema(COMPLETION)
 
 BigQueryField = dict[str, str]
 """A TableFieldSchema of BigQuery's REST API: name, type, mode, description."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rl_core.backends.contracts.bus import BUS_PREFIX
 from rl_core.backends.contracts.store import Window
 from rl_core.errors import SchemaError, StoreError
-from rl_core.schema import INTERACTION_SCHEMA
+from rl_core.schema import COMPLETION_SCHEMA, INTERACTION_SCHEMA
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -30,6 +32,14 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
             raise SchemaError(f"column {field.name!r} holds {column.null_count} nulls; it must not")
         columns.append(column)
     return pa.table(columns, schema=schema)
+
+
+def completion(producer: str, decisions: int) -> pa.Table:
+    """Return the row that says that a job's decisions have all their rewards. Raises StoreError for a bus."""
+    if producer.startswith(BUS_PREFIX):
+        raise StoreError(f"{producer!r} is a bus, which never ends; only a job can be complete")
+    row = {"producer": producer, "decisions": decisions, "completed_at": datetime.now(UTC)}
+    return pa.Table.from_pylist([row], schema=COMPLETION_SCHEMA)
 
 
 def span(table: str, rows: pa.Table) -> tuple[str, int, int]:

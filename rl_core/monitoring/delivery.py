@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from rl_core.monitoring.log_figures import (
 
 if TYPE_CHECKING:
     from rl_core.backends.contracts.bus import MessageBus
-    from rl_core.backends.contracts.store import EventStore
+    from rl_core.backends.contracts.store import EventStore, OpenDecisions
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Delivery:
         gaps: producers of whom something is missing that should be there.
         read_at: now, by the clock of the watermark; None where that is the caller's.
         log: what the log holds of late.
+        open_decisions: what waits for its reward, by producer.
     """
 
     acknowledged: int
@@ -45,6 +47,7 @@ class Delivery:
     read_at: datetime | None = None
     log: LogFigures = field(default_factory=LogFigures)
     rejected_ever: int | None = None
+    open_decisions: Sequence[OpenDecisions] = ()
 
     @property
     def missing(self) -> int:
@@ -58,7 +61,8 @@ def local_delivery(bandit: Bandit, settings: Settings, store: EventStore) -> Del
     from rl_core.backends import open_backend
 
     if not (settings.state_dir(bandit) / "bus").exists():
-        return Delivery(0, 0, log=local_figures(bandit, store, datetime.now(UTC)))
+        seen = local_figures(bandit, store, datetime.now(UTC))
+        return Delivery(0, 0, log=seen, open_decisions=store.open_decisions())
     bus = open_backend(bandit, settings).bus()
     try:
         return delivery_of(bandit, bus, store)
@@ -81,6 +85,7 @@ def delivery_of(bandit: Bandit, bus: MessageBus, store: EventStore) -> Delivery:
         watermark=watermark,
         read_at=now,
         log=local_figures(bandit, store, now),
+        open_decisions=store.open_decisions(),
     )
 
 
@@ -102,6 +107,7 @@ def bigquery_delivery(
         watermark=watermark,
         gaps=gaps,
         log=figures_of(row),
+        open_decisions=store.open_decisions(),
     )
 
 

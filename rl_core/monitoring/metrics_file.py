@@ -72,6 +72,9 @@ def prometheus(signs: VitalSigns, measured_at: datetime) -> bytes:
         if value is not None and name in FIGURES:
             word = isinstance(value, str)
             gauge(name, FIGURES[name], 1 if word else value, **({"value": value} if word else {}))
+    for producer, waiting in signs.open_by_producer.items():
+        gauge("open_decisions", "decisions of a producer that wait", waiting["count"], producer=producer)
+        gauge("open_decisions_age_seconds", "age of the oldest of them", waiting["age_s"], producer=producer)
     rung = signs.alarms()
     for name in ALARMS:
         gauge("alarm", "1 where something is wrong", name in rung, alarm=name)

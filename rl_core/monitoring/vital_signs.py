@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rl_core.backends.contracts.bus import BUS_PREFIX
 from rl_core.bandit.sample_ratio import THRESHOLD
 from rl_core.config import Bandit
 from rl_core.monitoring.delivery import Delivery
@@ -59,6 +60,11 @@ class VitalSigns:
     unknown: int = _figure("rewards of late whose decision is not in the log")
     split: float | None = _figure("how many explored, to how many should have")
     split_p: float | None = _figure("how probable a split at least as far off is by chance")
+    open: int = _figure("decisions that wait for their reward")
+    open_s: float | None = _figure("seconds since the oldest of them was received")
+    open_of_jobs: int = _figure("those of them whose job wrote them long ago and has not ended")
+    open_by_producer: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`count` and `age_s` of those that wait."""
     rewards_of_late: int = 0
     """Of as long a time as `duplicates`, `late` and `unknown`, which are held against it."""
 
@@ -90,6 +96,11 @@ class VitalSigns:
                 "side, or propensities are wrong; look at missing, rejected and unactivated, and trust no offline "
                 "estimate before it is clear"
             )
+        if self.open_of_jobs:
+            said["unended_job"] = (
+                f"{self.open_of_jobs} decisions of jobs wait for rewards, see open_by_producer: run the import again "
+                "to its end; of a job of your own, call the store's complete(producer)"
+            )
         return said
 
     def line(self, severity: str) -> str:
@@ -112,7 +123,7 @@ _REWARDS = {
     "unknown_rewards": ("unknown", "name no decision of the log: do clients send the event_id of the answer?"),
 }
 _STANDS_STILL = {"gap", "lag"}
-ALARMS = ("gap", "lag", "rejected_events", "quarantined_rows", *_REWARDS, "sample_ratio_mismatch")
+ALARMS = ("gap", "lag", "rejected_events", "quarantined_rows", *_REWARDS, "sample_ratio_mismatch", "unended_job")
 FIGURES: dict[str, str] = {one.name: one.metadata["help"] for one in fields(VitalSigns) if "help" in one.metadata}
 """What each figure is, by name."""
 
@@ -123,6 +134,10 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
     promoted = [attempt.at for attempt in attempts if attempt.verdict == "promoted" and attempt.version == champion]
     last, seen = attempts[-1] if attempts else None, delivery.log
     quarantined = last.metrics.get("quarantined") if last else None
+    waiting = {
+        one.producer: {"count": one.count, "age_s": _age_s(one.since, delivery.read_at or now)}
+        for one in delivery.open_decisions
+    }
     return VitalSigns(
         bandit=bandit.id,
         head=head,
@@ -148,6 +163,14 @@ def vital_signs(bandit: Bandit, registry: PolicyRegistry, head: int, delivery: D
         split=None if seen.split.ratio is None else round(seen.split.ratio, 3),
         split_p=None if seen.split.p is None else _cut(seen.split.p),
         rewards_of_late=seen.rewards_of_late,
+        open=sum(round(one["count"]) for one in waiting.values()),
+        open_s=max((one["age_s"] for one in waiting.values()), default=None),
+        open_of_jobs=sum(
+            round(one["count"])
+            for producer, one in waiting.items()
+            if not producer.startswith(BUS_PREFIX) and one["age_s"] > LAG_S + bandit.join.reward_wait_s
+        ),
+        open_by_producer=waiting,
     )
 
 

@@ -44,10 +44,11 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
         )
         for low in range(0, rounds, PART_ROWS):
             decisions, rewards = generated.part(low, min(low + PART_ROWS, rounds))
+            store.append("rewards", rewards)  # first: no joiner sees a decision that seems to have none
             store.append("decisions", decisions)
-            store.append("rewards", rewards)
             if rounds > PART_ROWS:
                 print(f"generator: {low + len(decisions)} of {rounds} interactions logged", flush=True)
+        store.complete(producer)
         store.joiner(bandit).run(None)
         known = _closed(store, producer)
     if len(known) < rounds:
@@ -81,10 +82,11 @@ def _closed(store: EventStore, producer: str) -> list[int]:
 
 def _first_decision(store: EventStore, producer: str, bandit: Bandit, rounds: int) -> datetime:
     """When the first decision was made: as logged by a run that was cut short, else so that no reward is waited for."""
-    if store.last_offset("decisions", producer):
-        found = store.query(f"SELECT min(decided_at) AS first FROM decisions WHERE producer = '{producer}'")  # noqa: S608
-        first: datetime = found["first"][0].as_py()
-        return first
+    for table in ("rewards", "decisions"):
+        found = store.query(f"SELECT min(received_at) AS first FROM {table} WHERE producer = '{producer}'")  # noqa: S608
+        first: datetime | None = found["first"][0].as_py()
+        if first is not None:
+            return first
     return datetime.now(UTC) - timedelta(seconds=bandit.join.reward_wait_s + 1, microseconds=rounds)
 
 

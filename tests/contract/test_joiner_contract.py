@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rl_core.backends.contracts.store import EventStore
+from rl_core.backends.contracts.store import EventStore, OpenDecisions
 from rl_core.config import Bandit, Join
+from rl_core.errors import StoreError
 from tests.log_rows import BUS, JOB, WAIT_S, activation, at, decision, decisions, log, older_activation, reward, rewards
 
 if TYPE_CHECKING:
@@ -98,6 +99,63 @@ def test_a_jobs_decision_closes_at_its_reward_without_a_watermark(store: EventSt
     joined = run(None)
     assert (joined.interactions, joined.open) == (2, 0)
     assert (outcome(store), apart(store)) == ({"a": 4.0, "b": 0.0}, {(JOB, 2, "late")})
+
+
+class TestAJobsDecisionWithoutAReward:
+    """It closes once: with the default, but never before its reward may be there."""
+
+    @pytest.fixture(autouse=True)
+    def _some_are_rewarded(self, store: EventStore) -> None:
+        store.append("rewards", rewards(reward("e1", 1, 1, producer=JOB)))
+        store.append("decisions", decisions(*(decision(f"e{n}", n, n, JOB) for n in range(1, 5))))
+
+    def test_closes_when_the_job_is_complete_whatever_the_time(self, store: EventStore, run: Run) -> None:
+        assert (run(None).open, outcome(store)) == (3, {"e1": 4.0})
+        store.complete(JOB)
+        store.complete(JOB)
+        joined = run(None)
+        assert (joined.interactions, joined.apart, joined.open) == (3, 0, 0)
+        assert closing(store)["e3"] == ("timeout", True, 0.0)
+
+    def test_of_after_the_completion_waits_for_the_next_one(
+        self, backend: Backend, bandit: Bandit, store: EventStore, run: Run
+    ) -> None:
+        store.complete(JOB)
+        store.append("decisions", decisions(decision("e5", 5, 5, JOB)))
+        assert run(None).open == 1
+        store.complete(JOB)
+        assert backend.open_joiner(bandit).run(None).open == 0
+
+    def test_closes_when_its_time_is_over(self, store: EventStore, run: Run) -> None:
+        assert run(2 + WAIT_S).open == 3
+        joined = run(2 + WAIT_S + 0.000001)
+        assert (joined.open, set(outcome(store))) == (2, {"e1", "e2"})
+        assert run(99).open == 0
+
+    def test_closes_by_time_for_a_joiner_that_has_not_seen_the_job_reward(
+        self, backend: Backend, bandit: Bandit, store: EventStore, run: Run
+    ) -> None:
+        run(None)
+        assert backend.open_joiner(bandit).run(at(99)).open == 0
+
+    def test_stays_open_and_counted_as_long_as_its_job_has_not_begun_to_reward(
+        self, backend: Backend, bandit: Bandit, store: EventStore, run: Run
+    ) -> None:
+        other = "import-2"
+        store.append("decisions", decisions(decision("f1", 7, 1, other), decision("f2", 8, 2, other)))
+        store.append("decisions", decisions(decision("late", 98)))
+        assert (run(99).open, backend.open_joiner(bandit).run(at(99)).open) == (3, 3)
+        assert store.open_decisions() == (OpenDecisions(BUS, 1, at(98)), OpenDecisions(other, 2, at(7)))
+        store.append("rewards", rewards(reward("f2", 8, 1, 3.0, producer=other)))
+        assert run(99).open == 1
+        assert (outcome(store)["f1"], outcome(store)["f2"]) == (0.0, 3.0)
+        run(200)
+        assert store.open_decisions() == ()
+
+
+def test_a_bus_is_never_complete(store: EventStore) -> None:
+    with pytest.raises(StoreError, match="'bus-1' is a bus, which never ends"):
+        store.complete(BUS)
 
 
 def test_an_event_is_closed_once_whoever_logs_it_again(store: EventStore, run: Run) -> None:

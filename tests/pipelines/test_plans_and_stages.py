@@ -14,6 +14,7 @@ from bandit_ops.plans import Circumstances, Plan, Planner, Refused, retrain_plan
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Agent, Bandit, Settings
+from rl_core.policy import judgement
 from rl_core.policy.artefact import Policy
 from rl_core.policy.windows import counted
 from rl_core.stages import deployer, evaluator, generator, ingester, trainer
@@ -80,12 +81,12 @@ def loop(movielens: Bandit, settings: Settings, tmp_path: Path) -> Loop:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Makes the evaluator's verdict the given one; how it decides has tests of its own."""
-    decide = evaluator.decide
+    decide = judgement.decide
 
     def verdict(promote: bool) -> None:
         def decided(*given: Any) -> Any:
             decision = decide(*given)
-            return evaluator.Decision(promote, "as the test says", decision.metrics)
+            return judgement.Decision(promote, "as the test says", decision.metrics)
 
         monkeypatch.setattr(evaluator, "decide", decided)
 

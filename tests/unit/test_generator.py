@@ -151,7 +151,7 @@ def test_windows_hold_none_of_the_interactions_of_others(
 
     def interrupted(self: DeltaEventStore, table: str, rows: pa.Table) -> int:
         count = original(self, table, rows)  # type: ignore[arg-type]
-        if table == "rewards" and rows.num_rows == 60:
+        if table == "decisions" and rows.num_rows == 60:
             with monkeypatch.context() as patch:
                 patch.setattr(DeltaEventStore, "append", original)
                 _a_client_decision(movielens, store, 2)

@@ -25,8 +25,9 @@ from rl_core.config import Bandit, Settings
 from rl_core.joining.event_logger import EventLogger
 from rl_core.monitoring.delivery import Delivery, delivery_of, local_delivery
 from rl_core.monitoring.log_figures import LogFigures
-from rl_core.monitoring.metrics_file import METRICS_FILE, write_metrics
+from rl_core.monitoring.metrics_file import METRICS_FILE, prometheus, write_metrics
 from rl_core.monitoring.vital_signs import ALARMS, FIGURES, LAG_S, VitalSigns, log_vital_signs, vital_signs
+from tests.log_rows import at, decision, decisions
 from tests.machine import Machine
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -208,6 +209,8 @@ class TestAnAlarm:
             ({"split": 0.9, "split_p": 0.0004}, ["sample_ratio_mismatch"], "WARNING"),
             ({"split": 0.9, "split_p": 0.0005}, [], "INFO"),
             ({"gaps": 1, "rejected": 1}, ["gap", "rejected_events"], "ERROR"),
+            ({"open": 9, "open_s": 9000.0}, [], "INFO"),
+            ({"open": 9, "open_of_jobs": 1}, ["unended_job"], "WARNING"),
         ],
     )
     def test_says_in_the_line_what_to_look_at(self, figures: dict[str, Any], alarms: list[str], severity: str) -> None:
@@ -229,6 +232,31 @@ class TestAnAlarm:
             seen = LogFigures(split=Split(explored, 1000.0, 950.0))
             signs = vital_signs(movielens, of(Records()), 0, Delivery(0, 0, log=seen), NOW)
             assert (list(signs.alarms()), "e-" in signs.line("INFO")) == (["sample_ratio_mismatch"] * rung, False)
+
+
+def test_what_waits_is_counted_by_producer_and_rings_for_a_job_that_was_cut_off(
+    movielens: Bandit, settings: Settings
+) -> None:
+    store = cast(JoinableStore, open_backend(movielens, settings).store())
+    store.append("decisions", decisions(*(decision(f"i{n}", n, n, "import-1") for n in range(1, 4))))
+    store.append("decisions", decisions(decision("b", 2)))
+    joiner = store.joiner(movielens)
+    joiner.run(None)
+    delivery = local_delivery(movielens, settings, store)
+    wait = movielens.join.reward_wait_s
+    for age, rung in ((wait + LAG_S, []), (wait + LAG_S + 1, ["unended_job"])):
+        signs = vital_signs(movielens, of(Records()), 0, delivery, at(1 + age))
+        assert (signs.open, signs.open_s, list(signs.alarms())) == (4, age, rung)
+        assert json.loads(signs.line("INFO"))["open_by_producer"] == {
+            "bus-1": {"count": 1, "age_s": age - 1},
+            "import-1": {"count": 3, "age_s": age},
+        }
+        text = prometheus(signs, NOW).decode()
+        assert 'banditloop_log_open_decisions{bandit="movielens-v1",producer="import-1"} 3.0' in text
+    store.complete("import-1")
+    joiner.run(None)
+    (waiting,) = local_delivery(movielens, settings, store).open_decisions
+    assert (waiting.producer, waiting.count) == ("bus-1", 1)
 
 
 def test_what_the_last_training_set_apart_is_told(movielens: Bandit) -> None:

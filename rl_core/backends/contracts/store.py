@@ -52,6 +52,15 @@ class Joiner(Protocol):
 
 
 @dataclass(frozen=True)
+class OpenDecisions:
+    """How many decisions of a producer no interaction holds yet, and when the oldest of them was received."""
+
+    producer: str
+    count: int
+    since: datetime
+
+
+@dataclass(frozen=True)
 class Forgotten:
     """What there was of the subjects and events to delete: event ids, seqs of interactions, and rows by table."""
 
@@ -70,11 +79,23 @@ class EventStore(Protocol):
     def append(self, table: Literal["decisions", "rewards"], rows: pa.Table) -> int:
         """Append rows of one producer with consecutive offsets, ascending; drop rows that are already in.
 
+        A job appends rewards before the decisions that they belong to, and says `complete` in the end: a decision
+        whose time is over closes with the default once its job has begun to reward.
+
         Returns how many were new. Raises StoreError on a gap, SchemaError on a foreign schema.
         """
 
     def last_offset(self, table: Literal["decisions", "rewards"], producer: str) -> int:
         """Return the last offset stored of a producer, 0 if none."""
+
+    def complete(self, producer: str) -> None:
+        """Note that a job has appended all rewards of its decisions so far: the others close with the default.
+
+        Raises StoreError where the producer is a bus.
+        """
+
+    def open_decisions(self) -> tuple[OpenDecisions, ...]:
+        """Return what waits for its reward, by producer."""
 
     def append_interactions(self, rows: pa.Table) -> None:
         """Append rows of INTERACTION_SCHEMA atomically. Raises StoreError where seq doesn't continue head."""
@@ -120,6 +141,9 @@ class JoinableStore(EventStore, Protocol):
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
         """Return event_id, decided_at, received_at, closed_by of those of the decisions that are closed."""
+
+    def completions(self) -> Mapping[str, int]:
+        """Return the last decision of each job of which `complete` was said. Read it before the rows."""
 
     def pending(self) -> Pending:
         """Return what the joiner has not dealt with yet."""

@@ -51,7 +51,7 @@ class Grant:
 
 _LOGGED = ("decisions", "rewards", "activations", "heartbeats", "rejected_events", "joiner")
 _JOINED = ("interactions", "rewards_apart", "joiner")
-_GENERATED = ("decisions", "rewards", *_JOINED)
+_GENERATED = ("decisions", "rewards", "completions", *_JOINED)
 _STAGED = ("decisions_staging", "rewards_staging", "interactions_staging")
 
 GRANTS: tuple[Grant, ...] = (

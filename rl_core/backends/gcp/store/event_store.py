@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.contracts.store import Forgotten, Window
+from rl_core.backends.conform import completion, conform, gap, not_the_next, span, window_of
+from rl_core.backends.contracts.store import Forgotten, OpenDecisions, Window
 from rl_core.backends.gcp.store import forgetting
 from rl_core.backends.gcp.store import rows as convert
 from rl_core.backends.gcp.store.joiner import JoinerRow, SqlJoiner
@@ -77,6 +77,21 @@ class BigQueryEventStore:
         sql = sql_file("last_offset", table=table)
         answer = self.queries.run(self._said("last-offset of", table), sql, producer=producer)
         return int(answer.rows["known"][0].as_py())
+
+    def complete(self, producer: str) -> None:
+        (row,) = completion(producer, self.last_offset("decisions", producer)).to_pylist()
+        self.queries.transact(
+            self._said("append to", "completions"),
+            sql_file("complete"),
+            producer=producer,
+            decisions=row["decisions"],
+            now=row["completed_at"],
+        )
+
+    def open_decisions(self) -> tuple[OpenDecisions, ...]:
+        sql, open_from = sql_file("open_decisions"), self.joiner_row().open_from
+        rows = self.queries.run(self._said("read", "decisions"), sql, open_from=open_from).rows
+        return tuple(OpenDecisions(**row) for row in rows.to_pylist())
 
     def append_interactions(self, rows: pa.Table) -> None:
         if not rows.num_rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl_core.errors import StoreError
 from rl_core.google_cloud.failures import explained
-from rl_core.schema import HEARTBEAT, REJECTED_EVENT, TABLES, Column, bigquery_schema
+from rl_core.schema import COMPLETION, HEARTBEAT, REJECTED_EVENT, TABLES, Column, bigquery_schema
 
 if TYPE_CHECKING:
     from rl_core.google_cloud.clients import GoogleClients
@@ -94,6 +94,7 @@ KINDS: dict[str, TableKind] = {
     "rewards_apart": TableKind(
         TABLES["rewards_apart"], "rewards that no interaction holds, and why", day="received_at", raw=True
     ),
+    "completions": TableKind(COMPLETION, "which jobs have appended all rewards of their decisions"),
     "heartbeats": TableKind(HEARTBEAT, "what each server had accepted, and when", day="at", keep_days=7),
     "rejected_events": TableKind(REJECTED_EVENT, "messages that can't be rows of the log", day="received_at", raw=True),
     "joiner": TableKind(JOINER, "one row: where the joiner stands"),

@@ -33,6 +33,7 @@ class StoreJoiner:
     def run(self, watermark: datetime | None) -> JoinRun:
         with self._store.joiner_lock():
             rules, self._rules = self._rules, None
+            complete = self._store.completions()  # before the rows: what a job has completed is among them
             here = (self._store.head(), self._store.revision())
             if rules is None or here != (self._head, self._revision):
                 rules, new = self._recover()
@@ -40,7 +41,9 @@ class StoreJoiner:
                 new = self._arrived()
             found = self._store.closed(rules.to_look_up(new.decisions, new.rewards, new.activations))
             known = _closed(found)
-            joined = rules.step(new.decisions, new.rewards, known, watermark, datetime.now(UTC), new.activations)
+            joined = rules.step(
+                new.decisions, new.rewards, known, watermark, datetime.now(UTC), new.activations, complete
+            )
             count = joined.interactions.num_rows
             seqs = pa.array(range(self._head + 1, self._head + count + 1), pa.int64())
             self._store.append_interactions(joined.interactions.add_column(0, "seq", seqs))
@@ -56,7 +59,7 @@ class StoreJoiner:
         pending = self._store.pending()
         self._head, self._revision = self._store.head(), self._store.revision()
         self._offsets = {table: dict(offsets) for table, offsets in pending.offsets.items()}
-        return JoinRules(self._bandit.join, self._bandit.problem.reward_default), pending
+        return JoinRules(self._bandit.join, self._bandit.problem.reward_default, self._offsets["rewards"]), pending
 
     def _arrived(self) -> Pending:
         arrived = {}

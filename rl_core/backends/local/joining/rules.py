@@ -13,7 +13,8 @@
   either it closes as `unactivated`: it counts as unserved, and keeps its seq.
 - An activation is no reward: it wins nothing, closes nothing, and is never set apart.
 - A job's decision (its producer is no bus) closes at its reward: a job rewards each decision once, and no watermark
-  speaks for it.
+  speaks for it. Without one it closes with the default when the job has said that it is complete, or when its wait is
+  over and the job has begun to reward: before that, its rewards may not be there yet (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
 
 _TIME = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NEVER = -(2**63)
+_NEVER, _EVER = -(2**63), 2**63
 
 
 class _Reward(NamedTuple):
@@ -90,11 +91,6 @@ class _Open:
         on_time = (reward for reward in self.rewards if self.in_time(reward))
         return min(on_time, key=lambda reward: (reward.producer, reward.offset), default=None)
 
-    def closes(self, passed: int, early: bool) -> bool:
-        if self.by_job:
-            return bool(self.rewards)
-        return self.deadline < passed or (early and self.winner is not None)
-
     @property
     def deadline(self) -> int:
         return max(self.span.last, self.stamp[0])
@@ -122,7 +118,8 @@ class JoinRules:
     Memory is bounded by the open decisions, and the rewards and activations that wait for one.
     """
 
-    def __init__(self, join: Join, reward_default: float) -> None:
+    def __init__(self, join: Join, reward_default: float, rewarding: Iterable[str] = ()) -> None:
+        """Args: rewarding: producers that have rewards in the log."""
         self._wait = int(join.reward_wait_s * 1_000_000)
         self._early = join.close_early
         self._default = reward_default
@@ -130,6 +127,8 @@ class JoinRules:
         self._waiting: dict[str, list[_Reward]] = {}
         self._early_activations: dict[str, list[_Activation]] = {}
         self._deadlines = Deadlines()
+        self._of_jobs: dict[str, Deadlines] = {}
+        self._rewarding = set(rewarding)
 
     @property
     def open(self) -> int:
@@ -158,9 +157,16 @@ class JoinRules:
         watermark: datetime | None,
         now: datetime,
         activations: pa.Table | None = None,
+        complete: Mapping[str, int] | None = None,
     ) -> Joined:
-        """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found."""
+        """Take new rows in and return what they and the watermark close; `closed` is what `to_look_up` found.
+
+        Args:
+            complete: of each job that is, its last decision of which that was said.
+        """
         passed = _micros(watermark) if watermark is not None else _NEVER
+        complete = complete or {}
+        self._rewarding.update(rewards["producer"].unique().to_pylist())
         self._open_new(decisions, closed)
         older = [bool(one) for one in rewards["activation"].to_pylist()]
         if any(older):
@@ -171,14 +177,18 @@ class JoinRules:
         apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
         news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
-        near = dict.fromkeys([*self._deadlines.before(passed), *news])  # of no other can it be said that it closes now
-        for event_id in [key for key in near if key in self._open and self._open[key].closes(passed, self._early)]:
+        due = self._due(passed, complete)
+        near = dict.fromkeys([*due, *news])  # of no other can it be said that it closes now
+        for event_id in [key for key in near if key in self._open and self._closes(key, passed, complete)]:
             one = self._open.pop(event_id)
             winner = one.winner
             won.append((one, winner))
             others = (reward for reward in one.rewards if reward is not winner)
             apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
-        self._deadlines.keep(self._open, len(self._open))
+        for event_id in due:
+            self._await(event_id)
+        for deadlines in (self._deadlines, *self._of_jobs.values()):
+            deadlines.keep(self._open, len(self._open))
         apart += [(reward, "unknown") for reward in self._given_up(self._waiting, passed)]
         self._given_up(self._early_activations, passed)
         return Joined(self._interactions(won, now), _apart(apart))
@@ -198,8 +208,34 @@ class JoinRules:
                 defers = bool(deferred) and not by_job
                 span = self._span(decided_at, received_at)
                 one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards, uses)
-                if not by_job:
-                    self._deadlines.add(one.deadline, event_id)
+                if not (by_job and one.rewards):
+                    self._await(event_id)
+
+    def _await(self, event_id: str) -> None:
+        """Remember when a decision is due, if it is open."""
+        if (one := self._open.get(event_id)) is not None:
+            producer = one.stamp[1]
+            deadlines = self._of_jobs.setdefault(producer, Deadlines()) if one.by_job else self._deadlines
+            deadlines.add(one.deadline, event_id)
+
+    def _due(self, passed: int, complete: Mapping[str, int]) -> list[str]:
+        """Take out the ids whose time may have come."""
+        due = self._deadlines.before(passed)
+        for producer, deadlines in self._of_jobs.items():
+            if producer in complete:
+                due += deadlines.before(_EVER)
+            elif producer in self._rewarding:
+                due += deadlines.before(passed)
+        self._of_jobs = {producer: deadlines for producer, deadlines in self._of_jobs.items() if len(deadlines)}
+        return due
+
+    def _closes(self, event_id: str, passed: int, complete: Mapping[str, int]) -> bool:
+        one = self._open[event_id]
+        _, producer, offset = one.stamp
+        if one.by_job:
+            over = one.deadline < passed and producer in self._rewarding
+            return bool(one.rewards) or over or offset <= complete.get(producer, 0)
+        return one.deadline < passed or (self._early and one.winner is not None)
 
     def _span(self, decided_at: int, received_at: int) -> Span:
         return Span(received_at - self._wait, decided_at + self._wait)

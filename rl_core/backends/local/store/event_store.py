@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rl_core.backends.conform import conform, gap, not_the_next, span, window_of
-from rl_core.backends.contracts.store import Forgotten, Joiner, Pending, Window
+from rl_core.backends.conform import completion, conform, gap, not_the_next, span, window_of
+from rl_core.backends.contracts.store import Forgotten, Joiner, OpenDecisions, Pending, Window
 from rl_core.backends.local.store import checkpoint, forgetting, pending_sql, sql_answers
 from rl_core.backends.local.store.by_event import ByEvent
 from rl_core.backends.local.store.checkpoint import Checkpoint
 from rl_core.backends.local.store.delta.table import DeltaTable
 from rl_core.errors import StoreError
 from rl_core.files import locked
-from rl_core.schema import INTERACTION_SCHEMA, REJECTED_EVENT, TABLES, arrow_schema
+from rl_core.schema import COMPLETION, COMPLETION_SCHEMA, INTERACTION_SCHEMA, REJECTED_EVENT, TABLES, arrow_schema
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from rl_core.config import Bandit
 
 Log = Literal["decisions", "rewards"]
-_REJECTED = "rejected_events"
+_REJECTED, _COMPLETIONS = "rejected_events", "completions"
+_ASIDE = {_REJECTED: REJECTED_EVENT, _COMPLETIONS: COMPLETION}
 _LOGS: tuple[Literal["decisions", "rewards", "activations"], ...] = ("decisions", "rewards", "activations")
-_SCHEMAS = {name: arrow_schema(columns) for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()}
+_SCHEMAS = {name: arrow_schema(columns) for name, columns in (TABLES | _ASIDE).items()}
 _JOINER = "joiner"  # the application whose transaction version is the head; of rewards_apart, how many there have been
 FORGOTTEN = "forgotten"  # how often rows were taken away that a joiner may hold in memory
 
@@ -45,7 +46,7 @@ class DeltaEventStore:
         self._locks = path / ".locks"
         self._tables = {
             name: DeltaTable(path / name, arrow_schema(columns), by_producer=name in _LOGS)
-            for name, columns in (TABLES | {_REJECTED: REJECTED_EVENT}).items()
+            for name, columns in (TABLES | _ASIDE).items()
         }
         if path.exists():
             names = {file.name for file in path.iterdir()} if path.is_dir() else {path.name}
@@ -91,6 +92,26 @@ class DeltaEventStore:
 
     def last_offset(self, table: Log, producer: str) -> int:
         return self._tables[table].version_of(producer)
+
+    def complete(self, producer: str) -> None:
+        last = self.last_offset("decisions", producer)
+        row = completion(producer, last)
+        with self._writing(_COMPLETIONS) as delta:
+            if delta.version_of(producer) < last:
+                delta.append(row, producer, last)
+
+    def completions(self) -> Mapping[str, int]:
+        files = self._tables[_COMPLETIONS].files()
+        rows = _read(self._tables[_COMPLETIONS].open(files), None) if files else COMPLETION_SCHEMA.empty_table()
+        return dict(sorted(zip(rows["producer"].to_pylist(), rows["decisions"].to_pylist(), strict=True)))
+
+    def open_decisions(self) -> tuple[OpenDecisions, ...]:
+        done, beyond = self.checkpoint(), None
+        if done is not None:
+            made = self.since("decisions", done.decisions)
+            beyond = {"decisions": made, "interactions": self.closed(made["event_id"].to_pylist())}
+        (rows,) = self._answers(pending_sql.OPEN, instead=beyond)
+        return tuple(OpenDecisions(**row) for row in rows.to_pylist())
 
     def append_interactions(self, rows: pa.Table) -> None:
         if not rows.num_rows:
@@ -208,7 +229,8 @@ class DeltaEventStore:
 
     def _answers(self, *queries: str, instead: Mapping[str, Any] | None = None) -> list[pa.Table]:
         """All from the same version of each table, or from what is given instead of it."""
-        used = {name for name in self._tables if any(re.search(rf"\b{name}\b", sql) for sql in queries)}
+        # Decisions before rewards: a job appends them the other way round.
+        used = [name for name in self._tables if any(re.search(rf"\b{name}\b", sql) for sql in queries)]
         return sql_answers.answer(
             queries, {name: instead[name] if instead else self._tables[name].dataset() for name in used}, self._path
         )

@@ -16,6 +16,12 @@ WHERE NOT EXISTS (SELECT 1 FROM interactions i WHERE i.event_id = a.event_id)
 ORDER BY a.producer, a."offset"
 """
 
+OPEN = """
+SELECT d.producer, count(DISTINCT d.event_id) AS count, min(d.received_at) AS since FROM decisions d
+WHERE d.served AND NOT EXISTS (SELECT 1 FROM interactions i WHERE i.event_id = d.event_id)
+GROUP BY d.producer ORDER BY d.producer
+"""
+
 # An interaction doesn't name the reward it was closed by: it is the first of those that look like it and are not set
 # apart. Two that look alike in every value are interchangeable. No interaction is closed by an activation, nor by a
 # reward that came after it was noted as closed: it would pass for the one that did, which is not looked at any more.

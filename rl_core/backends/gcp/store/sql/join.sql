@@ -5,7 +5,7 @@
 -- is clustered by event_id, and ids that ascend with time lie in few blocks.
 DECLARE first_id, last_id STRING;
 DECLARE closing, remaining, apart INT64;
-DECLARE still_open, still_waiting, still_early TIMESTAMP;
+DECLARE still_open, still_waiting, still_early, rewarded_from TIMESTAMP;
 
 BEGIN TRANSACTION;
 
@@ -81,13 +81,28 @@ SELECT
   ROW_NUMBER() OVER (PARTITION BY event_id, on_time ORDER BY producer, `offset`) AS place
 FROM timed;
 
--- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came.
+-- Jobs that have begun to reward, however long ago: looked for only where a job's decision waits without a reward.
+SET rewarded_from = (
+  SELECT IF(COUNT(*) > 0, TIMESTAMP '1970-01-01 00:00:00+00', TIMESTAMP '9999-12-31 00:00:00+00')
+  FROM made AS m
+  LEFT JOIN closed AS c ON c.event_id = m.event_id
+  LEFT JOIN judged AS j ON j.event_id = m.event_id
+  WHERE NOT STARTS_WITH(m.producer, 'bus-') AND c.event_id IS NULL AND j.event_id IS NULL
+);
+CREATE TEMP TABLE rewarding AS
+SELECT DISTINCT producer FROM rewards WHERE received_at >= rewarded_from;
+
+-- Open decisions, and whether their time has come. A job's decision closes at its reward, whenever that came; without
+-- one when the job is complete, or when its time is over and the job has begun to reward.
 -- `unactivated`: it was deferred, and nothing on time has said yet that its answer was used.
 CREATE TEMP TABLE opened AS
 SELECT
   m.*,
   CASE
-    WHEN NOT STARTS_WITH(m.producer, 'bus-') THEN COALESCE(j.rewards, 0) > 0
+    WHEN NOT STARTS_WITH(m.producer, 'bus-') THEN
+      COALESCE(j.rewards, 0) > 0
+      OR m.`offset` <= COALESCE(d.decisions, 0)
+      OR (w.producer IS NOT NULL AND COALESCE(m.decided_at < @given_up_before AND m.received_at < @watermark, FALSE))
     ELSE COALESCE(m.decided_at < @given_up_before AND m.received_at < @watermark, FALSE)
       OR (@close_early AND COALESCE(j.on_time, 0) > 0)
   END AS closes,
@@ -105,6 +120,9 @@ LEFT JOIN (
     AND UNIX_MICROS(d.received_at) - UNIX_MICROS(a.received_at) <= @wait_us
   GROUP BY a.event_id
 ) AS u ON u.event_id = m.event_id
+LEFT JOIN rewarding AS w ON w.producer = m.producer
+LEFT JOIN (SELECT producer, MAX(decisions) AS decisions FROM completions GROUP BY producer) AS d
+  ON d.producer = m.producer
 WHERE NOT EXISTS (SELECT 1 FROM closed AS c WHERE c.event_id = m.event_id);
 
 -- A reward's fate: 'used', a reason to be set apart, or NULL as long as it waits.
