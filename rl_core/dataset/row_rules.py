@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rl_core.config import Bandit, Problem
+from rl_core.schema import UNIFORM
 
 COLUMNS = (
     "seq",
@@ -31,7 +32,6 @@ COLUMNS = (
     "epsilon",
     "reward",
 )
-UNIFORM = "uniform"  # the generator's policy, which no registry holds
 _ROUNDING = 1e-9  # of a propensity: sums of a few float64
 
 Wrong = NDArray[np.bool_]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from rl_core.bandit.blocks import digests_of, folds_of
 from rl_core.config import Bandit
-from rl_core.dataset.row_rules import RULES, TWICE, UNIFORM, Batch, Wrong
+from rl_core.dataset.row_rules import RULES, TWICE, Batch, Wrong
 from rl_core.dataset.tfrecord import Rows
+from rl_core.schema import UNIFORM
 
 
 @dataclass(frozen=True, eq=False)

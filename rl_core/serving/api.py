@@ -1,10 +1,6 @@
 """The bodies that the prediction server takes and gives, as OpenAPI models.
 
 Fields that the log has too are derived from its columns.
-
-Fields that the log has too are derived from its columns.
-
-Fields that the log has too are derived from its columns.
 """
 
 from __future__ import annotations
@@ -150,16 +146,22 @@ class RewardAnswer(BaseModel):
     durability: Literal["best_effort"] | None = None
 
 
-class Health(BaseModel):
-    """Whether a policy is served: what anybody may ask."""
+SERVES = "the policy_version of answers: the champion, `uniform` in a cold start, null while predictions are refused"
 
-    status: Literal["ok", "no policy"]
+
+class Health(BaseModel):
+    """Whether predictions are answered: what anybody may ask."""
+
+    status: Literal["ok", "cold start", "no policy"] = Field(
+        description="cold start: before the first policy, actions are chosen uniformly at random"
+    )
 
 
 class HealthInFull(Health):
     """Health with the champion; what is shown where no token is asked for."""
 
     champion: str | None
+    serves: str | None = Field(description=SERVES)
     durability: Literal["durable", "best_effort"]
 
 
@@ -181,6 +183,7 @@ class Latency(BaseModel):
 class State(BaseModel):
     """What the server has loaded, counted and met since it started."""
 
+    serves: str | None = Field(description=SERVES)
     champion: str | None
     challenger: str | None
     loaded: list[str]
@@ -234,7 +237,7 @@ REFUSED: Responses = {
     413: _error("the body is longer than serving.max_body_bytes"),
     "4XX": _error("as 400"),
     503: {
-        **_error("no policy yet, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
+        **_error("no policy, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
