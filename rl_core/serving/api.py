@@ -55,7 +55,9 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
     """Make the model of a predict request: instances, with this bandit's dimension and actions."""
     dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
     numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
-    indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
+    actions = ({"enum": list(bandit.problem.actions)}, {"type": "integer", "minimum": 0, "maximum": last})
+    listed = [{"type": "array", "items": action, "minItems": 1, "uniqueItems": True} for action in actions]
+    eligible = {"anyOf": [*listed, {"type": "null"}]}
     instance = create_model(
         "Instance",
         __config__=_STRICT,
@@ -63,7 +65,12 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
             DECISION,
             observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
             event_id={"default": None, "pattern": EVENT_ID},
-            eligible_actions={"null": True, "default": None, "min_length": 1, "json_schema_extra": indices},
+            eligible_actions={
+                "null": True,
+                "default": None,
+                "description": "the actions that may be chosen, by their ids or by their indices; all, if left out",
+                "json_schema_extra": eligible,
+            },
             subject={"default": None, "pattern": SUBJECT},
         ),
     )

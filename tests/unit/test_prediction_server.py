@@ -186,6 +186,17 @@ class TestAnAnswer:
         assert {round(answer["propensity"], 12) for answer in answers} == {0.9, 0.1}
         assert world.logged()[0]["eligible_actions"] == [1, 3]
 
+    def test_is_the_same_whether_eligible_actions_are_named_by_id_or_by_index(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        ask(client, *(f"e{i}" for i in range(20)), eligible_actions=["d", "b"])
+        by_id = world.logged()
+        for row in by_id:
+            u = draw_uniform(SALT, row["event_id"])
+            scores = Policy.load(world.registry.path(row["policy_version"])).scores(np.array([OBSERVATION], np.float32))
+            assert (row["action"], row["propensity"]) == choose(scores[0], [1, 3], 0.2, u)
+            assert row["eligible_actions"] == [1, 3]
+
     def test_carries_the_source_into_the_log(self, world: World) -> None:
         world.promote()
         content = {"instances": [{"observation": OBSERVATION}], "parameters": {"source": "simulator"}}
