@@ -64,7 +64,10 @@ def _up(yaml: Path, settings: Settings) -> int:
     console.print(f"Airflow:  {stack.airflow.url}  (DAGs {name}_startup, {name}_retrain, …)")
     console.print(f"Server:   http://127.0.0.1:{settings.server_port_of(stack.bandit)}/docs")
     console.print(f"State:    {settings.home}")
-    console.print(f"Next:     trigger {name}_startup in Airflow, then unpause {name}_retrain. Stop with: make down")
+    first = (
+        f"trigger {name}_startup in Airflow, then " if stack.bandit.environment else "ask the server for decisions, "
+    )
+    console.print(f"Next:     {first}unpause {name}_retrain. Stop with: make down")
     return 0
 
 

@@ -165,6 +165,9 @@ class Serving(Frozen):
     max_concurrency: int = Field(default=256, ge=1, description="requests at work at once; more are answered 503")
     request_timeout_s: Seconds = Field(default=10.0, description="for a request to arrive whole; then 408")
     defer_activation: bool = Field(default=False, description="decisions train only once their use was confirmed")
+    cold_start: Literal["uniform", "refuse"] = Field(
+        default="uniform", description="before the first policy: choose uniformly at random, or answer 503"
+    )
 
 
 class Join(Frozen):
@@ -210,7 +213,7 @@ class Startup(Frozen):
     """What the first policy learns from.
 
     Attributes:
-        source: simulated interactions, or those that are logged already.
+        source: simulated interactions, or those that are logged already; left out, what there is an environment for.
         rounds: how many interactions to simulate.
     """
 
@@ -271,6 +274,14 @@ class Bandit(Frozen):
     simulate: Simulate = Simulate()
     google: Google | None = None
     enable_caching: bool = Field(default=True, description="what the forms of the DAGs begin with")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_that_there_is(cls, given: Any) -> Any:
+        """Without an environment the log is all that a startup can learn from."""
+        if isinstance(given, dict) and given.get("environment") is None and isinstance(given.get("startup", {}), dict):
+            return {**given, "startup": {"source": "log", **given.get("startup", {})}}
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> Self:

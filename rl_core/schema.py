@@ -11,6 +11,8 @@ from typing import Literal
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+UNIFORM = "uniform"
+"""The policy_version of what no registry holds: the generator's choices, and a server's before the first policy."""
 
 Type = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "float32[]", "int32[]", "map"]
 
@@ -46,7 +48,7 @@ _STAMP = (
 DECISION = (
     Column("event_id", "string", "the client's idempotency key, or a UUIDv7 given by the server"),
     Column("decided_at", "timestamp", "when the policy chose"),
-    Column("policy_version", "string", "the policy that chose; 'uniform' for the generator"),
+    Column("policy_version", "string", "the policy that chose; 'uniform' before anything was learnt"),
     Column("observation", "float32[]", "[observation_dim], as sent"),
     Column("observation_version", "string", "how observations of this kind are made"),
     Column("action_id", "string", "the stable id of the action"),

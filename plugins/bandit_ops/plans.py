@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class NothingToDo(Exception):
-    """The run has nothing to train on, or no champion to improve; that is no failure."""
+    """The run has nothing to train on; that is no failure."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def startup_plan(at: Circumstances) -> Plan:
     champion = registry.alias("champion")
     if champion and not form["replace_champion"]:
         raise Refused(
-            f"{bandit.name} has a champion already ({champion}), startup runs once; "
-            f"use {bandit.name}_retrain, or set replace_champion"
+            f"{bandit.name} has a champion already ({champion}), made by a startup or the first retrain; "
+            f"use {bandit.name}_retrain, or set replace_champion to start over"
         )
     _check_champion(at, champion)
     common: Parameters = {
@@ -89,23 +89,21 @@ def startup_plan(at: Circumstances) -> Plan:
 
 
 def retrain_plan(at: Circumstances) -> Plan:
-    """Plan a retrain on the new windows.
+    """Plan a retrain on the new windows; without a champion, the training of the first policy on them.
 
     Raises:
-        NothingToDo: there is no champion, or no window to train on.
+        NothingToDo: there is no window to train on.
         Refused: another half-life is asked for, or the champion answers another problem.
     """
     from rl_core.policy.windows import counted, new_windows
 
     bandit, form, registry, store = at.bandit, at.form, at.registry, at.store
     champion = registry.alias("champion")
-    if champion is None:
-        raise NothingToDo(f"{bandit.name} has no champion yet; run {bandit.name}_startup first")
     _check_champion(at, champion)
     head = store.head()
     windows = new_windows(registry, head)
     agent = _agent(form)
-    if form["full_retrain"]:
+    if champion is None or form["full_retrain"]:
         windows = sorted(counted(registry, champion) + windows)
     else:
         agent["half_life"] = _half_life(at, champion)
@@ -113,8 +111,8 @@ def retrain_plan(at: Circumstances) -> Plan:
         raise NothingToDo(f"{bandit.name}: none of its {head:,} interactions is new, so there is nothing to train on")
     parameters: Parameters = {
         "windows": json.dumps(windows),
-        "champion": champion,
-        "full_retrain": bool(form["full_retrain"]),
+        "champion": champion or "",
+        "full_retrain": champion is None or bool(form["full_retrain"]),
         "trigger": "manual" if at.manual else "sensor",
         **agent,
     }

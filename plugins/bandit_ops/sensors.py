@@ -17,17 +17,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-NO_CHAMPION_WAIT_S = 30.0
-"""How long a scheduled run stays without a champion, so that no run starts every second; a manual one waits for it."""
-
-
 class InteractionSensor(PatientSensor):
     """Counts what no training has attempted and no champion holds: the sum of the new windows. No clock plays a part.
 
     XCom: `{"head", "count"}`; which windows are trained is planned under the lease. Stays shut where enough is new but
     nothing of it may train. Skips after `gate_timeout_s`, and as soon as another run is queued behind a scheduled one,
-    as a run triggered by hand is. Skips at once where `skip_gate` finds nothing new, or where there is no champion;
-    there a scheduled run stays for a while, or "@continuous" would begin a run every second.
+    as a run triggered by hand is. Skips at once where `skip_gate` finds nothing new. Without a champion it counts
+    alike: the training makes the first.
     """
 
     def __init__(self, *, bandit: Bandit, **kwargs: Any) -> None:
@@ -51,23 +47,21 @@ class InteractionSensor(PatientSensor):
         if not self.said_vital_signs and waited_s < self.poke_interval:
             say_vital_signs(self, registry, store)
             self.said_vital_signs = True
-        if registry.alias("champion") is None:
-            patience = 0.0 if is_manual(context) else min(self.timeout, NO_CHAMPION_WAIT_S)
-            why = f"{self.bandit.name} has no champion yet; run {self.bandit.name}_startup"
-            return self._shut(why, skip=waited_s >= patience)
-        form = context["params"]
+        form, first = context["params"], registry.alias("champion") is None
+        recomputes = form["full_retrain"] and not first
         head = store.head()
         windows = new_windows(registry, head)
         count, wanted = total(windows), int(form["min_new_interactions"])
-        seen = f"{count:,} of {wanted:,} new interactions"
+        seen = f"{count:,} of {wanted:,} new interactions{' for the first policy' if first else ''}"
         self.log.info("counted by scanning %s bytes of the log", f"{store.bytes_scanned:,}")
         if not (count >= wanted or form["full_retrain"] or form["skip_gate"]):
             return self._shut(seen, skip=False)
-        if count == 0 and not form["full_retrain"]:
+        if count == 0 and not recomputes:
+            what_now = f"; ask the server for decisions, or run {self.bandit.name}_startup" if first else ""
             return self._shut(
-                f"none of the log's {head:,} interactions is new, so there is nothing to train on", skip=True
+                f"none of the log's {head:,} interactions is new, so there is nothing to train on{what_now}", skip=True
             )
-        if not form["full_retrain"] and not any_served(store, windows):
+        if not recomputes and not any_served(store, windows):
             # It stays shut rather than let a run fail, or begin every second, until somebody uses an answer.
             return self._shut(
                 f"{seen}, but none may train: each is unactivated, forgotten or was not served",

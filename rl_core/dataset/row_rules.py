@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rl_core.config import Problem
 from rl_core.dataset.action_set import ActionSet
 from rl_core.features.encoder import Encoder
+from rl_core.schema import UNIFORM
 
 COLUMNS = (
     "seq",
@@ -34,7 +35,6 @@ COLUMNS = (
     "epsilon",
     "reward",
 )
-UNIFORM = "uniform"  # the generator's policy, which no registry holds
 _ROUNDING = 1e-9  # of a propensity: sums of a few float64
 
 _NO_INDEX = -(2**31)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from rl_core.bandit.blocks import digests_of, folds_of
 from rl_core.config import Bandit
 from rl_core.dataset.action_set import ActionSet
-from rl_core.dataset.row_rules import ABSURD, RULES, TWICE, UNIFORM, Batch, Known, Wrong
+from rl_core.dataset.row_rules import ABSURD, RULES, TWICE, Batch, Known, Wrong
 from rl_core.dataset.tfrecord import Rows
 from rl_core.features.encoder import Encoder
+from rl_core.schema import UNIFORM
 
 
 @dataclass(frozen=True, eq=False)

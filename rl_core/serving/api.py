@@ -1,10 +1,6 @@
 """The bodies that the prediction server takes and gives, as OpenAPI models.
 
 Fields that the log has too are derived from its columns.
-
-Fields that the log has too are derived from its columns.
-
-Fields that the log has too are derived from its columns.
 """
 
 from __future__ import annotations
@@ -59,7 +55,9 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
     """Make the model of a predict request: instances, with this bandit's dimension and actions."""
     dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
     numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
-    indices = {"items": {"type": "integer", "minimum": 0, "maximum": last}, "uniqueItems": True}
+    actions = ({"enum": list(bandit.problem.actions)}, {"type": "integer", "minimum": 0, "maximum": last})
+    listed = [{"type": "array", "items": action, "minItems": 1, "uniqueItems": True} for action in actions]
+    eligible = {"anyOf": [*listed, {"type": "null"}]}
     instance = create_model(
         "Instance",
         __config__=_STRICT,
@@ -67,7 +65,12 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
             DECISION,
             observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
             event_id={"default": None, "pattern": EVENT_ID},
-            eligible_actions={"null": True, "default": None, "min_length": 1, "json_schema_extra": indices},
+            eligible_actions={
+                "null": True,
+                "default": None,
+                "description": "the actions that may be chosen, by their ids or by their indices; all, if left out",
+                "json_schema_extra": eligible,
+            },
             subject={"default": None, "pattern": SUBJECT},
         ),
     )
@@ -150,16 +153,22 @@ class RewardAnswer(BaseModel):
     durability: Literal["best_effort"] | None = None
 
 
-class Health(BaseModel):
-    """Whether a policy is served: what anybody may ask."""
+SERVES = "the policy_version of answers: the champion, `uniform` in a cold start, null while predictions are refused"
 
-    status: Literal["ok", "no policy"]
+
+class Health(BaseModel):
+    """Whether predictions are answered: what anybody may ask."""
+
+    status: Literal["ok", "cold start", "no policy"] = Field(
+        description="cold start: before the first policy, actions are chosen uniformly at random"
+    )
 
 
 class HealthInFull(Health):
     """Health with the champion; what is shown where no token is asked for."""
 
     champion: str | None
+    serves: str | None = Field(description=SERVES)
     durability: Literal["durable", "best_effort"]
 
 
@@ -181,6 +190,7 @@ class Latency(BaseModel):
 class State(BaseModel):
     """What the server has loaded, counted and met since it started."""
 
+    serves: str | None = Field(description=SERVES)
     champion: str | None
     challenger: str | None
     loaded: list[str]
@@ -234,7 +244,7 @@ REFUSED: Responses = {
     413: _error("the body is longer than serving.max_body_bytes"),
     "4XX": _error("as 400"),
     503: {
-        **_error("no policy yet, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
+        **_error("no policy, a log that is too slow, or serving.max_concurrency requests at work: send it again"),
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }

@@ -100,13 +100,13 @@ def _add_views(
 
     @app.get(
         container.health_route,
-        summary="200 while a policy is served, else 503: what Vertex AI asks before it sends traffic",
+        summary="200 while predictions are answered, else 503: what Vertex AI asks before it sends traffic",
         responses=api.LIMITED | {200: {"model": health_model}, 503: {"model": health_model}},
     )
     async def health() -> Response:
         found = service().health()
         # Vertex AI deploys only what is healthy, and startup deploys the server before it has trained a policy.
-        ready = found["champion"] or (container.http_port is not None and service().vacant)
+        ready = found["serves"] or (container.http_port is not None and service().vacant)
         content = {"status": found["status"]} if secured.by_token else found  # strangers may ask here
         return _json(content, 200 if ready else 503)
 

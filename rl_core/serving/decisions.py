@@ -79,7 +79,6 @@ class Decider:
         self._constant = {
             "observation_version": bandit.problem.observation_version,
             "action_set_version": bandit.problem.action_set_version,
-            "epsilon": self._epsilon,
             "seed_stream": "blake2b(salt, event_id)",
             "served": True,
             "rollout_stage": None,
@@ -97,10 +96,11 @@ class Decider:
         event_ids = [next(made) if given is None else given for given in request.event_ids]
         served.policy.encoder.refuse_absurd(request.observations)
         eligible = [self._restricted if given is None else given for given in request.eligible]
+        epsilon = self._epsilon if served.epsilon is None else served.epsilon
         actions, propensities = choose_all(
             served.policy.scores(request.observations),
             eligible,
-            self._epsilon,
+            epsilon,
             draws_uniform(self._salt, event_ids),
         )
         deferred = self._defer if request.deferred is None else request.deferred
@@ -123,13 +123,14 @@ class Decider:
             new[event_id] = b"{%b%b" % (named, told)
             rows.append(row + b"}")
         decided_at = at.isoformat(timespec="microseconds").encode()
-        shared = self._shared(served.version, request.source, deferred, any_eligible)
+        shared = self._shared(served.version, epsilon, request.source, deferred, any_eligible)
         return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
-    def _shared(self, version: str, source: str, deferred: bool, any_eligible: bool) -> bytes:
+    def _shared(self, version: str, epsilon: float, source: str, deferred: bool, any_eligible: bool) -> bytes:
         """What all rows of a request have in common but for its time, as the inside of a JSON object."""
-        shared: dict[str, object] = {**self._constant, "policy_version": version, "source": source}
+        its: dict[str, object] = {"policy_version": version, "epsilon": epsilon, "source": source}
+        shared = {**self._constant, **its}
         if not any_eligible:
             shared["eligible_actions"] = self._all
         if deferred:

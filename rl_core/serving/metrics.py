@@ -53,10 +53,9 @@ class ServerMetrics(Collector):
         state = self._state()
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(f"banditloop_{name}", help_text, state[name])
-        policy = GaugeMetricFamily(
-            "banditloop_policy", "the policies that are loaded, by role", labels=["role", "version"]
-        )
-        for role in ("champion", "challenger"):
+        told = "the policies by role: champion and challenger as loaded, and what serves"
+        policy = GaugeMetricFamily("banditloop_policy", told, labels=["role", "version"])
+        for role in ("champion", "challenger", "serves"):
             if state[role]:
                 policy.add_metric([role, state[role]], 1)
         yield policy

@@ -11,10 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rl_core.backends.contracts.registry import PolicyRegistry
-from rl_core.config import Problem
+from rl_core.config import Bandit, Problem
 from rl_core.errors import BanditError
+from rl_core.features.encoder import Encoder
 from rl_core.policy.artefact import Policy
+from rl_core.schema import UNIFORM
 
 _log = logging.getLogger(__name__)
 POLL_S = 0.1
@@ -22,18 +27,41 @@ RETRY_REFUSED_S = 5.0
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """Prefers no action: with an exploration floor of 1 every eligible one has the same chance."""
+
+    num_actions: int
+    encoder: Encoder
+
+    def scores(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return zeros [n, K] for observations [n, d]."""
+        return np.zeros((len(observations), self.num_actions))
+
+
+@dataclass(frozen=True)
 class Served:
-    """A loaded policy with its version."""
+    """A policy with its version, as it serves. Args:
+    epsilon: its exploration floor; None: serving.epsilon.
+    """
 
     version: str
-    policy: Policy
+    policy: Policy | Uniform
+    epsilon: float | None = None
+
+
+def served_cold(bandit: Bandit) -> Served | None:
+    """Return what serves before the first policy; None where serving.cold_start says to refuse."""
+    if bandit.serving.cold_start == "refuse":
+        return None
+    return Served(UNIFORM, Uniform(bandit.problem.num_actions, Encoder.of(bandit.problem)), epsilon=1.0)
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The policies loaded at one moment; a request takes one snapshot and uses it to its end.
 
-    `vacant`: there is nothing to load, since no champion was ever named.
+    `vacant`: there is nothing to load, since no champion was ever named: a cold start. One that was named and can't be
+    loaded is none.
     """
 
     champion: Served | None = None
@@ -133,6 +161,8 @@ class RegistryWatcher:
                 _log.error("policy %s refused: %s", version, reason)
         if after.champion is not before.champion and after.champion is not None:
             _log.info("champion is %s", after.champion.version)
+        if after.vacant and not before.vacant:
+            _log.info("no champion yet, a cold start: see serving.cold_start")
         self._on_change()
 
     def _follow(self, now: Snapshot, champion: str | None, challenger: str | None) -> Snapshot:

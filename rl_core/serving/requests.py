@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -35,6 +37,7 @@ class PredictRequest:
     """n instances, parsed. `observations` is [n, observation_dim], finite; None stands for what the client left open.
 
     Args:
+        eligible: action indices, ascending.
         deferred: the decisions train only once they are activated.
         subjects: whose data each instance is.
     """
@@ -193,18 +196,44 @@ def _no_name(value: object, where: str, most: int) -> SchemaError:
 
 
 def _eligible(value: object, where: str, problem: Problem) -> list[int]:
+    """The indices, ascending, of actions that are given by their ids or by their indices, without withdrawn ones."""
     where, last = f"{where}.eligible_actions", problem.num_actions - 1
-    rule = f"list action indices of 0..{last} ({problem.action_set_version}), at least one, each once"
+    rule = f"list action ids, or indices of 0..{last} ({problem.action_set_version}), at least one, each once"
     if not isinstance(value, list) or not value:
         raise SchemaError(f"{where} is {_shown(value)}; {rule}, or leave it out for all")
-    indices = [int(action) if type(action) is float and action.is_integer() else action for action in value]
-    for j, action in enumerate(indices):
-        if type(action) is not int or not 0 <= action <= last:
-            raise SchemaError(f"{where}[{j}] is {_shown(value[j])}; {rule}")
+    index_of = _index_of(problem.actions) if type(value[0]) is str else None
+    indices: list[int] = []
+    for j, action in enumerate(value):
+        if index_of is not None and type(action) is str:
+            if action not in index_of:
+                raise SchemaError(
+                    f"{where}[{j}] is {_shown(action)}, which is no action{_nearest(action, problem)}; {rule}"
+                )
+            indices.append(index_of[action])
+        elif index_of is None and type(action) in _NUMBERS and 0 <= action <= last and action == int(action):
+            indices.append(int(action))
+        else:
+            raise SchemaError(f"{where}[{j}] is {_shown(action)}; {rule}")
     if len(set(indices)) != len(indices):
-        twice = next(action for action in indices if indices.count(action) > 1)
-        raise SchemaError(f"{where} holds {twice} more than once; {rule}")
-    return sorted(indices)
+        twice = next(action for action in value if value.count(action) > 1)
+        raise SchemaError(f"{where} holds {_shown(twice)} more than once; {rule}")
+    if not problem.inactive:
+        return sorted(indices)
+    active = sorted(index for index in indices if problem.actions[index] not in problem.inactive)
+    if not active:
+        raise SchemaError(f"{where} names withdrawn actions only ({problem.action_set_version}); {rule}")
+    return active
+
+
+@lru_cache(maxsize=4)
+def _index_of(actions: tuple[str, ...]) -> dict[str, int]:
+    return {action: index for index, action in enumerate(actions)}
+
+
+def _nearest(action: str, problem: Problem) -> str:
+    """Words that name the action meant, most likely; looked for among a thousand, since clients wait meanwhile."""
+    alike = get_close_matches(action[:128], problem.actions[:1000], 1)
+    return f" (did you mean {_shown(alike[0])}?)" if alike else ""
 
 
 def _parameters(given: object) -> tuple[str, bool | None]:

@@ -18,7 +18,7 @@ from rl_core.errors import BusError, EndpointError
 from rl_core.serving.decisions import Answer, Decider, answer_of
 from rl_core.serving.group_commit import GroupCommit
 from rl_core.serving.metrics import ServerMetrics
-from rl_core.serving.policies import Policies
+from rl_core.serving.policies import Policies, Served, served_cold
 from rl_core.serving.requests import Activation, PredictRequest, Reward, parse_activations, parse_predict, parse_rewards
 
 COUNTERS = (
@@ -43,6 +43,7 @@ class Service:
         self._bandit = bandit
         self._serving = bandit.serving
         self._policies = policies
+        self._cold = served_cold(bandit)
         self._bus = bus
         self._commit = GroupCommit(bus, self._count_too_late)
         self._decider = Decider(bandit, salt)
@@ -81,9 +82,9 @@ class Service:
         return await self._take(activations)
 
     async def _decide(self, request: PredictRequest) -> bytes:
-        served = self._policies.snapshot.champion
+        served = self._served
         if served is None:
-            raise Unavailable(f"{self._bandit.name} has no policy yet: run its startup pipeline, then send this again")
+            raise Unavailable(f"{self._bandit.name} {self._why_nothing_serves()}, then send this again")
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
             await self._recall(given)
@@ -162,12 +163,24 @@ class Service:
         while len(self._answers) > ANSWERS_REMEMBERED:
             self._answers.popitem(last=False)
 
+    @property
+    def _served(self) -> Served | None:
+        """What answers: the champion; in a cold start the uniform policy, unless it is to be refused."""
+        snapshot = self._policies.snapshot
+        return snapshot.champion or (self._cold if snapshot.vacant else None)
+
+    def _why_nothing_serves(self) -> str:
+        if self.vacant:
+            return "has no policy yet and serving.cold_start is refuse: run its startup pipeline"
+        return "has no champion loaded: see `refused` in /state and the server's log, mend it or roll back"
+
     def health(self) -> dict[str, Any]:
-        """Return what the health route shows: status, champion, durability."""
-        champion = self._policies.snapshot.champion
+        """Return what the health route shows: status, champion, what answers, durability."""
+        champion, served = self._policies.snapshot.champion, self._served
         return {
-            "status": "ok" if champion else "no policy",
+            "status": "ok" if champion else "cold start" if served else "no policy",
             "champion": champion and champion.version,
+            "serves": served and served.version,
             "durability": self._serving.durability,
         }
 
@@ -182,8 +195,9 @@ class Service:
 
     def state(self) -> dict[str, Any]:
         """Return what `/state` shows: policies, counters since the start, latency in ms."""
-        snapshot = self._policies.snapshot
+        snapshot, served = self._policies.snapshot, self._served
         return {
+            "serves": served and served.version,
             "champion": snapshot.champion and snapshot.champion.version,
             "challenger": snapshot.challenger and snapshot.challenger.version,
             "loaded": sorted(snapshot.loaded()),

@@ -21,7 +21,7 @@ from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment
-from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
+from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION, UNIFORM
 
 PART_ROWS = 100_000
 
@@ -144,7 +144,7 @@ class _Generated:
         problem, (n, dim) = self.bandit.problem, observations.shape
         eligible = np.tile(np.asarray(self._active, np.int32), n)
         return {
-            "policy_version": pa.repeat("uniform", n),
+            "policy_version": pa.repeat(UNIFORM, n),
             "observation": _lists(observations.ravel(), dim),
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": pa.array(problem.actions).take(pa.array(actions)),

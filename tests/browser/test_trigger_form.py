@@ -76,4 +76,4 @@ def test_the_form_is_typed_and_described_and_starts_a_run(
     assert run["conf"]["agent_alpha"] == 0.5
     assert stack.api.wait_for_run("movielens_retrain", run["dag_run_id"]) == "success"
     log = stack.api.log("movielens_retrain", run["dag_run_id"], "gate")
-    assert "movielens has no champion yet; run movielens_startup" in log
+    assert "nothing to train on; ask the server for decisions, or run movielens_startup" in log

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from local_stack.__main__ import run as local_stack
-from rl_core.config import Settings
+from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_a_second_yaml_gives_a_second_set_of_dags(dags_folder: Path, add_bandit:
 def test_a_bandit_without_an_environment_has_no_simulation(
     dags_folder: Path, add_bandit: AddBandit, parse: Parse
 ) -> None:
-    add_bandit("shop", environment=None, startup={"source": "log"})
+    add_bandit("shop", environment=None, startup={"rounds": 100})
     parsed = parse(dags_folder)
     assert parsed.import_errors == {}
     assert {dag_id for dag_id in parsed.dags if dag_id.startswith("shop")} == {
@@ -42,6 +42,12 @@ def test_a_bandit_without_an_environment_has_no_simulation(
         "shop_rollback",
         "shop_teardown",
     }
+    assert parsed.dags["shop_startup"].params["source"] == "log"
+
+
+def test_a_simulation_without_an_environment_is_refused(add_bandit: AddBandit) -> None:
+    with pytest.raises(ConfigError, match=r"source=simulation needs an environment; add one or"):
+        Bandit.from_yaml(add_bandit("shop", environment=None, startup={"source": "simulation"}))
 
 
 def test_simulation_recurs_where_the_yaml_switches_it_on(

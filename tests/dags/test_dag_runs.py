@@ -99,12 +99,12 @@ def test_a_bandit_is_born_refuses_a_second_birth_and_learns_on(
     barren, born, again, waited, learnt = run("retrain", "startup", "startup", "retrain", "traffic", "retrain")
 
     assert set(barren.tasks.values()) == {"skipped"}
-    assert "small has no champion yet" in barren.log
+    assert "0 of 50 new interactions for the first policy after 2 s" in barren.log
 
     assert (born.run, born.tasks) == ("success", ALL_DONE)
 
     assert (again.run, again.tasks["take_lease"]) == ("failed", "failed")
-    assert "small has a champion already (small-v1-0001), startup runs once" in again.log
+    assert "small has a champion already (small-v1-0001), made by a startup or the first retrain" in again.log
 
     assert set(waited.tasks.values()) == {"skipped"}
     assert "0 of 50 new interactions after 2 s" in waited.log
@@ -116,3 +116,15 @@ def test_a_bandit_is_born_refuses_a_second_birth_and_learns_on(
     assert store.head() == 120
     announced = "success" if second.verdict == "promoted" else "skipped"
     assert (learnt.run, learnt.tasks) == ("success", {"gate": "success", **ALL_DONE, "announce_champion": announced})
+
+
+def test_the_first_retrain_makes_the_first_champion_and_startup_has_nothing_left_to_do(
+    run: Callable[..., list[Ran]], small: Bandit, settings: Settings
+) -> None:
+    born, startup = run("traffic", "retrain", "startup")
+    assert (born.run, born.tasks) == ("success", {"gate": "success", **ALL_DONE})
+    [first] = open_backend(small, settings).registry().attempts()
+    assert (first.windows, first.verdict, first.version) == (((0, 60),), "promoted", "small-v1-0001")
+    assert "there is no champion yet" in first.reason
+    assert (startup.run, startup.tasks["take_lease"]) == ("failed", "failed")
+    assert "use small_retrain, or set replace_champion to start over" in startup.log

@@ -254,17 +254,43 @@ class TestTheGate:
     ) -> None:
         assert look(context("manual", full_retrain=True))["count"] == 0
 
-    def test_without_a_champion_skips_a_manual_run_at_once_and_lets_a_scheduled_one_wait(
-        self, registry: FolderRegistry, look: Callable[[Context], Any]
+    def test_without_a_champion_counts_from_the_first_row_for_the_first_policy(
+        self, registry: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
     ) -> None:
         from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
-        with pytest.raises(AirflowSkipException, match="movielens has no champion yet; run movielens_startup"):
-            look(context("manual"))
         with pytest.raises(AirflowRescheduleException):
             look(context())
-        with pytest.raises(AirflowSkipException, match="no champion yet"):
+        log(12)
+        with pytest.raises(AirflowRescheduleException):
+            look(context("manual"))
+        with pytest.raises(AirflowSkipException, match="12 of 30 new interactions for the first policy after 120 s"):
             look(context(first_look=long_ago()))
+        assert look(context("manual", skip_gate=True)) == {"head": 12, "count": 12}
+        log(18)
+        assert look(context()) == {"head": 30, "count": 30}
+
+    def test_does_not_count_a_rejected_first_try_again(
+        self, registry: FolderRegistry, look: Callable[[Context], Any], log: Callable[[int], None]
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        log(30)
+        registry.record(Attempt("job", ((0, 30),), "rejected", None, "sensor", "", datetime.now(UTC)))
+        with pytest.raises(AirflowSkipException, match="0 of 30 new interactions for the first policy after 120 s"):
+            look(context(first_look=long_ago()))
+        log(31)
+        assert look(context()) == {"head": 61, "count": 31}
+
+    @pytest.mark.parametrize("switch", ["skip_gate", "full_retrain"])
+    def test_without_a_champion_and_a_log_skips_a_manual_run_with_what_to_do(
+        self, registry: FolderRegistry, look: Callable[[Context], Any], switch: str
+    ) -> None:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        form: dict[str, Any] = {switch: True}
+        with pytest.raises(AirflowSkipException, match="ask the server for decisions, or run movielens_startup"):
+            look(context("manual", **form))
 
 
 class TestTheLease:

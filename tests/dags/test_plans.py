@@ -181,10 +181,6 @@ class TestRetrain:
     def test_takes_the_agent_from_the_form(self, movielens: Bandit) -> None:
         assert self.plan(movielens, self.BORN, agent_alpha=1)["agent_alpha"] == 1.0
 
-    def test_without_a_champion_has_nothing_to_do(self, movielens: Bandit) -> None:
-        with pytest.raises(NothingToDo, match="movielens_startup"):
-            self.plan(movielens, State(last=5000))
-
     def test_without_a_new_interaction_has_nothing_to_do(self, movielens: Bandit) -> None:
         with pytest.raises(NothingToDo, match="none of its 200 interactions is new"):
             self.plan(movielens, replace(self.BORN, last=200))
@@ -200,6 +196,49 @@ def test_a_champion_of_another_problem_is_no_rival_so_nothing_is_submitted(
     form = {**STARTUP, **RETRAIN, "replace_champion": True, "full_retrain": full_retrain}
     with pytest.raises(Refused, match=r"v1 answers another problem: its observation_version .*Raise pipe_version"):
         plan(circumstances(movielens.model_copy(update={"problem": problem}), state, form))
+
+
+class TestTheFirstRetrain:
+    """Without a champion: a training of the first policy on all that is new, as a startup from the log plans it."""
+
+    @pytest.mark.parametrize(("manual", "trigger"), [(False, "sensor"), (True, "manual")])
+    def test_trains_anew_on_the_log_from_its_first_row(self, movielens: Bandit, manual: bool, trigger: str) -> None:
+        form = {**RETRAIN, "half_life": 500.0}
+        assert retrain_plan(circumstances(movielens, State(last=812), form, manual)) == {
+            "pipeline": "retrain",
+            "enable_caching": True,
+            "parameters": {
+                "windows": "[[0, 812]]",
+                "champion": "",
+                "full_retrain": True,
+                "trigger": trigger,
+                **AGENT,
+                "half_life": 500.0,
+            },
+        }
+
+    def test_plans_what_a_startup_from_the_log_would_but_for_the_trigger(self, movielens: Bandit) -> None:
+        state = State(tries=(attempt("v1", (0, 300), verdict="rejected"),), last=812)
+        retrain = retrain_plan(circumstances(movielens, state, RETRAIN))
+        startup = startup_plan(circumstances(movielens, state, {**STARTUP, "source": "log"}))
+        assert {**retrain["parameters"], "trigger": ""} == {**startup["parameters"], "trigger": ""}
+        assert retrain["parameters"]["windows"] == "[[300, 812]]"
+
+    @pytest.mark.parametrize("full_retrain", [False, True])
+    def test_does_not_try_again_what_was_rejected(self, movielens: Bandit, full_retrain: bool) -> None:
+        state = State(tries=(attempt("v1", (0, 812), verdict="rejected"),), last=812)
+        with pytest.raises(NothingToDo, match="none of its 812 interactions is new"):
+            retrain_plan(circumstances(movielens, state, {**RETRAIN, "full_retrain": full_retrain}))
+
+    def test_has_nothing_to_do_on_an_empty_log(self, movielens: Bandit) -> None:
+        with pytest.raises(NothingToDo, match="none of its 0 interactions is new"):
+            retrain_plan(circumstances(movielens, State(), RETRAIN))
+
+    def test_that_a_startup_overtook_goes_on_from_its_champion(self, movielens: Bandit, tmp_path: Path) -> None:
+        """The gate opened before; the plan is made under the lease, which the startup gave back."""
+        born = State("v1", ((812, 1012),), (attempt("v1", (812, 1012)),), 1012, artefact(tmp_path / "p", movielens, 0))
+        planned = retrain_plan(circumstances(movielens, born, RETRAIN))["parameters"]
+        assert (planned["champion"], planned["windows"], planned["full_retrain"]) == ("v1", "[[0, 812]]", False)
 
 
 class TestTheHalfLifeOfARetrain:

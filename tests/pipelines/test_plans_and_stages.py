@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_ops.plans import Circumstances, Plan, Planner, Refused, retrain_plan, startup_plan
+from bandit_ops.plans import Circumstances, NothingToDo, Plan, Planner, Refused, retrain_plan, startup_plan
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Agent, Bandit, Settings
@@ -107,6 +107,24 @@ def test_a_log_without_environment_gives_birth_and_is_learnt_from_on(loop: Loop,
     loop.retrain()
     assert loop.held() == [(0, 300), (300, 400)]
     assert loop.champion().linucb.statistics.n.sum() == 400
+
+
+def test_the_first_retrain_gives_birth_and_a_rejected_one_leaves_its_rows_out_for_good(
+    loop: Loop, judge: Callable[[bool], None]
+) -> None:
+    judge(False)
+    loop.log(100)
+    assert not loop.retrain().promoted
+    with pytest.raises(NothingToDo, match="none of its 100 interactions is new"):
+        loop.retrain()
+    judge(True)
+    loop.log(200)
+    born = loop.retrain()
+    assert (born.promoted, loop.held(), loop.champion().linucb.statistics.n.sum()) == (True, [(100, 300)], 200)
+    assert excluded(loop.registry) == [(0, 100, "as the test says")]
+    assert [attempt.trigger for attempt in loop.registry.attempts()] == ["manual", "manual"]
+    with pytest.raises(Refused, match=f"has a champion already \\({born.version}\\), made by a startup or"):
+        loop.start()
 
 
 def test_a_policy_started_anew_from_the_log_takes_no_refused_window(loop: Loop, judge: Callable[[bool], None]) -> None:

@@ -48,7 +48,7 @@ ARROWS = {
     "dataset": {"features", "bandit", "backends/contracts"},
     "policy": {"features", "bandit", "dataset", "backends/contracts"},
     "monitoring": {"policy", "bandit", "backends"},
-    "serving": {"policy", "bandit", "backends"},
+    "serving": {"policy", "features", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
     "simulation": {"serving", "movielens", "backends"},
     "stages": {"monitoring", "policy", "dataset", "features", "movielens", "bandit", "backends"},

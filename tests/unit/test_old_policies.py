@@ -50,6 +50,7 @@ def test_it_scores_as_on_the_day_it_was_trained() -> None:
 def test_a_server_takes_it() -> None:
     champion = OneArtefact(OLD, PROBLEM).snapshot.champion
     assert champion is not None
+    assert isinstance(champion.policy, Policy)
     assert champion.policy.manifest.action_set_version == "letters-v1"
 
 

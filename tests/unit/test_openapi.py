@@ -25,7 +25,7 @@ CONFIG = """
 seed = 4
 [generation]
 deterministic = true
-max-examples = 40
+max-examples = 60
 [warnings]
 fail-on = true
 """

@@ -147,7 +147,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         _edit(lambda m: m["hyperparameters"].update(agent_alpha=0.3)),  # type: ignore[attr-defined]
         r"probe 0: action",
     ),
-    "another dimension": (_edit(lambda m: m["encoder"].update(dim=5)), r"statistics\.npz: holds \[actions, dims\]"),
+    "another dimension": (_edit(lambda m: m["encoder"].update(dim=5)), r"statistics\.npz: holds \[actions, dims\]"),  # type: ignore[attr-defined]
 }
 
 

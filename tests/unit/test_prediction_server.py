@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -24,9 +25,11 @@ from rl_core.backends.local.registry import FolderRegistry
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, ServingContainer
+from rl_core.dataset.row_rules import COLUMNS
+from rl_core.dataset.validation import Validation
 from rl_core.errors import BusError
 from rl_core.policy.artefact import Policy, write_artefact
-from rl_core.schema import DECISION, REWARD, Column
+from rl_core.schema import DECISION, INTERACTION_SCHEMA, REWARD, Column
 from rl_core.serving.parts import Parts
 from rl_core.serving.policies import RegistryWatcher
 from rl_core.serving.server import application
@@ -35,6 +38,7 @@ from tests.harness.patience import patient, until
 SALT = b"salt of the test"
 OBSERVATION = [0.5, -1.0, 2.0]
 STAMPED = {"received_at", "producer", "offset"}
+TRAINED = pa.schema([INTERACTION_SCHEMA.field(name) for name in COLUMNS])
 
 
 class TroubledBus(LocalBus):
@@ -182,6 +186,17 @@ class TestAnAnswer:
         assert {round(answer["propensity"], 12) for answer in answers} == {0.9, 0.1}
         assert world.logged()[0]["eligible_actions"] == [1, 3]
 
+    def test_is_the_same_whether_eligible_actions_are_named_by_id_or_by_index(self, world: World) -> None:
+        world.promote()
+        client = world.client()
+        ask(client, *(f"e{i}" for i in range(20)), eligible_actions=["d", "b"])
+        by_id = world.logged()
+        for row in by_id:
+            u = draw_uniform(SALT, row["event_id"])
+            scores = Policy.load(world.registry.path(row["policy_version"])).scores(np.array([OBSERVATION], np.float32))
+            assert (row["action"], row["propensity"]) == choose(scores[0], [1, 3], 0.2, u)
+            assert row["eligible_actions"] == [1, 3]
+
     def test_carries_the_source_into_the_log(self, world: World) -> None:
         world.promote()
         content = {"instances": [{"observation": OBSERVATION}], "parameters": {"source": "simulator"}}
@@ -278,22 +293,111 @@ class TestRewards:
         assert client.get("/state").json()["latency"] is None
 
 
-class TestWithoutAPolicy:
-    def test_predictions_and_health_are_503_and_state_is_200(self, world: World) -> None:
-        client = world.client()
-        response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
-        assert response.status_code == 503
-        assert "no policy yet" in response.json()["error"]
-        assert response.headers["retry-after"] == "1"
-        assert client.get("/health").status_code == 503
-        assert client.get("/state").json()["champion"] is None
-        assert world.logged() == []
+class TestAColdStart:
+    """No champion was ever named: every eligible action has the same chance, and the log says so."""
 
-    def test_the_first_champion_is_taken_without_a_restart(self, world: World) -> None:
+    def test_answers_uniformly_with_exact_propensities(self, world: World) -> None:
         client = world.client()
+        answers = ask(client, *(f"e{i}" for i in range(40)))
+        assert {answer["action"] for answer in answers} == {0, 1, 2, 3}
+        assert {answer["propensity"] for answer in answers} == {1 / 4}
+        assert {answer["policy_version"] for answer in answers} == {"uniform"}
+        some = ask(client, *(f"f{i}" for i in range(40)), eligible_actions=[3, 0, 1])
+        assert {answer["action"] for answer in some} == {0, 1, 3}
+        assert {answer["propensity"] for answer in some} == {1 / 3}
+        [only] = ask(client, "g", eligible_actions=[2])
+        assert (only["action"], only["propensity"]) == (2, 1)
+
+    def test_logs_rows_that_may_train(self, world: World) -> None:
+        client = world.client()
+        ask(client, *(f"e{i}" for i in range(20)))
+        ask(client, *(f"f{i}" for i in range(20)), eligible_actions=[3, 1])
+        rows = world.logged()
+        assert required(DECISION) <= set(rows[0]) <= {column.name for column in DECISION} - STAMPED
+        assert {(row["policy_version"], row["epsilon"], row["served"]) for row in rows} == {("uniform", 1.0, True)}
+        closed = [{**row, "seq": seq, "reward": 1.0} for seq, row in enumerate(rows, 1)]
+        table = pa.Table.from_pylist([{name: row[name] for name in COLUMNS} for row in closed], schema=TRAINED)
+        validation = Validation(world.bandit(), registered=[])
+        assert len(validation.check(table).rows.action) == 40
+        assert validation.apart == {}
+
+    @pytest.mark.parametrize("durability", ["durable", "best_effort"])
+    def test_gives_the_first_answer_again_also_once_there_is_a_policy(self, world: World, durability: str) -> None:
+        client = world.client(durability=durability)
+        first = ask(client, "x", "y", "x")
+        assert first[0] == first[2]
+        until(lambda: len(world.logged()) == 2)
+        world.promote()
+        until(lambda: client.get("/health").json()["status"] == "ok")
+        assert ask(client, "x", "y", "x") == first
+        assert ask(world.client(durability=durability), "x", "y", "x") == first
+
+    def test_is_seen_in_health_state_and_metrics(self, world: World) -> None:
+        client = world.client()
+        health = client.get("/health")
+        told = {"status": "cold start", "champion": None, "serves": "uniform", "durability": "durable"}
+        assert (health.status_code, health.json()) == (200, told)
+        assert {name: client.get("/state").json()[name] for name in ("serves", "champion")} == {
+            "serves": "uniform",
+            "champion": None,
+        }
+        assert policies_in_metrics(client) == ['banditloop_policy{role="serves",version="uniform"} 1.0']
+
+    def test_ends_with_the_first_champion_without_a_restart(self, world: World) -> None:
+        client = world.client()
+        ask(client)
+        version = world.register()
+        world.registry.stage(version)
+        until(lambda: client.get("/state").json()["challenger"] == version)
+        assert ask(client)[0]["policy_version"] == "uniform", "a challenger does not serve"
+        world.registry.promote(version, None)
+        until(lambda: ask(client)[0]["policy_version"] == version)
+        told = {"status": "ok", "champion": version, "serves": version, "durability": "durable"}
+        assert client.get("/health").json() == told
+        assert policies_in_metrics(client) == [
+            f'banditloop_policy{{role="{role}",version="{version}"}} 1.0' for role in ("champion", "serves")
+        ]
+        first, last = world.logged()[0], world.logged()[-1]
+        assert (first["policy_version"], first["epsilon"]) == ("uniform", 1.0)
+        assert (last["policy_version"], last["epsilon"]) == (version, 0.2)
+
+    def test_is_refused_where_the_bandit_wants_that(self, world: World) -> None:
+        client = world.client(cold_start="refuse")
+        refused(world, client, "test has no policy yet and serving.cold_start is refuse: run its startup")
         version = world.promote()
         until(lambda: client.get("/health").status_code == 200)
-        assert client.get("/health").json() == {"status": "ok", "champion": version, "durability": "durable"}
+        assert ask(client)[0]["policy_version"] == version
+
+    def test_is_healthy_to_vertex_though_refused_since_startup_deploys_first(self, world: World) -> None:
+        client = world.client(ServingContainer(http_port=8080), cold_start="refuse")
+        assert (client.get("/health").status_code, client.get("/health").json()["status"]) == (200, "no policy")
+
+    def test_is_none_where_a_champion_was_named_that_can_not_be_loaded(self, world: World) -> None:
+        statistics = world.registry.path(world.promote()) / "statistics.npz"
+        statistics.write_bytes(statistics.read_bytes()[:-1] + b"x")
+        refused(world, world.client(), "test has no champion loaded: see `refused` in /state")
+
+    def test_is_none_where_the_registry_can_not_be_read(self, world: World) -> None:
+        world.promote()
+        (world.registry.path("test-v1-0001").parents[1] / "registry.json").write_text("no JSON")
+        refused(world, world.client(), "test has no champion loaded")
+
+
+def refused(world: World, client: TestClient, why: str) -> None:
+    """Predictions and health are 503, the state is shown, nothing is logged."""
+    response = client.post("/predict", json={"instances": [{"observation": OBSERVATION}]})
+    assert response.status_code == 503
+    assert why in response.json()["error"]
+    assert response.headers["retry-after"] == "1"
+    health = client.get("/health")
+    assert (health.status_code, health.json()["status"], health.json()["serves"]) == (503, "no policy", None)
+    assert (client.get("/state").json()["champion"], client.get("/state").json()["serves"]) == (None, None)
+    assert policies_in_metrics(client) == []
+    assert world.logged() == []
+
+
+def policies_in_metrics(client: TestClient) -> list[str]:
+    return [line for line in client.get("/metrics").text.splitlines() if line.startswith("banditloop_policy{")]
 
 
 class TestPolicies:

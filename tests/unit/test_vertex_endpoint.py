@@ -68,14 +68,14 @@ class World:
         self.clients.bucket.create(location="europe-west1")
         self.clients.publisher.create_topic(name=self.clients.names.events_topic)
 
-    def acting(self, **google: Any) -> GoogleClients:
+    def acting(self, serving: dict[str, Any] | None = None, **google: Any) -> GoogleClients:
         variables = self.cloud.environment("rest", "pubsub") | self.cloud.environment("vertex")
         settings = Settings(
             home=self.folder / "home",
             google_endpoint=variables["BANDIT_GOOGLE_ENDPOINT"],
             pubsub_emulator_host=variables["BANDIT_PUBSUB_EMULATOR_HOST"],
         )
-        self._opened.append(GoogleClients(bandit(**google), settings))
+        self._opened.append(GoogleClients(bandit(serving, **google), settings))
         return self._opened[-1]
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Reports:
         self._world.cloud.storage.age("test-project-test-v1", f"test-v1/endpoint/replicas/{replica}.json", by)
 
 
-def bandit(**google: Any) -> Bandit:
+def bandit(serving: dict[str, Any] | None = None, **google: Any) -> Bandit:
     endpoint = {"poll_s": 0.1, **google.pop("endpoint", {})}
     return Bandit.model_validate(
         {
@@ -131,7 +131,7 @@ def bandit(**google: Any) -> Bandit:
                 "reward_max": 5,
                 "reward_default": 0,
             },
-            "startup": {"source": "log"},
+            "serving": serving or {},
             "google": {"project": "test-project", "image": IMAGES[0], "endpoint": endpoint, **google},
         }
     )
@@ -199,9 +199,9 @@ class TestOneServer:
     def test_serves_champion_after_champion_and_refuses_a_damaged_one(self, world: World) -> None:
         ensure_endpoint(world.clients)
         assert ensure_server(world.clients) is True
-        with pytest.raises(ServiceUnavailable, match="has no policy yet"):
-            answered_by(world.clients)
         registry, endpoint = world.registry(), world.endpoint()
+        assert answered_by(world.clients) == "uniform", "a cold start"
+        assert (endpoint.state()["serves"], endpoint.state()["champion"]) == ("uniform", None)
         one, two = world.register(registry, 1), world.register(registry, 2)
         make_champion(registry, endpoint, one, None)
         assert answered_by(world.clients) == one
@@ -211,8 +211,17 @@ class TestOneServer:
         with pytest.raises(PolicyError, match=rf"the endpoint refused {damaged}: .*statistics\.npz: .* \(replica "):
             make_champion(registry, endpoint, damaged, two)
         state = endpoint.state()
-        assert (state["champion"], state["loaded"], state["decisions"]) == (two, [one, two], 2)
-        assert answered_by(world.clients) == two
+        assert (state["champion"], state["loaded"], state["decisions"]) == (two, [one, two], 3)
+        assert state["serves"] == answered_by(world.clients) == two
+
+    def test_that_refuses_a_cold_start_is_deployed_all_the_same(self, world: World) -> None:
+        """A health check that failed would keep Vertex from deploying the server before startup has trained."""
+        refusing = world.acting(serving={"cold_start": "refuse"})
+        ensure_endpoint(refusing)
+        assert ensure_server(refusing) is True
+        with pytest.raises(ServiceUnavailable, match=r"no policy yet and serving\.cold_start is refuse"):
+            answered_by(refusing)
+        assert world.endpoint(refusing).state()["serves"] is None
 
     @pytest.mark.parametrize(
         ("method", "after"), [("DeployModel", True), ("UpdateEndpoint", False), ("UndeployModel", True)]
@@ -287,6 +296,9 @@ class TestTheReplicas:
         with pytest.raises(EndpointError, match="was not served as champion within 0 s by 2 of 2"):
             endpoint.serve(version, timeout_s=0)
         assert endpoint.state()["champion"] is None
+        reports.say("a", champion=version, serves=version, loaded=[version])
+        reports.say("b", serves="uniform", loaded=[version])
+        assert (endpoint.state()["champion"], endpoint.state()["serves"]) == (None, None), "they differ"
 
     def test_one_that_refuses_is_quoted(self, world: World, reports: Reports) -> None:
         registry = world.registry()
@@ -327,7 +339,7 @@ class TestAModelForEachVersion:
         registry, endpoint = VertexRegistry(acting), world.endpoint(acting)
         one, two, three = (world.register(registry, seed) for seed in (1, 2, 3))
         make_champion(registry, endpoint, one, None)
-        assert (answered_by(acting), endpoint.state()["champion"]) == (one, one)
+        assert (answered_by(acting), endpoint.state()["champion"], endpoint.state()["serves"]) == (one, one, one)
         endpoint.load(two)
         assert deployed(world) == {f"{one}@1": 100, f"{two}@2": 0}
         make_champion(registry, endpoint, two, one)

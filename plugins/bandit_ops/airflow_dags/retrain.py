@@ -4,10 +4,12 @@ The next run begins when one ends. A run waits in its gate for `gate_timeout_s` 
 you trigger by hand starts soon; its form can skip the gate and change the agent. A policy that is worse than the
 champion is not deployed: `announce_champion` is skipped then, and says why.
 
+Without a champion the first run trains the first policy, on all that is new: what the server logged while it chose at
+random, or what else is in the log. Nobody has to run the startup DAG for that.
+
 ## When this fails
 - The DAG is paused: three runs in a row failed, and the next would too. Mend what the last one says, then unpause.
-- `gate` skipped: too little is new, nothing of it may train (nobody activated it), or no champion is there yet (run the
-  startup DAG). Its log says which.
+- `gate` skipped: too little is new, or nothing of it may train (nobody activated it). Its log says which.
 - `take_lease`: *half_life can't change* – leave it in the form, or set `full_retrain`.
 - `take_lease`: *is held by* – another training runs; a scheduled run skips, a manual one can be cleared later.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.

@@ -3,10 +3,14 @@
 `source=simulation` lets a uniform random policy act in the environment and trains on what it logged; `source=log`
 trains on the log that is there already. The new policy becomes champion, and the endpoint serves it.
 
+A bandit can do without: its server chooses at random until there is a policy, and the retrain DAG makes the first one
+as soon as enough of that is logged. Then this DAG has nothing left to do, and says so.
+
 Every task may be cleared and run again.
 
 ## When this fails
-- `take_lease`: *has a champion already* – startup runs once; trigger the retrain DAG, or set `replace_champion`.
+- `take_lease`: *has a champion already* – a startup or the first retrain made it; trigger the retrain DAG, or set
+  `replace_champion` to start over.
 - `take_lease`: *is held by* – another training runs; wait for it, then clear the task.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
 - `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.

@@ -19,8 +19,8 @@ from bandit_ops.provisioning import TearDown
 from rl_core.config import Bandit
 
 _ON_GOOGLE_CLOUD = """
-What provisioning made is deleted. What was there before the bandit stays as it is: resources without our label, bindings
-that we did not add, a bucket that holds anything of others.
+What provisioning made is deleted. What was there before the bandit stays as it is: resources without our label,
+bindings that we did not add, a bucket that holds anything of others.
 """
 
 

@@ -18,4 +18,8 @@ class Endpoint(Protocol):
         """Return once the version, which the registry has promoted, answers. Raises EndpointError."""
 
     def state(self) -> dict[str, Any]:
-        """Return `{"champion", "challenger", "loaded": […], "refused": {version: reason}, …}`. Raises EndpointError."""
+        """Return `{"serves", "champion", "challenger", "loaded": […], "refused": {version: reason}, …}`.
+
+        `serves` is the policy_version of its answers: the champion, "uniform" in a cold start, None where it refuses.
+        Raises EndpointError.
+        """

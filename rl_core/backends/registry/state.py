@@ -47,7 +47,7 @@ class RegistryState(BaseModel):
         if version in self.versions:
             return self.versions[version]
         known = list(self.versions)
-        listed = ", ".join(known[-5:]) if known else "none: run startup first"
+        listed = ", ".join(known[-5:]) if known else "none yet: startup or the first retrain makes one"
         raise RegistryError(f"no version {version!r}; the {'last ' if len(known) > 5 else ''}versions are {listed}")
 
     def leased_to_another(self, holder: str, now: datetime) -> Lease | None:

@@ -96,7 +96,7 @@ class PointerEndpoint:
     def state(self) -> dict[str, Any]:
         """Return the replicas' states as one.
 
-        `champion` is None where the replicas differ; `loaded` is what all have; counts are sums.
+        `serves` and `champion` are None where the replicas differ; `loaded` is what all have; counts are sums.
         """
         self._endpoint.get()
         return merged(self._live())
@@ -142,6 +142,7 @@ def merged(replicas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     return {
         **counts,
+        "serves": common("serves"),
         "champion": common("champion"),
         "challenger": common("challenger"),
         "loaded": sorted(loaded),

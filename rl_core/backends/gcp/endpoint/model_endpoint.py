@@ -61,8 +61,10 @@ class ModelEndpoint:
         endpoint = self._endpoint.get()
         shares = traffic(endpoint)
         serving = [one.display_name for one in endpoint.deployed_models if shares.get(str(one.id), 0) == 100]
+        champion = serving[0] if serving else None  # before the first there is no server that could start cold
         return {
-            "champion": serving[0] if serving else None,
+            "serves": champion,
+            "champion": champion,
             "challenger": self._registry.alias("challenger"),
             "loaded": sorted(one.display_name for one in endpoint.deployed_models),
             "refused": {},
