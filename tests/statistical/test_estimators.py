@@ -14,7 +14,7 @@ from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.metrics import expected_reward
 from rl_core.bandit.ope import Estimate, LoggedRows, dm, dr, ips, paired_difference, snips
 from rl_core.movielens.environment import MovieLensEnvironment
-from rl_core.stages.evaluator import MIN_ROWS
+from rl_core.policy.judgement import MIN_ROWS
 
 LOGS, ROWS = 300, 1500
 Estimates = dict[str, list[Estimate]]

@@ -21,6 +21,7 @@ from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Dataset, Part, Rows
 from rl_core.errors import DataError, PolicyError
 from rl_core.policy.artefact import block_name, write_artefact
+from rl_core.policy.judgement import MIN_ROWS
 from rl_core.policy.lineage import load_blocks, make_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
 from rl_core.stages import evaluator
@@ -318,7 +319,7 @@ class TestTheEstimate:
         assert np.array_equal(got.n, expected.n)
 
 
-@pytest.mark.parametrize("rows", [1, evaluator.MIN_ROWS - 1])
+@pytest.mark.parametrize("rows", [1, MIN_ROWS - 1])
 def test_a_handful_of_rows_is_too_few_to_judge(bandit: Bandit, settings: Settings, tmp_path: Path, rows: int) -> None:
     dataset = _dataset(bandit, tmp_path / "data", _rows((0, rows)), (0, rows))
     policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
