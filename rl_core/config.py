@@ -6,6 +6,7 @@ All are frozen and checked when made. Nothing else in the project reads `os.envi
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import sys
@@ -13,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
 
 from rl_core.bandit_yaml import faults, read_yaml
 from rl_core.cron import Schedule
 from rl_core.errors import ConfigError
+from rl_core.feature_config import Features, names_of
 from rl_core.frozen import Frozen, Seconds
 from rl_core.google_config import Google
 
@@ -57,16 +59,20 @@ class Problem(Frozen):
         actions: stable action ids.
         inactive: those of them that are not chosen.
         action_set_version: a name, to which a digest of the list is added by itself: `name@digest`.
-        intercept: adds a 1 to each observation, so that also users whose observation is 0 get what is best on average.
+        features: named features (`rl_core/feature_config.py`): requests send them instead of an observation, which is
+            made of them then; `observation_dim` and `observation_version` follow from them.
+        intercept: adds a 1 to each observation, so that also users whose observation is 0 get what is best on average;
+            null: for named features.
         reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
     """
 
+    features: Features = Field(default={}, description="named features, instead of `observation_dim`")
     observation_dim: int = Field(ge=1, le=4096)
     observation_version: str = Field(default="vector", min_length=1)
     actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
     inactive: tuple[str, ...] = Field(default=(), description="ids of `actions` that are withdrawn: kept, not chosen")
     action_set_version: str = Field(default="actions", min_length=1, description="a name; a digest is added to it")
-    intercept: bool = Field(default=False, description="add a 1 to each observation")
+    intercept: bool | None = Field(default=None, description="add a 1 to each observation; null: for named features")
     reward_min: float
     reward_max: float
     reward_default: float = Field(description="the reward of a decision that nobody rewarded in time")
@@ -81,9 +87,38 @@ class Problem(Frozen):
         return tuple(action for action in self.actions if action not in self.inactive)
 
     @property
+    def has_intercept(self) -> bool:
+        return bool(self.features) if self.intercept is None else self.intercept
+
+    @property
+    def standardised_coordinates(self) -> tuple[int, ...]:
+        """Which numbers of an observation are brought to mean 0 and spread 1: those without a declared range."""
+        found, at = [], 0
+        for name, feature in self.features.items():
+            if feature.kind == "number" and feature.min is None:
+                found.append(at)
+            at += len(feature.names(name))
+        return tuple(found)
+
+    @property
     def action_set_name(self) -> str:
         """`action_set_version` without the digest, as logs of before the digest have it."""
         return self.action_set_version.rpartition("@")[0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_features(cls, given: Any) -> Any:
+        """Derive dimension and version from the features."""
+        if not isinstance(given, dict) or not given.get("features"):
+            return given
+        try:
+            features = TypeAdapter(Features).validate_python(given["features"])
+        except ValidationError:  # the field itself says what is wrong, and where
+            return given | {"observation_dim": 1}
+        definition = json.dumps({name: feature.model_dump(mode="json") for name, feature in features.items()})
+        name = str(given.get("observation_version", "features")).partition("@")[0]
+        version = f"{name}@{hashlib.sha256(definition.encode()).hexdigest()[:10]}"
+        return given | {"observation_dim": len(names_of(features)), "observation_version": version}
 
     @model_validator(mode="before")
     @classmethod
@@ -292,6 +327,8 @@ class Bandit(Frozen):
     def _contradictions(self) -> Iterator[str]:
         if self.startup.source == "simulation" and self.environment is None:
             yield "startup.source=simulation needs an environment; add one or set startup.source: log"
+        if self.environment is not None and self.problem.features:
+            raise ValueError("environment: movielens observes numbers, not named features; leave one of them out")
         if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
             yield f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
         days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400
@@ -331,8 +368,6 @@ class Bandit(Frozen):
 
 
 def _json(text: str) -> Any:
-    import json
-
     try:
         return json.loads(text)
     except ValueError as error:

@@ -67,6 +67,7 @@ DECISION = (
         "deferred", "bool", "trains only if it was activated: its client says that the answer was used", nullable=True
     ),
     Column("subject", "string", "whose data it is; what is forgotten on request goes by it", nullable=True),
+    Column("features", "string", "the named features as sent, a JSON object; observation is empty then", nullable=True),
     *_STAMP,
 )
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from rl_core.config import Problem
 from rl_core.dataset.action_set import ActionSet
+from rl_core.errors import SchemaError
 from rl_core.features.encoder import Encoder
+from rl_core.features.vectorise import Vectoriser
 from rl_core.schema import UNIFORM
 
 COLUMNS = (
@@ -27,6 +29,7 @@ COLUMNS = (
     "policy_version",
     "observation",
     "observation_version",
+    "features",
     "action_id",
     "action",
     "action_set_version",
@@ -97,8 +100,30 @@ class Batch:
         return rows
 
     @cached_property
+    def _vectorised(self) -> tuple[NDArray[np.float32], Wrong]:
+        """What is made of named features, [n, d], and which rows [n] they can't be read in."""
+        import orjson
+
+        vectoriser = Vectoriser(self.problem.features)
+        made = np.zeros((self.table.num_rows, vectoriser.width), np.float32)
+        wrong = np.zeros(len(made), np.bool_)
+        for i, text in enumerate(self.table["features"].to_pylist()):
+            try:
+                made[i] = vectoriser.row(orjson.loads(text), "features")
+            except (SchemaError, ValueError, TypeError, AttributeError):
+                wrong[i] = True
+        return made, wrong
+
+    @property
+    def unreadable(self) -> Wrong:
+        """Mark rows [n] whose named features are not what the problem declares."""
+        return self._vectorised[1] if self.problem.features else np.zeros(self.table.num_rows, np.bool_)
+
+    @cached_property
     def observation(self) -> NDArray[np.float32]:
-        """Return the observations, [n, d] float32."""
+        """Return the observations, [n, d] float32; of named features, what is made of them."""
+        if self.problem.features:
+            return self._vectorised[0]
         flat: NDArray[np.float32] = pc.list_flatten(self.table["observation"]).to_numpy()
         return flat.reshape(-1, self.problem.observation_dim)
 
@@ -154,15 +179,6 @@ class Batch:
         return mask
 
 
-def _version(name: str) -> Rule:
-    return Rule(
-        name,
-        lambda problem: f"{name} must be {getattr(problem, name)!r}",
-        lambda batch: pc.not_equal(batch.table[name], getattr(batch.problem, name)).to_numpy(),
-        "raise pipe_version and run startup, or correct the problem in the bandit's YAML",
-    )
-
-
 def _no_floor(batch: Batch) -> Wrong:
     """A policy mixed with a uniform floor gives no action less than ε/K, and none more than what is left."""
     epsilon, propensity = batch.values("epsilon"), batch.values("propensity")
@@ -180,7 +196,22 @@ def _between(values: NDArray[Any], low: float, high: float) -> Wrong:
 
 
 RULES: tuple[Rule, ...] = (
-    _version("observation_version"),
+    Rule(
+        "observation_version",
+        lambda problem: f"observation_version must be {problem.observation_version!r}",
+        lambda batch: (
+            np.zeros(batch.table.num_rows, np.bool_)  # named features are logged as they were sent: made anew
+            if batch.problem.features
+            else pc.not_equal(batch.table["observation_version"], batch.problem.observation_version).to_numpy()
+        ),
+        "raise pipe_version and run startup, or correct the problem in the bandit's YAML",
+    ),
+    Rule(
+        "features",
+        lambda problem: f"features must be a JSON object of {', '.join(problem.features)}, each of its kind",
+        lambda batch: batch.unreadable,
+        "mend what writes such rows, or declare what stands for a feature that is missing",
+    ),
     Rule(
         "action_set_version",
         lambda problem: f"action_set_version must be {problem.action_set_version!r}, or one that the champion knows",
@@ -197,8 +228,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "observation_dim",
-        lambda problem: f"observation must hold {problem.observation_dim} numbers",
-        lambda batch: batch.lengths("observation") != batch.problem.observation_dim,
+        lambda problem: f"observation must hold {0 if problem.features else problem.observation_dim} numbers",
+        lambda batch: batch.lengths("observation") != (0 if batch.problem.features else batch.problem.observation_dim),
     ),
     Rule(
         "observation_finite",

@@ -8,6 +8,7 @@ ordinary ones would bend everything learnt, and the same clip must hold when ser
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -26,20 +27,27 @@ Observations = NDArray[np.float32]
 
 
 class Encoder(BaseModel):
-    """What is made of an observation of `dim` numbers: clipped to ±`clip`, and with `intercept` a 1 behind it.
+    """What is made of an observation of `dim` numbers: clipped, brought to one size, with `intercept` a 1 behind it.
 
-    `clip` has a number per coordinate; None: no ranges were learnt, nothing is clipped.
+    Attributes:
+        clip: per coordinate, the size beyond which it is clipped; None: no ranges were learnt, nothing is clipped.
+        standardised: coordinates to which `shift` is added and which `spread` then divides, as learnt with `clip`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
     dim: int
     intercept: bool = False
     clip: tuple[float, ...] | None = None
+    standardised: tuple[int, ...] = ()
+    shift: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, problem: Problem) -> Self:
         """Define the encoder of a problem, without any range yet."""
-        return cls(dim=problem.observation_dim, intercept=problem.intercept)
+        return cls(
+            dim=problem.observation_dim, intercept=problem.has_intercept, standardised=problem.standardised_coordinates
+        )
 
     @property
     def width(self) -> int:
@@ -53,7 +61,7 @@ class Encoder(BaseModel):
 
     def defines(self, problem: Problem) -> bool:
         """Whether it is the encoder of this problem, whatever its ranges."""
-        return (self.dim, self.intercept) == (problem.observation_dim, problem.intercept)
+        return self.model_copy(update={"clip": None, "shift": (), "spread": ()}) == Encoder.of(problem)
 
     def learnt(self, observations: Observations) -> Self:
         """Learn the ranges from n rows [n, dim]: 10 times the 99th percentile of the size of a coordinate's non-zeros.
@@ -67,7 +75,17 @@ class Encoder(BaseModel):
             # The lower one: of few rows the largest may be the absurd one.
             at = CLIP_AT * float(seen[int(0.99 * (len(seen) - 1))]) if len(seen) else _LARGEST
             clip.append(float(np.float32(min(at, _LARGEST))))
-        return self.model_copy(update={"clip": tuple(clip)})
+        learnt = self.model_copy(update={"clip": tuple(clip)})
+        if not self.standardised:
+            return learnt
+        usual = learnt.encode(observations)[:, list(self.standardised)].astype(np.float64)
+        spread = usual.std(axis=0)
+        return learnt.model_copy(
+            update={
+                "shift": tuple((-usual.mean(axis=0)).tolist()),
+                "spread": tuple(np.where(spread > 0, spread, 1.0).tolist()),
+            }
+        )
 
     def absurd(self, observations: Observations) -> NDArray[np.bool_]:
         """Mark the values [n, dim] that lie so far outside their range that they are refused."""
@@ -84,19 +102,29 @@ class Encoder(BaseModel):
         """Encode observations [n, dim] as features [n, width], in the precision in which they come."""
         if self.clip is not None and (np.abs(observations) > self._limit).any():
             observations = np.clip(observations, -self._limit, self._limit).astype(observations.dtype, copy=False)
+        if self.shift:
+            added, divided = self._moved
+            observations = ((observations + added) / divided).astype(observations.dtype)
         if not self.intercept:
             return observations
         return np.concatenate([observations, np.ones((len(observations), 1), observations.dtype)], axis=1)
 
-    def refuse_absurd(self, observations: Observations) -> None:
-        """Raise SchemaError naming instance, coordinate and bound where a value is refused."""
+    def refuse_absurd(self, observations: Observations, names: Sequence[str] = ()) -> None:
+        """Raise SchemaError naming instance, number (by `names`, if given) and bound where a value is refused."""
         if self.clip is not None and (far := self.absurd(observations)).any():
             i, j = divmod(int(far.argmax()), self.dim)
+            where = f"features.{names[j]}" if names else f"observation[{j}]"
             raise SchemaError(
-                f"instances[{i}].observation[{j}] is {observations[i, j]:g}; it must lie within "
+                f"instances[{i}].{where} is {observations[i, j]:g}; it must lie within "
                 f"±{self._refused[j]:g}, which is "
                 f"{REFUSE_AT:g} times what is usual for it: send it in the unit of the rows that were trained on"
             )
+
+    @cached_property
+    def _moved(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        added, divided, at = np.zeros(self.dim), np.ones(self.dim), list(self.standardised)
+        added[at], divided[at] = self.shift, self.spread
+        return added, divided
 
     @cached_property
     def _limit(self) -> Observations:

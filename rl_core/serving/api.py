@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from rl_core.config import Bandit
+from rl_core.config import Bandit, Problem
 from rl_core.schema import DECISION, REWARD, Column, Type
 from rl_core.serving.requests import EVENT_ID, SUBJECT
 
@@ -53,8 +53,7 @@ def bodies(bandit: Bandit) -> tuple[Any, Any, Any]:
 
 def predict_body(bandit: Bandit) -> type[BaseModel]:
     """Make the model of a predict request: instances, with this bandit's dimension and actions."""
-    dim, last = bandit.problem.observation_dim, bandit.problem.num_actions - 1
-    numbers = {"items": {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}}
+    problem, last = bandit.problem, bandit.problem.num_actions - 1
     actions = ({"enum": list(bandit.problem.actions)}, {"type": "integer", "minimum": 0, "maximum": last})
     listed = [{"type": "array", "items": action, "minItems": 1, "uniqueItems": True} for action in actions]
     eligible = {"anyOf": [*listed, {"type": "null"}]}
@@ -63,7 +62,7 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
         __config__=_STRICT,
         **_fields(
             DECISION,
-            observation={"min_length": dim, "max_length": dim, "json_schema_extra": numbers},
+            **_context(problem),
             event_id={"default": None, "pattern": EVENT_ID},
             eligible_actions={
                 "null": True,
@@ -75,13 +74,41 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
         ),
     )
     parameters: Any = _parameters(bandit) | None
-    example = {"instances": [{"observation": [0.0] * dim, "event_id": "order-4711"}]}
+    context: dict[str, Any] = {"observation": [0.0] * problem.observation_dim}
+    if problem.features:
+        context = {"features": {name: None for name in problem.features}}
+    example = {"instances": [{**context, "event_id": "order-4711"}]}
     return create_model(
         "PredictBody",
         __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),  # type: ignore[dict-item]
         instances=(list[instance], Field(min_length=1, max_length=bandit.serving.max_instances)),
         parameters=(parameters, None),
     )
+
+
+_NUMBER = {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}
+_WORD = {"type": "string"}
+_SENT = {
+    "number": _NUMBER,
+    "category": _WORD,
+    "hashed": _WORD,
+    "set": {"type": "array", "items": _WORD},
+    "boolean": {"type": "boolean"},
+    "time": {"type": "string", "format": "date-time"},
+    "vector": {"type": "array", "items": _NUMBER},
+}
+"""How a feature of each kind is sent, as JSON schema."""
+
+
+def _context(problem: Problem) -> dict[str, dict[str, Any]]:
+    """What an instance tells of its context: an observation, or named features."""
+    if not problem.features:
+        dim = problem.observation_dim
+        return {"observation": {"min_length": dim, "max_length": dim, "json_schema_extra": {"items": _NUMBER}}}
+    needed = [name for name, one in problem.features.items() if one.kind != "set" and one.missing is None]
+    sent = {name: _SENT[one.kind] for name, one in problem.features.items()}
+    schema = {"type": "object", "properties": sent, "required": needed, "additionalProperties": False}
+    return {"features": {"description": "the named features of the bandit's YAML", "json_schema_extra": schema}}
 
 
 def _reward(bandit: Bandit) -> tuple[type[BaseModel], type[BaseModel]]:

@@ -13,6 +13,7 @@ import orjson
 
 from rl_core.bandit.exploration import choose_all, draws_uniform
 from rl_core.config import Bandit
+from rl_core.feature_config import names_of
 from rl_core.schema import SCHEMA_VERSION
 from rl_core.serving.policies import Served
 from rl_core.serving.requests import PredictRequest
@@ -74,6 +75,7 @@ class Decider:
         self._action_ids = [orjson.dumps(action_id) for action_id in bandit.problem.actions]
         problem = bandit.problem
         self._all = [index for index, action in enumerate(problem.actions) if action not in problem.inactive]
+        self._names = names_of(problem.features)
         self._restricted = self._all if problem.inactive else None
         self._chosen: dict[tuple[int, float], bytes] = {}
         self._constant = {
@@ -94,7 +96,7 @@ class Decider:
         """
         made = iter(uuids7(request.event_ids.count(None)))
         event_ids = [next(made) if given is None else given for given in request.event_ids]
-        served.policy.encoder.refuse_absurd(request.observations)
+        served.policy.encoder.refuse_absurd(request.observations, self._names)
         eligible = [self._restricted if given is None else given for given in request.eligible]
         epsilon = self._epsilon if served.epsilon is None else served.epsilon
         actions, propensities = choose_all(
@@ -106,7 +108,11 @@ class Decider:
         deferred = self._defer if request.deferred is None else request.deferred
         told = b',"policy_version":%b%b}' % (orjson.dumps(served.version), b',"deferred":true' if deferred else b"")
         any_eligible = any(given is not None for given in request.eligible)
-        observations = orjson.dumps(request.observations, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        if request.features is None:
+            observed = orjson.dumps(request.observations, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+            contexts = [b"[%b]" % numbers for numbers in observed]
+        else:
+            contexts = [b'[],"features":%b' % orjson.dumps(sent.decode()) for sent in request.features]
         new: dict[str, Answer] = {}
         rows: list[bytes] = []
         for i, event_id in enumerate(event_ids):
@@ -114,7 +120,7 @@ class Decider:
                 continue
             chosen = self._chosen.get((actions[i], propensities[i])) or self._chosen_as(actions[i], propensities[i])
             named = b'"event_id":%b%b' % (orjson.dumps(event_id), chosen)
-            row = b'%b,"observation":[%b]' % (named, observations[i])
+            row = b'%b,"observation":%b' % (named, contexts[i])
             if any_eligible:
                 its = eligible[i]
                 row += b',"eligible_actions":%b' % orjson.dumps(self._all if its is None else its)

@@ -20,6 +20,7 @@ import orjson
 
 from rl_core.config import Problem
 from rl_core.errors import SchemaError
+from rl_core.features.vectorise import Vectoriser
 
 SOURCES = ("client", "simulator")
 EVENT_ID = r"^[^\x00-\x1f\x7f]{1,128}$"
@@ -40,6 +41,7 @@ class PredictRequest:
         eligible: action indices, ascending.
         deferred: the decisions train only once they are activated.
         subjects: whose data each instance is.
+        features: the named features of each as they were sent, JSON; None where a problem has none.
     """
 
     observations: npt.NDArray[np.float32]
@@ -48,6 +50,7 @@ class PredictRequest:
     source: str
     deferred: bool | None
     subjects: list[str | None]
+    features: list[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Activation:
 
 
 def parse_predict(
-    body: bytes, problem: Problem, max_instances: int, now: datetime
+    body: bytes, problem: Problem, max_instances: int, now: datetime, vectoriser: Vectoriser | None = None
 ) -> PredictRequest | list[Reward] | list[Activation]:
     """Parse the body of a request to the predict route. Raises SchemaError.
 
@@ -86,23 +89,31 @@ def parse_predict(
     event_ids: list[str | None] = []
     eligible: list[list[int] | None] = []
     subjects: list[str | None] = []
-    rows = []
-    if all(type(instance) is dict and instance.keys() == _BARE for instance in instances):
+    rows: list[Any] = []
+    context = "observation" if vectoriser is None else "features"
+    if vectoriser is None and all(type(instance) is dict and instance.keys() == _BARE for instance in instances):
         # The usual large request, where asking each instance for what it doesn't have costs as much as deciding.
         rows = [instance["observation"] for instance in instances]
         event_ids, eligible, subjects = [None] * len(rows), [None] * len(rows), [None] * len(rows)
     else:
         for i, instance in enumerate(instances):
             where = f"instances[{i}]"
-            _object(instance, where, '{"observation": [...]}')
-            _only(instance, where, ("observation", "event_id", "eligible_actions", "subject"))
-            rows.append(instance.get("observation", _MISSING))
+            _object(instance, where, '{"observation": [...]}' if vectoriser is None else '{"features": {...}}')
+            _only(instance, where, (context, "event_id", "eligible_actions", "subject"))
+            rows.append(instance.get(context, _MISSING))
             event_ids.append(_event_id(instance["event_id"], f"{where}.event_id") if "event_id" in instance else None)
             subjects.append(_subject(instance["subject"], where) if "subject" in instance else None)
             given = instance.get("eligible_actions")
             eligible.append(None if given is None else _eligible(given, where, problem))
-    observations = _observations(rows, problem)
-    return PredictRequest(observations, event_ids, eligible, *_parameters(request.get("parameters")), subjects)
+    parameters = _parameters(request.get("parameters"))
+    if vectoriser is None:
+        return PredictRequest(_observations(rows, problem), event_ids, eligible, *parameters, subjects)
+    for i, row in enumerate(rows):
+        if type(row) is not dict:
+            what = "missing" if row is _MISSING else _shown(row)
+            raise SchemaError(f"instances[{i}].features is {what}; send an object of {', '.join(problem.features)}")
+    sent = [orjson.dumps(row) for row in rows]
+    return PredictRequest(vectoriser.rows(rows), event_ids, eligible, *parameters, subjects, sent)
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:

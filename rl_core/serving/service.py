@@ -15,6 +15,7 @@ import orjson
 from rl_core.backends.contracts.bus import Message, Publisher, Receipt
 from rl_core.config import Bandit
 from rl_core.errors import BusError, EndpointError
+from rl_core.features.vectorise import Vectoriser
 from rl_core.serving.decisions import Answer, Decider, answer_of
 from rl_core.serving.group_commit import GroupCommit
 from rl_core.serving.metrics import ServerMetrics
@@ -47,6 +48,7 @@ class Service:
         self._bus = bus
         self._commit = GroupCommit(bus, self._count_too_late)
         self._decider = Decider(bandit, salt)
+        self._vectoriser = Vectoriser(bandit.problem.features) if bandit.problem.features else None
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._durable = self._serving.durability == "durable"
         self._best_effort = b"" if self._durable else b',"durability":"best_effort"'
@@ -62,7 +64,9 @@ class Service:
     async def predict(self, body: bytes) -> bytes:
         """Answer a request to the predict route. Raises SchemaError, Unavailable."""
         started = time.perf_counter()
-        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, self._bus.now())
+        request = parse_predict(
+            body, self._bandit.problem, self._serving.max_instances, self._bus.now(), self._vectoriser
+        )
         if not isinstance(request, PredictRequest):
             return await self._take(request)
         answer = await self._decide(request)

@@ -9,8 +9,9 @@ from pathlib import Path
 from rl_core.backends import open_backend
 from rl_core.bandit.blocks import action_ids, combine
 from rl_core.bandit.linucb import Statistics, dependent
-from rl_core.config import Agent, Bandit, Settings
+from rl_core.config import Agent, Bandit, Problem, Settings
 from rl_core.dataset.trajectories import Dataset
+from rl_core.feature_config import names_of
 from rl_core.policy import saved_model
 from rl_core.policy.artefact import SAVED_MODEL, Manifest, read_manifest, solve, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks
@@ -68,13 +69,15 @@ def run(
     )
     print(
         f"trainer: {rows.count()} interactions in {summed - started:.2f} s, {len(blocks)} blocks "
-        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s{_dependent(statistics)}",
+        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s"
+        f"{_dependent(statistics, bandit.problem)}",
         flush=True,
     )
     return manifest
 
 
-def _dependent(statistics: Statistics) -> str:
+def _dependent(statistics: Statistics, problem: Problem) -> str:
     """Name the features that add nothing, for the log line: always 0, or sums of others."""
-    names = ", ".join(str(index) for index in dependent(statistics))
+    named = [*(names_of(problem.features) or range(problem.observation_dim)), "intercept"]
+    names = ", ".join(str(named[index]) for index in dependent(statistics))
     return f"; features that depend on others, or are always 0: {names}" if names else ""

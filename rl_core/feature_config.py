@@ -1,0 +1,130 @@
+"""The named features of a problem: what each is called, of what kind it is, and what stands for one that is missing.
+
+features:
+  age:       {kind: number, min: 0, max: 120, missing: 40}
+  country:   {kind: category, values: [de, fr, it]}       # one of them, or another
+  campaign:  {kind: hashed, buckets: 64}                  # of many, or of ones not known yet
+  interests: {kind: set, values: [news, sport]}           # any number of them
+  member:    boolean
+  seen_at:   time                                         # of day and of week
+  embedding: {kind: vector, dim: 8}
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from rl_core.frozen import Frozen
+
+
+def _named_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("values lists one more than once")
+    return values
+
+
+Values = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_named_once)]
+
+
+class Number(Frozen):
+    """One number. `min` and `max` bring it to -1..1, else the mean and the spread of the first training do."""
+
+    kind: Literal["number"] = "number"
+    min: float | None = None
+    max: float | None = None
+    missing: float | None = Field(
+        default=None, description="stands for one that is missing or null; else that is an error"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.min is None) != (self.max is None) or (
+            self.min is not None and self.max is not None and self.min >= self.max
+        ):
+            raise ValueError(f"min={self.min} and max={self.max}: give both, min below max, or neither")
+        return self
+
+    def names(self, name: str) -> list[str]:
+        return [name]
+
+
+class Category(Frozen):
+    """One of `values`, or another: a 1 at its place."""
+
+    kind: Literal["category"] = "category"
+    values: Values
+    missing: str | None = None
+
+    def names(self, name: str) -> list[str]:
+        return [*(f"{name}={value}" for value in self.values), f"{name}=other"]
+
+
+class Hashed(Frozen):
+    """One of many: a 1 in the bucket that its hash gives; some share one."""
+
+    kind: Literal["hashed"] = "hashed"
+    buckets: int = Field(ge=2, le=4096)
+    missing: str | None = None
+
+    def names(self, name: str) -> list[str]:
+        return [f"{name}#{bucket}" for bucket in range(self.buckets)]
+
+
+class SetOf(Frozen):
+    """Any number of `values`: a 1 at the place of each, and one for any other. Missing is the empty set."""
+
+    kind: Literal["set"] = "set"
+    values: Values
+
+    def names(self, name: str) -> list[str]:
+        return [*(f"{name}:{value}" for value in self.values), f"{name}:other"]
+
+
+class Boolean(Frozen):
+    """True or false."""
+
+    kind: Literal["boolean"] = "boolean"
+    missing: bool | None = None
+
+    def names(self, name: str) -> list[str]:
+        return [name]
+
+
+class Time(Frozen):
+    """A time, ISO 8601 with an offset: its place in the day and in the week (of UTC), each as a point on a circle."""
+
+    kind: Literal["time"] = "time"
+    missing: datetime | None = None
+
+    def names(self, name: str) -> list[str]:
+        return [f"{name}.{circle}.{axis}" for circle in ("day", "week") for axis in ("sin", "cos")]
+
+
+class Vector(Frozen):
+    """So many numbers, an embedding say."""
+
+    kind: Literal["vector"] = "vector"
+    dim: int = Field(ge=1, le=4096)
+    missing: Literal["zeros"] | None = None
+
+    def names(self, name: str) -> list[str]:
+        return [f"{name}[{index}]" for index in range(self.dim)]
+
+
+def _whole(given: Any) -> Any:
+    """`member: boolean` is `member: {kind: boolean}`."""
+    return {"kind": given} if isinstance(given, str) else given
+
+
+_Kinds = Annotated[Number | Category | Hashed | SetOf | Boolean | Time | Vector, Field(discriminator="kind")]
+Feature = Annotated[_Kinds, BeforeValidator(_whole)]
+FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Features = dict[FeatureName, Feature]
+
+
+def names_of(features: Features) -> list[str]:
+    """Name every number that the features are made into, in order."""
+    return [coordinate for name, feature in features.items() for coordinate in feature.names(name)]
