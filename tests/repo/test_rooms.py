@@ -26,6 +26,7 @@ GROUND = {
     "framing",
     "clock",
     "frozen",
+    "feature_config",
     "google_config",
     "schema",
     "waiting",
