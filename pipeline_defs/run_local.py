@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from kfp import components, local
+from kfp.local import cache as kfp_cache
 
+from pipeline_defs.sealed_cache import SealedCache
 from pipeline_defs.step_log import StepLog, StepOutput
 from rl_core.files import write_atomically
 from rl_core.monitoring import experiment_log
@@ -77,6 +79,7 @@ def prepare_steps(folder: Path) -> None:
 def execute(folder: Path, job: dict[str, Any], log: StepLog, output: StepOutput) -> dict[str, Any]:
     """Run the pipeline and return its outputs."""
     prepare_steps(folder)
+    kfp_cache.LocalCache = SealedCache  # kfp has no setting for it
     cache = Path(job["cache_dir"])
     local.init(
         runner=local.SubprocessRunner(use_venv=False),

@@ -93,7 +93,10 @@ def _say_what_stays(trained: Sequence[str], datasets_gone: bool, found: Forgotte
             "read back from them. To have none in the champion, trigger the retrain DAG with full_retrain"
         )
     if found.seqs and not datasets_gone:
-        print("stays: cached datasets of earlier runs, numbers without ids; --datasets removes them")
+        print(
+            "stays: cached datasets of earlier runs, numbers without ids, which no training reads any more; --datasets "
+            "removes them"
+        )
 
 
 def _caches(bandit: Bandit, settings: Settings) -> list[Path]:

@@ -53,6 +53,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.jobs: dict[str, JobStatus] = {}
+        self.cached: list[bool] = []
         self.fault: Exception | None = None
 
     def status(self, job_id: str) -> JobStatus | None:
@@ -60,7 +61,8 @@ class Runner:
             raise self.fault
         return self.jobs.get(job_id)
 
-    def submit(self, job_id: str, *_: Any, **__: Any) -> None:
+    def submit(self, job_id: str, *_: Any, enable_caching: bool) -> None:
+        self.cached.append(enable_caching)
         self.jobs[job_id] = JobStatus(JobState.RUNNING)
 
     def cancel(self, job_id: str) -> None:
@@ -145,6 +147,15 @@ class TestATaskThatIsLostAgainAndAgain:
         run.remembered["memory-0"]["first_look"] = (datetime.now(UTC) - timedelta(days=1)).isoformat()
         run.cleared = 1
         assert not look()
+
+
+def test_the_last_attempt_takes_nothing_from_the_cache_which_may_be_what_is_damaged(
+    runner: Runner, look: Callable[[], Any]
+) -> None:
+    for attempt in range(2):
+        runner.jobs[f"{JOB.job_id[:-1]}{attempt}"] = JobStatus(JobState.FAILED, "a shard is gone")
+        assert not look()
+    assert runner.cached == [True, False]
 
 
 class TestATaskThatFailsItself:

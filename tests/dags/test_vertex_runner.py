@@ -45,13 +45,13 @@ def open_runner(cloud_movielens: Bandit, settings: Settings, vertex: VertexStand
     """Each runner has clients of its own, as each task has; `google` changes the bandit's section."""
     with ExitStack() as handles:
 
-        def opened(bandit: Bandit = cloud_movielens, **google: Any) -> VertexRunner:
+        def opened(bandit: Bandit = cloud_movielens, forgotten: int = 0, **google: Any) -> VertexRunner:
             written = bandit.model_dump(mode="json")
             bandit = Bandit.model_validate(written | {"google": written["google"] | google})
             anonymous = settings.model_copy(update={"google_endpoint": "http://127.0.0.1:1"})
             clients = GoogleClients(bandit, anonymous)
             handles.callback(clients.close)
-            return VertexRunner(bandit, clients, settings)
+            return VertexRunner(bandit, clients, settings, forgotten=lambda: forgotten)
 
         yield opened
 
@@ -123,6 +123,26 @@ class TestASubmittedJob:
         assert resources["resourceMemoryLimit"] == "16Gi"
         assert resources["cpuLimit"] == 4
         assert resources["memoryLimit"] == pytest.approx(17.18, abs=0.01)
+
+    def test_ingests_anew_once_somebody_was_forgotten(
+        self, open_runner: OpenRunner, vertex: VertexStandIn, parameters: Parameters
+    ) -> None:
+        jobs = {rows: f"{JOB[:-1]}{rows}" for rows in (0, 2)}
+        for rows, job_id in jobs.items():
+            open_runner(forgotten=rows).submit(job_id, "retrain", parameters)
+        open_runner(forgotten=3).submit(jobs[2], "retrain", parameters)  # the same job, though more is forgotten by now
+        containers = {
+            rows: {
+                step: executor["container"].get("env", [])
+                for step, executor in spec(vertex.pipelines.job(job_id))["deploymentSpec"]["executors"].items()
+            }
+            for rows, job_id in jobs.items()
+        }
+        assert containers[2].pop("exec-ingester") == [
+            *containers[0].pop("exec-ingester"),
+            {"name": "FORGOTTEN_ROWS", "value": "2"},
+        ]
+        assert containers[2] == containers[0]
 
     @pytest.mark.parametrize("caching", [True, False])
     def test_caches_as_asked_and_never_the_deployer(

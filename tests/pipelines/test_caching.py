@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bandit_ops.runners.base import JobState
+from rl_core.backends import open_backend
 from rl_core.config import Environment
+from tests.log_rows import at, decision, decisions
 
 if TYPE_CHECKING:
     from tests.pipelines.conftest import World
@@ -122,6 +124,47 @@ class TestAStaleHitIsImpossible:
         shutil.rmtree(world.settings.home / "cache" / "toy-retrain-v1" / "artifacts" / "before")
         world.run("after")
         assert world.steps("after") == ALL_RAN
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            pytest.param(lambda file: file.unlink(), id="a file is gone"),
+            pytest.param(lambda file: file.write_bytes(b"x" * file.stat().st_size), id="a file is damaged"),
+        ],
+    )
+    def test_where_a_part_of_the_cached_output_is_not_what_it_was(
+        self, world: World, harm: Callable[[Path], None]
+    ) -> None:
+        world.run("before")
+        artifacts = world.settings.home / "cache" / "toy-retrain-v1" / "artifacts" / "before"
+        harm(next(file for file in artifacts.rglob("made-by") if "trainer" in str(file)))
+        world.run("after")
+        assert world.steps("after") == {**ALL_RAN, "ingester": "SKIPPED"}
+        assert "cached outputs are gone or damaged; the step runs again" in world.log("after")
+        world.run("healed")
+        assert world.steps("healed") == ALL_CACHED
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"dataset": 7', '{"dataset": {"__kfp_artifact__": true}}'])
+    def test_where_the_entry_is_damaged(self, world: World, content: str) -> None:
+        world.run("before")
+        for entry in (world.settings.home / "cache" / "toy-retrain-v1" / "entries").iterdir():
+            entry.write_text(content)
+        assert world.run("after").state is JobState.SUCCEEDED
+        assert world.steps("after") == ALL_RAN
+
+    def test_after_somebody_was_forgotten(self, world: World) -> None:
+        store = open_backend(world.bandit, world.settings).store()
+        store.append("decisions", decisions(decision("a", 0, 1), decision("b", 0, 2)))
+        store.joiner(world.bandit).run(at(100))
+        world.run("before")
+        store.forget([], ["b"])
+        world.run("after")
+        assert world.steps("after") == ALL_RAN
+        world.run("once-more")
+        assert world.steps("once-more") == ALL_CACHED
+        store.forget([], ["a"])
+        world.run("after-both")
+        assert world.steps("after-both") == ALL_RAN
 
     @pytest.mark.long
     def test_where_the_step_failed(self, world: World) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bandit_ops.runners.forgotten import forgotten_rows
 from rl_core.backends.gcp.store import tables
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
@@ -101,6 +102,17 @@ class TestForgetting:
         assert store.forget(["Ada"], []).counts["rejected_events"] == 1
         rows = store.query("SELECT payload FROM rejected_events ORDER BY `offset`")["payload"].to_pylist()
         assert rows == ["", '{"event_id": "b", "subject": "Adam"}']
+
+
+def test_what_was_forgotten_is_counted_for_the_pipeline_cache(
+    cloud: Cloud, store: BigQueryEventStore, bandit: Bandit
+) -> None:
+    settings = Settings(google_endpoint=cloud.rest_url)
+    store.append("decisions", decisions(decision("a", 0), decision("b", 0, 2)))
+    SqlJoiner(bandit, store).run(at(WAIT_S + 1))
+    assert forgotten_rows(bandit, settings) == 0
+    store.forget([], ["b"])
+    assert forgotten_rows(bandit, settings) == 1
 
 
 class TestRetention:

@@ -153,7 +153,7 @@ def test_what_stays_is_said(bandit: Bandit, settings: Settings, logged: EventLog
     run(["forget", "--event-id", "marker-event-1", "--event-id", "unheard"])
     said = capsys.readouterr().out
     assert f"look at: {aside} still names what was forgotten" in said
-    assert "--datasets removes them" in said
+    assert "which no training reads any more; --datasets removes them" in said
 
 
 @pytest.mark.parametrize("where", ["runs/job-1", "../cache/movielens-retrain-v1/1"])

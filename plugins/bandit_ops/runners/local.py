@@ -8,8 +8,9 @@ import os
 import re
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobState, JobStatus, Parameters, Pipeline
+from bandit_ops.runners.forgotten import forgotten_rows, ingest_anew
 from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.config import Bandit, Settings
@@ -44,10 +46,20 @@ class LocalRunner:
     """A `PipelineRunner` on this machine; runs lie in `$BANDIT_HOME/{prefix}-{pipe_version}/runs/<job_id>/`.
 
     Every method may be called from any process, at the same time: the folder's lock decides.
+
+    Args:
+        forgotten: counts the log's forgotten rows; default: as the process's own account.
     """
 
-    def __init__(self, bandit: Bandit, settings: Settings, root: Path = specs.ROOT) -> None:
+    def __init__(
+        self,
+        bandit: Bandit,
+        settings: Settings,
+        root: Path = specs.ROOT,
+        forgotten: Callable[[], int] | None = None,
+    ) -> None:
         self._bandit = bandit
+        self._forgotten = forgotten or partial(forgotten_rows, bandit, settings)
         self._settings = settings.model_copy(update={"home": Path(os.path.realpath(settings.home))})
         self._runs = self._settings.state_dir(bandit) / "runs"
         self._root = root
@@ -129,6 +141,7 @@ class LocalRunner:
         specs.fill(
             spec, name, image, {"RATINGS_MD5": ratings_digest(self._settings)} if self._bandit.environment else {}
         )
+        ingest_anew(spec, self._forgotten())
         write_atomically(job.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=True).encode())
         description = {
             "job_id": job.path.name,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bandit_ops.runners import spec as specs
 from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
+from bandit_ops.runners.forgotten import ingest_anew
 from bandit_ops.runners.vertex_job import parameters_of, spec_of, state_of, status_of
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
@@ -36,14 +37,25 @@ class VertexRunner:
 
     What may pass (throttling, outages, timeouts, broken connections) is tried again for `patience_s`, then
     RunnerUnavailable; anything else is a RunnerError at once.
+
+    Args:
+        forgotten: counts the log's forgotten rows, at each submit.
     """
 
     patience_s = 20.0
     call_timeout_s = 10.0
     cancel_timeout_s = 300.0
 
-    def __init__(self, bandit: Bandit, clients: GoogleClients, settings: Settings, root: Path = specs.ROOT) -> None:
+    def __init__(
+        self,
+        bandit: Bandit,
+        clients: GoogleClients,
+        settings: Settings,
+        root: Path = specs.ROOT,
+        forgotten: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._bandit = bandit
+        self._forgotten = forgotten
         self._clients = clients
         self._settings = settings
         self._names = clients.names
@@ -133,18 +145,19 @@ class VertexRunner:
         specs.size(spec, google.vertex.cpu, google.vertex.memory)
         specs.cache_where_compiled(spec, enable_caching)
         kms_key = google.vertex.kms_key or google.kms_key
-        account = self._names.account("job")
+        account, network = self._names.account("job"), google.vertex.network or ""
+        digest = _digest(spec, parameters, account, network, kms_key)
+        ingest_anew(spec, self._forgotten())  # what is forgotten while a submit is tried again makes no other job
         job = PipelineJob(
             display_name=google.vertex.display_name or self._bandit.pipeline_name(pipeline),
             pipeline_spec=spec,
             runtime_config={"gcs_output_directory": self._names.pipeline_root, "parameter_values": parameters},
             service_account=account,
-            network=google.vertex.network or "",
-            labels={**google.vertex.labels, **self._names.labels, "bandit": self._bandit.name},
+            network=network,
+            labels={**google.vertex.labels, **self._names.labels, "bandit": self._bandit.name, SPEC_LABEL: digest},
         )
         if kms_key is not None:
             job.encryption_spec = EncryptionSpec(kms_key_name=kms_key)
-        job.labels[SPEC_LABEL] = _digest(spec, parameters, account, job.network, kms_key)
         return job
 
     def _step_environment(self) -> dict[str, str]:
