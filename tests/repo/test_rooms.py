@@ -37,6 +37,7 @@ ARROWS = {
     "monitoring": {"policy", "bandit", "backends"},
     "serving": {"policy", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
+    "importing": {"bandit", "backends"},
     "simulation": {"serving", "movielens", "backends"},
     "stages": {"monitoring", "policy", "dataset", "movielens", "bandit", "backends"},
 }
