@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from rl_core import __version__
 from rl_core.config import Settings
@@ -18,11 +19,17 @@ NEEDS = {
     "bus": ("orjson", "server"),
     "log": ("deltalake", "job"),
     "forget": ("deltalake", "job"),
+    "import": ("deltalake", "job"),
 }
 """The module that each command misses first, and the extra of the wheel (pyproject.toml) that brings it."""
 
 _CAT = """Print what is on a bandit's message bus, as JSON lines: topic, offset, key, received_at, payload. Without a
 payload is what was forgotten, or lost to damage. Server and event logger may run meanwhile."""
+
+_IMPORT = """Bring a file of logged decisions and their rewards into the log: check it first, and say what is in it. The
+same command again goes on where it was cut short, and adds nothing twice. docs/importing.md has examples."""
+_MAP = """fields are event_id, action, propensity, reward, observation (a column of lists, or several columns with
+commas between) and eligible_actions; action to observation need no word where the column has the field's name"""
 
 
 def positive(text: str) -> int:
@@ -56,6 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--event-id", action="append", default=[], help="an event by its id; repeatable")
     forget.add_argument("--dry-run", action="store_true", help="only say what there is")
     forget.add_argument("--datasets", action="store_true", help="remove the pipelines' cached datasets as well")
+    load = commands.add_parser("import", help="bring a file of decisions and rewards into the log", description=_IMPORT)
+    load.add_argument("file", type=Path, help="CSV with a header, Parquet, JSON lines or VW dsjson, by its ending")
+    load.add_argument("--bandit", help="a YAML, or a name in dags/bandits; default: BANDIT_DEFINITION")
+    load.add_argument("--map", nargs="+", action="extend", default=[], metavar="FIELD=COLUMN", help=_MAP)
+    load.add_argument("--format", choices=("csv", "parquet", "jsonl", "dsjson"), help="default: by the file's ending")
+    load.add_argument("--policy", default="imported", help="whose decisions: one of validation.other_policies")
+    load.add_argument("--dry-run", action="store_true", help="only say what is in it")
     shown = commands.add_parser("bus", help="look at the message bus").add_subparsers(dest="of_bus", required=True)
     cat = shown.add_parser("cat", help="print what is on the message bus, as JSON lines", description=_CAT)
     cat.add_argument("bandit", nargs="?", help="a name in dags/bandits, or a YAML; default: BANDIT_DEFINITION")
@@ -100,6 +114,10 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.monitoring import show_bus
 
         return show_bus.show(bandit, settings, args.topic, args.after, args.limit, args.follow)
+    if args.command == "import":
+        from rl_core.importing import importer
+
+        return importer.run(bandit, settings, args.file, args.map, args.format, args.policy, args.dry_run)
     if args.command == "forget":
         from rl_core.joining.forget import forget
 

@@ -58,7 +58,7 @@ DECISION = (
     Column("propensity", "float64", "exact probability of this action under the behaviour policy; in (0, 1]"),
     Column("epsilon", "float64", "the uniform floor in force"),
     Column("seed_stream", "string", "names the random stream of the draw", nullable=True),
-    Column("source", "string", "who asked: 'client', 'simulator', 'generator'"),
+    Column("source", "string", "who asked: 'client', 'simulator', 'generator', 'import'"),
     Column("served", "bool", "false for shadow rows, which never train"),
     Column("rollout_stage", "string", "e.g. 'canary'", nullable=True),
     Column("schema_version", "int32", "SCHEMA_VERSION of the writer"),

@@ -15,6 +15,7 @@ Engines", arXiv:1403.1891.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +52,19 @@ def mean_weight(logged: LoggedRows, evaluation: Array, epsilon: float) -> MeanWe
     Raises:
         SchemaError: `evaluation` doesn't fit the rows, or is no distribution.
     """
-    w = weights(logged, evaluation)
+    count, likeliest = (evaluation > 0).sum(axis=1), evaluation.max(axis=1)
+    return _mean(weights(logged, evaluation), logged.propensities, count, likeliest, epsilon)
+
+
+def mean_uniform_weight(propensities: Array, eligible: NDArray[np.integer[Any]], epsilon: float) -> MeanWeight:
+    """Average the weights of the uniform policy: propensities [n] where so many actions [n] were eligible."""
+    return _mean(1.0 / (eligible * propensities), propensities, eligible, 1.0 / eligible, epsilon)
+
+
+def _mean(w: Array, p: Array, count: NDArray[np.integer[Any]], likeliest: Array, epsilon: float) -> MeanWeight:
     mean, spread = float(w.mean()), float(w.var(ddof=1))
-    count, left = (evaluation > 0).sum(axis=1), 1.0 - logged.propensities
-    possible = evaluation.max(axis=1) * np.maximum(count / epsilon, (count - 1) / np.maximum(left, _SURELY))
+    left = 1.0 - p
+    possible = likeliest * np.maximum(count / epsilon, (count - 1) / np.maximum(left, _SURELY))
     unseen = np.where(left > _SURELY, np.maximum(possible, w), 0.0)
     cautious = np.sqrt((spread + abs(mean - 1.0) * float(unseen.mean())) / len(w))
     return MeanWeight(mean, float(np.sqrt(spread / len(w))), (mean - 1.0) / max(float(cautious), _LEAST_ERROR))
@@ -66,9 +76,8 @@ def uniform(eligible: NDArray[np.bool_]) -> Array:
     return shares
 
 
-def contradiction(logged: LoggedRows, found: MeanWeight) -> str:
-    """Say, of a mean weight that contradicts the log, by how much and what the likely cause is."""
-    p = logged.propensities
+def contradiction(p: Array, found: MeanWeight) -> str:
+    """Say, of a mean weight that contradicts the log's propensities, by how much and what the likely cause is."""
     if (p > 1.0 - _SURELY).all():
         cause = "all propensities are 1: was the log made by a deterministic rule?"
     elif p.max() - p.min() < _SURELY:

@@ -105,7 +105,7 @@ def _contradictions(judged: Judged, epsilon: float, metrics: dict[str, float]) -
             names = f"{who}_weight", f"{who}_weight_error", f"{who}_weight_z"
             metrics |= dict(zip(names, (found.mean, found.standard_error, found.z), strict=True))
             if found.contradicts:
-                said.append(propensities.contradiction(judged.logged, found))
+                said.append(propensities.contradiction(judged.logged.propensities, found))
     return said[:1]
 
 

@@ -76,7 +76,7 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
     parameters: Any = _parameters(bandit) | None
     context: dict[str, Any] = {"observation": [0.0] * problem.observation_dim}
     if problem.features:
-        context = {"features": {name: None for name in problem.features}}
+        context = {"features": dict.fromkeys(problem.features)}
     example = {"instances": [{**context, "event_id": "order-4711"}]}
     return create_model(
         "PredictBody",

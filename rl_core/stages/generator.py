@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rl_core.backends import open_backend
-from rl_core.backends.conform import conform
+from rl_core.backends import job_log, open_backend
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.errors import StoreError
@@ -44,8 +43,7 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
         )
         for low in range(0, rounds, PART_ROWS):
             decisions, rewards = generated.part(low, min(low + PART_ROWS, rounds))
-            store.append("rewards", rewards)  # first: no joiner sees a decision that seems to have none
-            store.append("decisions", decisions)
+            job_log.append(store, decisions, rewards)
             if rounds > PART_ROWS:
                 print(f"generator: {low + len(decisions)} of {rounds} interactions logged", flush=True)
         store.complete(producer)
@@ -82,12 +80,8 @@ def _closed(store: EventStore, producer: str) -> list[int]:
 
 def _first_decision(store: EventStore, producer: str, bandit: Bandit, rounds: int) -> datetime:
     """When the first decision was made: as logged by a run that was cut short, else so that no reward is waited for."""
-    for table in ("rewards", "decisions"):
-        found = store.query(f"SELECT min(received_at) AS first FROM {table} WHERE producer = '{producer}'")  # noqa: S608
-        first: datetime | None = found["first"][0].as_py()
-        if first is not None:
-            return first
-    return datetime.now(UTC) - timedelta(seconds=bandit.join.reward_wait_s + 1, microseconds=rounds)
+    begun, wait = job_log.begun_at(store, producer), bandit.join.reward_wait_s
+    return begun or datetime.now(UTC) - timedelta(seconds=wait + 1, microseconds=rounds)
 
 
 def _runs(seqs: Sequence[int]) -> list[Window]:
@@ -127,7 +121,7 @@ class _Generated:
             stamps | self._choices(environment.observations_f32[users], actions) | {"decided_at": stamps["received_at"]}
         )
         observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
-        return _table(decisions, DECISION_SCHEMA), _table(observed, REWARD_SCHEMA)
+        return job_log.rows_of(decisions, DECISION_SCHEMA), job_log.rows_of(observed, REWARD_SCHEMA)
 
     @property
     def _active(self) -> list[int]:
@@ -145,12 +139,12 @@ class _Generated:
         eligible = np.tile(np.asarray(self._active, np.int32), n)
         return {
             "policy_version": pa.repeat(UNIFORM, n),
-            "observation": _lists(observations.ravel(), dim),
+            "observation": job_log.lists(observations.ravel(), dim),
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": pa.array(problem.actions).take(pa.array(actions)),
             "action": pa.array(actions),
             "action_set_version": pa.repeat(problem.action_set_version, n),
-            "eligible_actions": _lists(eligible, len(self._active)),
+            "eligible_actions": job_log.lists(eligible, len(self._active)),
             "propensity": pa.repeat(1.0 / len(self._active), n),
             "epsilon": pa.repeat(1.0, n),
             "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
@@ -158,11 +152,3 @@ class _Generated:
             "served": pa.repeat(True, n),
             "schema_version": pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), n),
         }
-
-
-def _lists(values: Any, width: int) -> pa.ListArray:
-    return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, width, dtype=np.int32), values)
-
-
-def _table(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
-    return conform(pa.table({name: columns[name] for name in schema.names if name in columns}), schema)

@@ -59,8 +59,10 @@ class TestAFalseLog:
         rows = logged(np.random.default_rng(2).integers(0, k, n), np.ones(n))
         found = mean_weight(rows, uniform(everything(n, k)), FLOOR)
         assert found.contradicts
-        assert "all propensities are 1: was the log made by a deterministic rule?" in contradiction(rows, found)
-        assert f"mean weight {1 / k:.2f} ± 0.00, must be 1" in contradiction(rows, found)
+        assert "all propensities are 1: was the log made by a deterministic rule?" in contradiction(
+            rows.propensities, found
+        )
+        assert f"mean weight {1 / k:.2f} ± 0.00, must be 1" in contradiction(rows.propensities, found)
 
     @pytest.mark.parametrize("k", [4, 20])
     def test_of_one_number_for_all_is_found_in_a_thousand(self, k: int) -> None:

@@ -186,7 +186,8 @@ class JoinRules:
             others = (reward for reward in one.rewards if reward is not winner)
             apart += [(reward, _lost(reward, one.span, "reward")) for reward in others]
         for event_id in due:
-            self._await(event_id)
+            if (still := self._open.get(event_id)) is not None:
+                self._await(event_id, still)
         for deadlines in (self._deadlines, *self._of_jobs.values()):
             deadlines.keep(self._open, len(self._open))
         apart += [(reward, "unknown") for reward in self._given_up(self._waiting, passed)]
@@ -209,14 +210,15 @@ class JoinRules:
                 span = self._span(decided_at, received_at)
                 one = self._open[event_id] = _Open(decisions, row, stamp, span, by_job, defers, rewards, uses)
                 if not (by_job and one.rewards):
-                    self._await(event_id)
+                    self._await(event_id, one)
 
-    def _await(self, event_id: str) -> None:
-        """Remember when a decision is due, if it is open."""
-        if (one := self._open.get(event_id)) is not None:
-            producer = one.stamp[1]
-            deadlines = self._of_jobs.setdefault(producer, Deadlines()) if one.by_job else self._deadlines
-            deadlines.add(one.deadline, event_id)
+    def _await(self, event_id: str, one: _Open) -> None:
+        """Remember when a decision is due."""
+        producer = one.stamp[1]
+        if one.by_job and producer not in self._of_jobs:
+            self._of_jobs[producer] = Deadlines()
+        deadlines = self._of_jobs[producer] if one.by_job else self._deadlines
+        deadlines.add(one.deadline, event_id)
 
     def _due(self, passed: int, complete: Mapping[str, int]) -> list[str]:
         """Take out the ids whose time may have come."""
