@@ -232,6 +232,7 @@ class State(BaseModel):
     unavailable: int = Field(description="requests answered 503")
     defects: int = Field(description="requests answered 500")
     lost: int = Field(description="events that the message bus did not take after the answer; best_effort only")
+    clipped: int = Field(description="numbers of observations outside their range, which were clipped")
     undelivered: int = Field(
         description="requests whose decisions are logged, though the client had hung up, or was answered 503 too early"
     )

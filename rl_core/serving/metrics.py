@@ -22,6 +22,7 @@ _COUNTERS = {
     "unavailable": "requests answered 503",
     "defects": "requests answered 500",
     "lost": "events answered for in best-effort mode that the message bus did not take",
+    "clipped": "numbers of observations that lay outside their range, and were clipped",
     "undelivered": "requests whose decisions are logged, though the client had hung up, or was answered 503 too early",
 }
 

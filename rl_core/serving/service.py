@@ -24,7 +24,7 @@ from rl_core.serving.requests import Activation, PredictRequest, Reward, parse_a
 
 COUNTERS = (
     *("requests", "decisions", "deferred", "repeated", "rewards", "activations"),
-    *("refused_requests", "unavailable", "defects", "lost", "undelivered"),
+    *("refused_requests", "unavailable", "defects", "lost", "undelivered", "clipped"),
 )
 ANSWERS_REMEMBERED = 10_000
 LATENCIES_REMEMBERED = 4096
@@ -93,6 +93,7 @@ class Service:
         if not self._durable:
             await self._recall(given)
         event_ids, new, rows, shared, deferred = self._decider.decide(request, served, self._answers, self._bus.now())
+        self.counts["clipped"] += served.policy.encoder.clipped(request.observations)
         answers = {event_id: self._answers[event_id] for event_id in given if event_id not in new}
         answers |= new
         fresh = len(new)
