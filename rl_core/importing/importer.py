@@ -54,9 +54,13 @@ def run(
             f"{bandit.name}.yaml, or name another with --policy"
         )
     kind = readers.format_of(path, kind)
-    mapping = Mapping.parse(words, dsjson.DEFAULT if kind == "dsjson" else None)
-    dim, named = bandit.problem.observation_dim, len(mapping.observation)
-    if named != dim and (named > 1 or kind == "csv"):
+    features = tuple(bandit.problem.features)
+    default = dsjson.DEFAULT if kind == "dsjson" else None
+    mapping = Mapping.parse(words, default, features)
+    dim, named = len(features) or bandit.problem.observation_dim, len(mapping.observation)
+    if features and named != dim:
+        raise ConfigError(f"--map observation names {named} columns, the bandit has {dim}: {', '.join(features)}")
+    if not features and named != dim and (named > 1 or kind == "csv"):
         raise ConfigError(
             f"--map observation names {named} columns, observation_dim is {dim}: name {dim}, in their order"
         )

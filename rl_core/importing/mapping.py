@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ class Mapping:
     """Columns by what they hold; of JSON, a column is a path with dots.
 
     Args:
-        observation: one column of lists, or the columns of the numbers in their order.
+        observation: one column of lists, or the columns of the numbers in their order; of named features, the column of
+            each in the order of the YAML.
         event_id: None: rows are numbered.
         eligible_actions: a column of lists of action ids; None: every action could have been chosen in every row.
     """
@@ -30,8 +31,10 @@ class Mapping:
     eligible_actions: str | None = None
 
     @classmethod
-    def parse(cls, words: Iterable[str], default: Mapping | None = None) -> Mapping:
+    def parse(cls, words: Iterable[str], default: Mapping | None = None, features: Sequence[str] = ()) -> Mapping:
         """Parse `field=column` words; fields that are not named are as in `default`, else named like their column.
+
+        Named features are looked for in columns of their names.
 
         Raises ConfigError naming the word, or what is missing.
         """
@@ -46,6 +49,8 @@ class Mapping:
             field: getattr(default, field) if default else field if field in _NEEDED else None
             for field in (*_NEEDED, *_OPTIONAL)
         }
+        if features:
+            columns["observation"] = tuple(features)
         columns |= given
         if isinstance(columns["observation"], str):
             columns["observation"] = tuple(columns["observation"].split(","))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rl_core.backends.job_log import lists, rows_of
 from rl_core.config import Bandit
+from rl_core.importing import named
 from rl_core.importing.mapping import Mapping
 from rl_core.importing.readers import Part
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
@@ -31,6 +32,7 @@ class Checked:
         observation: [n, observation_dim].
         reward: NaN where the file has none.
         eligible: mask [n, K]; None: all.
+        features: of named features, those of each row as a JSON object [n].
     """
 
     lines: NDArray[np.int64]
@@ -41,6 +43,7 @@ class Checked:
     observation: NDArray[np.float32]
     eligible: Flags | None
     aside: list[tuple[int, str]] = field(default_factory=list)
+    features: pa.Array | None = None
 
 
 class Checks:
@@ -65,7 +68,12 @@ class Checks:
         action = pc.index_in(columns[mapping.action].cast(pa.string()), self._ids)
         refuse(np.asarray(action.is_null()), "action is none of the bandit's actions")
         chosen = pc.fill_null(action, 0).to_numpy(zero_copy_only=False).astype(np.int32)
-        observation, sound = self._observations(part, n)
+        features, wrong = named.of(part, problem.features, mapping.observation) if problem.features else (None, {})
+        for reason, rows in wrong.items():
+            refuse(rows, reason)
+        observation, sound = (
+            (np.empty((n, 0), np.float32), ~np.zeros(n, np.bool_)) if features else self._observations(part, n)
+        )
         refuse(~sound, f"observation is not {problem.observation_dim} finite numbers")
         eligible, known = self._eligible(part, n)
         refuse(~known, "eligible_actions holds an action that the bandit doesn't have, or none")
@@ -88,6 +96,7 @@ class Checks:
             observation[good],
             None if eligible is None else eligible[good],
             sorted([*aside, *part.unreadable]),
+            None if features is None else features.filter(pa.array(good)),
         )
 
     def _event_ids(self, part: Part) -> pa.Array:
@@ -188,7 +197,10 @@ def in_tables(
             "offset": pa.array(made + 1 + np.arange(n)),
             "decided_at": at,
             "policy_version": pa.repeat(policy, n),
-            "observation": lists(part.observation.ravel(), problem.observation_dim),
+            "observation": lists(part.observation.ravel(), part.observation.shape[1])
+            if part.features is None
+            else _none(n),
+            "features": pa.nulls(n, pa.string()) if part.features is None else part.features,
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": pa.array(problem.actions).take(pa.array(part.action)),
             "action": pa.array(part.action),
@@ -209,6 +221,11 @@ def in_tables(
         }
         yield rows_of(decisions, DECISION_SCHEMA), rows_of(rewards, REWARD_SCHEMA)
         made, earned = made + n, earned + count
+
+
+def _none(n: int) -> pa.Array:
+    """n empty observations."""
+    return pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.float32()))
 
 
 def counted(reasons: Iterable[tuple[int, str]]) -> list[tuple[str, int, int]]:

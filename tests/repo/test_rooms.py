@@ -51,7 +51,7 @@ ARROWS = {
     "monitoring": {"policy", "bandit", "backends"},
     "serving": {"policy", "features", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
-    "importing": {"bandit", "backends"},
+    "importing": {"features", "bandit", "backends"},
     "simulation": {"serving", "movielens", "backends"},
     "stages": {"monitoring", "policy", "dataset", "features", "movielens", "bandit", "backends"},
 }
