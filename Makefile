@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help smoke-gcp demo up down test test-fast test-all test-composer install images lint types format compile composer-bundle functions-bundle lock dist bench fault-table faults soak clean
+.PHONY: help smoke-gcp demo example up down test test-fast test-all test-composer install images lint types format compile composer-bundle functions-bundle lock dist bench fault-table faults soak clean
 
 # CPython 3.11; name another with `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -21,6 +21,9 @@ help: ## this list
 
 demo: $(READY) ## the whole loop, once: startup, then three times traffic and a retrain; writes var/demo/report.json
 	@$(PY) -m local_stack demo
+
+example: $(READY) ## another bandit: a news front page, from a CSV to the third retrain; writes var/example/report.json
+	@$(PY) -m local_stack example
 
 up: $(READY) ## start Airflow, the prediction server and the event logger, and leave them running
 	@$(PY) -m local_stack up

@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--rounds", type=int, choices=range(1, 21), metavar="N", default=3, help="sensor-triggered retrains (default 3)"
     )
+    commands.add_parser("example", help="play a news front page, from a CSV to the third retrain, without Airflow")
     up = commands.add_parser("up", help="start everything and leave it running")
     down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
     clean = commands.add_parser("clean", help="delete all state under BANDIT_HOME, unless something runs")
@@ -35,6 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
+    if args.command == "example":
+        from local_stack import example
+
+        return example.main(settings, console)
     if Path(args.bandit).suffix or Path(args.bandit).name != args.bandit:
         raise ConfigError(
             f"--bandit {args.bandit} is a path; Airflow only knows what lies in dags/bandits: put the YAML there, "
