@@ -83,7 +83,9 @@ def contradiction(p: Array, found: MeanWeight) -> str:
     elif p.max() - p.min() < _SURELY:
         cause = f"all propensities are {p[0]:.4g}: were they written afterwards, or for another number of actions?"
     elif found.mean < 1.0:
-        cause = "they are too large, or some actions are listed as eligible that could not be chosen"
+        cause = (
+            "they are too large, actions count as eligible that could not be chosen, or rows that explored are missing"
+        )
     else:
         cause = "they are too small, belong to other actions, or rows of likely actions are missing"
     return (
