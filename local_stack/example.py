@@ -232,10 +232,8 @@ class Example:
         """Clicks whose decisions are closed: they are set apart, and change nothing."""
         store = open_backend(self.bandit, self.settings).store()
         self._post("/reward", {"rewards": [{"event_id": one, "reward": 1.0} for one in self.late]})
-        sql = "SELECT count(*) AS n FROM rewards_apart"
-        wait_for(
-            lambda: store.query(sql)["n"][0].as_py() == len(self.late), 120.0, "late clicks to be set apart", poll_s=0.2
-        )
+        sql, late = "SELECT count(*) AS n FROM rewards_apart", len(self.late)
+        wait_for(lambda: store.query(sql)["n"][0].as_py() == late, 120.0, "late clicks to be set apart", poll_s=0.2)
 
     def _post(self, path: str, content: dict[str, Any]) -> Any:
         url = Announcement.read(self.settings.state_dir(self.bandit)).url + path
@@ -252,9 +250,8 @@ class Example:
     def _print(self, report: dict[str, Any]) -> None:
         table = Table("policy", "learnt from", "visits", "clicks per 100", "% of the gap", box=SIMPLE_HEAD)
         for one in self.rounds:
-            table.add_row(
-                one.policy, f"+{one.learnt_from:,}", f"{one.visits:,}", f"{one.clicks_per_100}", f"{one.percent_of_gap}"
-            )
+            figures = f"+{one.learnt_from:,}", f"{one.visits:,}", f"{one.clicks_per_100}", f"{one.percent_of_gap}"
+            table.add_row(one.policy, *figures)
         self.console.print(table)
         self.console.print(
             f"the gap lies between an article by chance (0) and each reader's best one (100). In the log: "

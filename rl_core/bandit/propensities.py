@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from rl_core.bandit.ope import Array, LoggedRows, weights
 
 Z_LIMIT = 5.0
-"""Of sound logs, fewer than one in a million lies beyond (normal: 6 in 10^7)."""
+"""A false alarm in 2 million sound logs, were z normal; of 140,400 simulated ones (2 to 3,000 rows, 2 to 20 actions, ε
+of 0.05 and more) none was beyond 3.4. Logs whose propensities go below ε/K of the bandit ring more often when short."""
 MATERIAL = 0.05
-"""A mean within 1 ± 0.05 passes, however sure it is: it bends an estimate by at most as much."""
+"""A mean within 1 ± 0.05 passes, however sure it is: IPS of a constant reward would be off by as much."""
 _LEAST_ERROR = 1e-3  # a smaller one says no more, and keeps z readable
 _SURELY = 1e-9
 
@@ -70,12 +71,6 @@ def _mean(w: Array, p: Array, count: NDArray[np.integer[Any]], likeliest: Array,
     return MeanWeight(mean, float(np.sqrt(spread / len(w))), (mean - 1.0) / max(float(cautious), _LEAST_ERROR))
 
 
-def uniform(eligible: NDArray[np.bool_]) -> Array:
-    """Return the uniform policy's probabilities [n, K] over the eligible actions, a mask [n, K]."""
-    shares: Array = eligible / eligible.sum(axis=1, keepdims=True)
-    return shares
-
-
 def contradiction(p: Array, found: MeanWeight) -> str:
     """Say, of a mean weight that contradicts the log's propensities, by how much and what the likely cause is."""
     if (p > 1.0 - _SURELY).all():
@@ -83,7 +78,9 @@ def contradiction(p: Array, found: MeanWeight) -> str:
     elif p.max() - p.min() < _SURELY:
         cause = f"all propensities are {p[0]:.4g}: were they written afterwards, or for another number of actions?"
     elif found.mean < 1.0:
-        cause = "they are too large, or some actions are listed as eligible that could not be chosen"
+        cause = (
+            "they are too large, actions count as eligible that could not be chosen, or rows that explored are missing"
+        )
     else:
         cause = "they are too small, belong to other actions, or rows of likely actions are missing"
     return (

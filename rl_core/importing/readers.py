@@ -16,7 +16,7 @@ from rl_core.importing import dsjson
 from rl_core.importing.mapping import Mapping, at
 
 PART_ROWS = 100_000
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20  # of a CSV: some 100,000 rows
 _SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".dsjson": "dsjson"}
 FORMATS = tuple(dict.fromkeys(_SUFFIXES.values()))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Judged:
     """Logged rows; the reward model's means [n, K]; what each policy would do, as probabilities [n, K].
 
     Args:
+        eligible: how many actions could have been taken [n].
         by_others: which rows [n] policies of validation.other_policies logged.
         learnt: whether for any observation an action stands out in the challenger.
         empty: of the rows, the share [0, 1] whose features are all 0, of which nothing can be learnt.
@@ -33,7 +35,7 @@ class Judged:
 
     logged: ope.LoggedRows
     means: Array
-    uniform: Array
+    eligible: NDArray[np.integer[Any]]
     challenger: Array
     champion: Array | None
     by_others: NDArray[np.bool_]
@@ -44,7 +46,7 @@ class Judged:
         """Return the rows that other policies logged."""
         mine, rows = self.by_others, self.logged
         logged = ope.LoggedRows(rows.actions[mine], rows.rewards[mine], rows.propensities[mine])
-        return Judged(logged, self.means[mine], self.uniform[mine], self.challenger[mine], None, mine[mine])
+        return Judged(logged, self.means[mine], self.eligible[mine], self.challenger[mine], None, mine[mine])
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,15 @@ def decide(judged: Judged, bandit: Bandit) -> Decision:
 
 def _contradictions(judged: Judged, epsilon: float, metrics: dict[str, float]) -> list[str]:
     """What speaks against the propensities: the mean weights of the uniform policy and of the champion, in words."""
-    said = []
-    for who, evaluation in (("uniform", judged.uniform), ("champion", judged.champion)):
-        if evaluation is not None:
-            found = propensities.mean_weight(judged.logged, evaluation, epsilon)
-            names = f"{who}_weight", f"{who}_weight_error", f"{who}_weight_z"
-            metrics |= dict(zip(names, (found.mean, found.standard_error, found.z), strict=True))
-            if found.contradicts:
-                said.append(propensities.contradiction(judged.logged.propensities, found))
+    p, said = judged.logged.propensities, []
+    means = {"uniform": propensities.mean_uniform_weight(p, judged.eligible, epsilon)}
+    if judged.champion is not None:
+        means["champion"] = propensities.mean_weight(judged.logged, judged.champion, epsilon)
+    for who, found in means.items():
+        names = f"{who}_weight", f"{who}_weight_error", f"{who}_weight_z"
+        metrics |= dict(zip(names, (found.mean, found.standard_error, found.z), strict=True))
+        if found.contradicts:
+            said.append(propensities.contradiction(p, found))
     return said[:1]
 
 

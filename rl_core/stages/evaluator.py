@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import EventStore, Window
-from rl_core.bandit import ope, propensities
+from rl_core.bandit import ope
 from rl_core.bandit.blocks import NUM_FOLDS, Block
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.linucb import LinUCB
@@ -143,7 +143,7 @@ def _judge(
                     rows.propensity,
                     np.isin(rows.seq, by_others),
                     new.means(rows.observation),
-                    propensities.uniform(rows.eligible),
+                    rows.eligible.sum(axis=1),
                     probabilities(new.scores(rows.observation), rows.eligible, epsilon),
                     probabilities(old.scores(champion.features(rows, encoder)), rows.eligible, epsilon)
                     if champion and old
@@ -151,11 +151,11 @@ def _judge(
                     ~rows.observation.any(axis=1),
                 )
             )
-    action, reward, propensity, others, means, uniform, new_served, old_served, empty = (
+    action, reward, propensity, others, means, eligible, new_served, old_served, empty = (
         np.concatenate(p) for p in zip(*parts, strict=True)
     )
     logged = ope.LoggedRows(action, reward, propensity)
     learnt = challenger.manifest.probes.clear
     return Judged(
-        logged, means, uniform, new_served, old_served if champion else None, others, learnt, float(empty.mean())
+        logged, means, eligible, new_served, old_served if champion else None, others, learnt, float(empty.mean())
     )

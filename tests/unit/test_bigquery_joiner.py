@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore
 from rl_core.backends.gcp.store.joiner import SqlJoiner
 from rl_core.backends.gcp.store.tables import ensure_tables
 from rl_core.backends.local.joining.rules import Closed, JoinRules
+from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.config import Bandit, Join, Settings
 from rl_core.errors import StoreError
 from rl_core.google_cloud.clients import GoogleClients
@@ -100,6 +104,44 @@ class TestSameAsTheRules:
         assert {tuple(row.values()) for row in set_apart} == apart
         if not close_early:
             assert (told(found), apart) == model(history.decisions, history.rewards, default)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_on_jobs_that_reward_some_end_or_are_cut_off(
+        self, cloud: Cloud, bandit: Bandit, tmp_path: Path, seed: int
+    ) -> None:
+        chance = random.Random(seed)
+        local = DeltaEventStore(tmp_path / "store")
+        with opened(cloud, bandit) as (named, store):
+            both: list[EventStore] = [store, local]
+            joiners = [one.joiner(named.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})) for one in both]
+            offsets: Counter[tuple[str, str]] = Counter()
+
+            def numbered(table: Literal["decisions", "rewards"], row: dict[str, Any]) -> dict[str, Any]:
+                offsets[table, row["producer"]] += 1
+                return row | {"offset": offsets[table, row["producer"]]}
+
+            for second in range(0, 60, 6):
+                job = chance.choice(["job-1", "job-2", "job-3"])
+                events = [f"{job}-{second}-{k}" for k in range(4)]
+                made = [numbered("decisions", decision(event, second, 0, job)) for event in events]
+                rewarded = chance.sample(events, chance.randint(0, 2)) if job != "job-3" else []
+                earned = [numbered("rewards", reward(event, second + 1, 0, producer=job)) for event in rewarded]
+                watermark = None if chance.random() < 0.3 else at(second - chance.randint(0, 20))
+                ends = chance.random() < 0.2
+                for one in both:
+                    if earned:
+                        one.append("rewards", rewards(*earned))
+                    one.append("decisions", decisions(*made))
+                    if ends:
+                        one.complete(job)
+                runs = [joiner.run(watermark) for joiner in joiners]
+                assert runs[0] == runs[1]
+                if chance.random() < 0.3:
+                    joiners[1] = local.joiner(named.model_copy(update={"join": Join(reward_wait_s=WAIT_S)}))
+                assert store.open_decisions() == local.open_decisions()
+            found = [one.interactions((0, one.head())).drop_columns(["closed_at"]) for one in both]
+        assert found[0].equals(found[1])
+        assert {"reward", "timeout"} <= set(found[0]["closed_by"].to_pylist())
 
 
 def _micros(moment: datetime) -> int:

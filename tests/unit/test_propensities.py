@@ -8,13 +8,18 @@ from numpy.typing import NDArray
 
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.ope import LoggedRows
-from rl_core.bandit.propensities import MATERIAL, MeanWeight, contradiction, mean_weight, uniform
+from rl_core.bandit.propensities import MATERIAL, MeanWeight, contradiction, mean_uniform_weight, mean_weight
 
 FLOOR = 0.05
 
 
 def everything(n: int, k: int) -> NDArray[np.bool_]:
     return np.ones((n, k), np.bool_)
+
+
+def uniform(eligible: NDArray[np.bool_]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = eligible / eligible.sum(axis=1, keepdims=True)
+    return shares
 
 
 def logged(actions: NDArray[np.int64], propensities: NDArray[np.float64]) -> LoggedRows:
@@ -45,7 +50,9 @@ class TestASoundLog:
         eligible[~eligible.any(axis=1)] = True
         p = probabilities(rng.standard_normal(eligible.shape), eligible, 0.3)
         action = (p.cumsum(axis=1) > rng.random((len(p), 1))).argmax(axis=1)
-        found = mean_weight(logged(action, p[np.arange(len(p)), action]), uniform(eligible), FLOOR)
+        rows = logged(action, p[np.arange(len(p)), action])
+        found = mean_uniform_weight(rows.propensities, eligible.sum(axis=1), FLOOR)
+        assert found.mean == pytest.approx(mean_weight(rows, uniform(eligible), FLOOR).mean, rel=1e-12)
         assert abs(found.mean - 1) < 4 * found.standard_error
 
     def test_with_one_eligible_action_is_certain(self) -> None:
