@@ -1,4 +1,4 @@
-"""`make example`: a news front page, from an old system's CSV to the third retrain; real server and logger, no Airflow."""
+"""`make example`: a news front page, from an old system's CSV to the third retrain; server and logger are real."""
 
 from __future__ import annotations
 
