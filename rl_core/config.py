@@ -19,6 +19,7 @@ from rl_core.cron import Schedule
 from rl_core.errors import ConfigError
 from rl_core.frozen import Frozen, Seconds
 from rl_core.google_config import Google
+from rl_core.packing import packed, unpacked
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")  # what RFC 6750 allows in a header, at a length that is not guessed
@@ -257,12 +258,15 @@ class Bandit(Frozen):
         return f"{self.prefix}-{pipeline}-{self.pipe_version}"
 
     def job_json(self) -> str:
-        """Write canonical JSON for pipeline steps, a part of every cache key, without what only the schedule needs."""
-        return self.model_dump_json(exclude=_CONTROL_ONLY)
+        """Write canonical JSON for pipeline steps, a part of every cache key, without what only the schedule needs.
+
+        Packed where it would be too long for a step's command line.
+        """
+        return packed(self.model_dump_json(exclude=_CONTROL_ONLY))
 
     @classmethod
     def from_json(cls, text: str) -> Bandit:
-        """Read a bandit that `job_json` wrote. Raises ConfigError."""
+        """Read a bandit's JSON, packed or not. Raises ConfigError."""
         return _validated(cls, _json(text), "bandit")
 
     @classmethod
@@ -278,7 +282,7 @@ def _json(text: str) -> Any:
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(unpacked(text))
     except ValueError as error:
         raise ConfigError(f"bandit: not JSON ({error})") from error
 

@@ -27,6 +27,7 @@ GROUND = {
     "clock",
     "frozen",
     "google_config",
+    "packing",
     "schema",
     "waiting",
 }
