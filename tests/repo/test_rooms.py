@@ -19,6 +19,7 @@ RULES = {
 }
 GROUND = {
     "bandit_yaml",
+    "checking",
     "config",
     "cron",
     "errors",
