@@ -21,7 +21,7 @@ NEEDS = {
     "forget": ("deltalake", "job"),
     "import": ("deltalake", "job"),
 }
-"""The module that each command misses first, and the extra of the wheel (pyproject.toml) that brings it."""
+"""The module that each command misses first, and the extra of the wheel that brings it; `check` needs none."""
 
 _CAT = """Print what is on a bandit's message bus, as JSON lines: topic, offset, key, received_at, payload. Without a
 payload is what was forgotten, or lost to damage. Server and event logger may run meanwhile."""
@@ -30,6 +30,11 @@ _IMPORT = """Bring a file of logged decisions and their rewards into the log: ch
 same command again goes on where it was cut short, and adds nothing twice. docs/importing.md has examples."""
 _MAP = """fields are event_id, action, propensity, reward, observation (a column of lists, or several columns with
 commas between) and eligible_actions; action to observation need no word where the column has the field's name"""
+
+
+_CHECK = """Print a line for each thing that is wrong with a bandit's YAML, with file, place, rule and, for an unknown
+key, the nearest valid one; then the exit status is 1. What contradicts each other is said once each value is right. Of
+a YAML that is right it says "ok"."""
 
 
 def positive(text: str) -> int:
@@ -50,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("bandit", nargs="?", help="a YAML, or a name in dags/bandits; default: BANDIT_DEFINITION")
         return sub
 
+    check = commands.add_parser("check", help="say all that is wrong with bandits' YAMLs", description=_CHECK)
+    check.add_argument("bandits", nargs="*", metavar="FILE", help="YAMLs, or names in dags/bandits; default: all there")
     serve = command("serve", "answer predictions and take rewards, until stopped")
     serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
     command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
@@ -98,6 +105,10 @@ def run(argv: list[str] | None = None) -> int:
     """Run one command of the command line; return its exit status. Raises BanditError."""
     args = build_parser().parse_args(argv)
     settings = Settings.from_environment()
+    if args.command == "check":
+        from rl_core.checking import check
+
+        return check(settings.bandit_paths(args.bandits))
     bandit = settings.bandit(args.bandit)
     check_installed(args.command, bandit.backend)
     if args.command == "serve":

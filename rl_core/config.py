@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,9 +22,11 @@ from rl_core.errors import ConfigError
 from rl_core.feature_config import Features, names_of
 from rl_core.frozen import Frozen, Seconds
 from rl_core.google_config import Google
+from rl_core.packing import packed, unpacked
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")  # what RFC 6750 allows in a header, at a length that is not guessed
+_BANDITS = Path(__file__).resolve().parent.parent / "dags" / "bandits"
 _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would void every cache
     "runner": True,
     "enable_caching": True,
@@ -161,6 +163,7 @@ class Environment(Frozen):
     """The simulated world, for bandits that have one.
 
     Attributes:
+        kind: which world.
         movies: which movies are the actions: the first by id, or the most rated.
     """
 
@@ -168,7 +171,7 @@ class Environment(Frozen):
     movies: Literal["first", "most_rated"] = "first"
     noise_sd: float = Field(default=0.0, ge=0, description="standard deviation of the reward noise, in stars")
     drift_from_round: int | None = Field(default=None, ge=0, description="from here on action a earns what a+1 earned")
-    seed: int = 0
+    seed: int = Field(default=0, description="of users and noise")
 
 
 class Agent(Frozen):
@@ -191,8 +194,8 @@ class Serving(Frozen):
     """
 
     epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8471, ge=1, le=65535)
+    host: str = Field(default="127.0.0.1", description="the address that it listens at")
+    port: int = Field(default=8471, ge=1, le=65535, description="BANDIT_SERVER_PORT goes before it")
     durability: Literal["durable", "best_effort"] = "durable"
     publish_deadline_s: Seconds = 2.0
     max_body_bytes: int = Field(default=4_194_304, ge=1024)
@@ -254,7 +257,7 @@ class Startup(Frozen):
 
     source: Literal["simulation", "log"] = "simulation"
     rounds: int = Field(default=200, ge=1)
-    seed: int = 1
+    seed: int = Field(default=1, description="of the simulation; the same seed gives the same interactions")
 
 
 class Retrain(Frozen):
@@ -279,6 +282,8 @@ class Simulate(Frozen):
     """Simulated traffic by schedule.
 
     Attributes:
+        enabled: whether the schedule holds; by hand it always works.
+        schedule: as retrain.schedule.
         decisions: how many users a run sends, one decision each.
         concurrency: how many of them at a time.
     """
@@ -290,7 +295,14 @@ class Simulate(Frozen):
 
 
 class Bandit(Frozen):
-    """The definition of one bandit, read from `dags/bandits/<name>.yaml`; every program and DAG takes one."""
+    """The definition of one bandit, read from `dags/bandits/<name>.yaml`; every program and DAG takes one.
+
+    Attributes:
+        name: of the file, and what its DAGs begin with.
+        prefix, pipe_version: together they name everything that the bandit owns; another version begins another log.
+        backend: where data lives.
+        runner: what starts pipelines.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     prefix: Name
@@ -350,39 +362,57 @@ class Bandit(Frozen):
         return f"{self.prefix}-{pipeline}-{self.pipe_version}"
 
     def job_json(self) -> str:
-        """Write canonical JSON for pipeline steps, a part of every cache key, without what only the schedule needs."""
-        return self.model_dump_json(exclude=_CONTROL_ONLY)
+        """Write canonical JSON for pipeline steps, a part of every cache key, without what only the schedule needs.
+
+        Packed where it would be too long for a step's command line.
+        """
+        return packed(self.model_dump_json(exclude=_CONTROL_ONLY))
 
     @classmethod
     def from_json(cls, text: str) -> Bandit:
-        """Read a bandit that `job_json` wrote. Raises ConfigError."""
-        return _validated(cls, _json(text), "bandit")
+        """Read a bandit's JSON, packed or not. Raises ConfigError."""
+        bandit, wrong = _validated(cls, _json(text))
+        if bandit is None:
+            raise ConfigError(f"bandit: {wrong[0]}" + (f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""))
+        return bandit
 
     @classmethod
     def from_yaml(cls, path: Path) -> Bandit:
-        """Read a bandit's YAML. Raises ConfigError naming the file, the field and the rule."""
-        bandit = _validated(cls, read_yaml(path), str(path))
-        if bandit.name != path.stem:
-            raise ConfigError(f"{path}: name is {bandit.name!r} but the file is called {path.name}; make them equal")
+        """Read a bandit's YAML. Raises ConfigError naming the file, the field and the rule of the first fault."""
+        bandit, wrong = cls.read(path)
+        if bandit is None:
+            more = f"; and {len(wrong) - 1} more: `banditloop check` names them" if len(wrong) > 1 else ""
+            raise ConfigError(wrong[0] + more)
         return bandit
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Bandit | None, list[str]]:
+        """Read a bandit's YAML; or return all that is wrong with it, each in a line with file, field and rule."""
+        try:
+            loaded = read_yaml(path)
+        except ConfigError as error:
+            return None, [str(error)]
+        bandit, wrong = _validated(cls, loaded)
+        if isinstance(loaded, dict) and (name := loaded.get("name", path.stem)) != path.stem:
+            wrong.append(f"name is {name!r} but the file is called {path.name}; make them equal")
+        return (None if wrong else bandit), [f"{path}: {one}" for one in wrong]
 
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(unpacked(text))
     except ValueError as error:
         raise ConfigError(f"bandit: not JSON ({error})") from error
 
 
-def _validated(cls: type[Bandit], loaded: Any, where: str) -> Bandit:
+def _validated(cls: type[Bandit], loaded: Any) -> tuple[Bandit | None, list[str]]:
+    """The bandit, or what is wrong."""
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{where}: expected a mapping of settings, got {type(loaded).__name__}")
+        return None, [f"expected a mapping of settings, got {type(loaded).__name__}"]
     try:
-        return cls.model_validate(loaded)
+        return cls.model_validate(loaded), []
     except ValidationError as error:
-        first, *others = faults(error, cls)
-        more = f"; and {len(others)} more: banditloop check names them" if others else ""
-        raise ConfigError(f"{where}: {first}{more}") from error
+        return None, faults(error, cls)
 
 
 class Settings(Frozen):
@@ -467,12 +497,20 @@ class Settings(Frozen):
         """Find a bandit's YAML by name, or take the path that is given. Raises ConfigError naming the known bandits."""
         if name.endswith((".yaml", ".yml")):
             return Path(name).absolute()
-        folder = Path(__file__).resolve().parent.parent / "dags" / "bandits"
-        path = folder / f"{name}.yaml"
+        path = _BANDITS / f"{name}.yaml"
         if not path.exists():
-            known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none"
-            raise ConfigError(f"no bandit called {name!r} in {folder}; there are: {known}. Or give the path of a YAML")
+            known = ", ".join(sorted(found.stem for found in _BANDITS.glob("*.yaml"))) or "none"
+            raise ConfigError(
+                f"no bandit called {name!r} in {_BANDITS}; there are: {known}. Or give the path of a YAML"
+            )
         return path
+
+    def bandit_paths(self, names: Sequence[str]) -> list[Path]:
+        """Find the YAMLs of some bandits; of all in `dags/bandits` where none is named. Raises ConfigError."""
+        paths = [self.bandit_path(name) for name in names] or sorted(_BANDITS.glob("*.yaml"))
+        if not paths:
+            raise ConfigError(f"{_BANDITS} holds no *.yaml; give the path of one")
+        return paths
 
 
 class ServingContainer(Frozen):

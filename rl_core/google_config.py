@@ -44,9 +44,9 @@ class VertexEndpoint(Frozen):
         default="pointer",
         description="pointer: one deployed server swaps policies in place. model: each version is a deployed model",
     )
-    machine_type: str = "n1-standard-2"
-    min_replicas: int = Field(default=1, ge=1)
-    max_replicas: int = Field(default=1, ge=1)
+    machine_type: str = Field(default="n1-standard-2", description="of each replica")
+    min_replicas: int = Field(default=1, ge=1, description="that always run")
+    max_replicas: int = Field(default=1, ge=1, description="that may run under load")
     service_account: ServiceAccount | None = Field(default=None, description="default: the one provisioning makes")
     network: str | None = Field(default=None, description="makes the endpoint private: VPC peering")
     poll_s: Seconds = Field(default=2.0, description="how often a replica looks for another champion")
@@ -67,8 +67,8 @@ _DIGEST = r"^[^@\s]+@sha256:[0-9a-f]{64}$"
 class Google(Frozen):
     """Every place, identity and size on Google Cloud; what resources are called is in google_cloud/names.py."""
 
-    project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
-    region: str = Field(default="europe-west1", pattern=r"^[a-z]+-[a-z]+\d+$")
+    project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$", description="its id")
+    region: str = Field(default="europe-west1", pattern=r"^[a-z]+-[a-z]+\d+$", description="of Vertex AI and functions")
     location: str | None = Field(default=None, description="of dataset and bucket, e.g. EU; default: the region")
     bucket: str | None = Field(default=None, description="default: <project>-<bandit id>")
     image: str | None = Field(

@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from rl_core.checking import read_bandits
 from rl_core.config import Bandit
 from rl_core.errors import ConfigError
+
+_TOLD = 20
+"""Faults in one import error, which is read on a page."""
 
 
 def good_bandits(folder: Path) -> list[Bandit]:
@@ -15,28 +19,16 @@ def good_bandits(folder: Path) -> list[Bandit]:
 
 
 def check_bandits(folder: str | Path) -> None:
-    """Raise one ConfigError that names every YAML of the folder that is no bandit, and why; none where all are."""
+    """Raise one ConfigError that says what is wrong with the YAMLs of the folder; none where all are right."""
     if problems := _load(Path(folder))[1]:
-        raise ConfigError("; ".join(problems))
+        more = f"; and {len(problems) - _TOLD} more: `banditloop check` names them" if len(problems) > _TOLD else ""
+        raise ConfigError("; ".join(problems[:_TOLD]) + more)
 
 
 @cache
 def _load(folder: Path) -> tuple[tuple[Bandit, ...], tuple[str, ...]]:
     """Cached for the life of a parsing process: Airflow forks one for each file and each task."""
-    good: dict[str, Bandit] = {}
-    problems: list[str] = []
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            bandit = Bandit.from_yaml(path)
-        except ConfigError as error:
-            problems.append(str(error))
-            continue
-        twin = good.setdefault(bandit.id, bandit)
-        if twin is not bandit:
-            problems.append(
-                f"{path}: prefix and pipe_version give {bandit.id!r}, which {twin.name}.yaml has already; "
-                "change one of them"
-            )
+    good, problems = read_bandits(sorted(folder.glob("*.yaml")))
     if not good and not problems:
         raise ConfigError(f"{folder}: holds no *.yaml; describe a bandit there, or name the folder where they lie")
     return tuple(sorted(good.values(), key=lambda bandit: bandit.name)), tuple(problems)

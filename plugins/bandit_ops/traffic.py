@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
 from bandit_ops.task import BanditTask
+from rl_core.packing import packed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,7 +46,7 @@ class SimulateTraffic(BanditTask, BaseOperator):
         from bandit_ops.runners.launch import child_environment
         from bandit_ops.runners.spec import ROOT
 
-        settings = settings.model_copy(update={"definition": self.bandit.model_dump_json()})
+        settings = settings.model_copy(update={"definition": packed(self.bandit.model_dump_json())})
         command = [settings.job_python, "-m", "rl_core", "simulate", self.bandit.name]
         for name, value in request.items():
             command += [f"--{name}", str(value)]

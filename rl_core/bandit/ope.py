@@ -62,6 +62,10 @@ class Estimate:
     freedom are `effective_sample_size` - 1, since a few rows of great weight know it no better; 1 at least.
     `effective_sample_size` is (Σ w)² / Σ w² (Kish 1965): how many rows of π's own log would tell as much; n for DM.
     `paired_difference` subtracts terms of two policies.
+
+    It knows only what the rows hold. Where rewards are rare and weights great, the rows that would tell are often
+    missing, and the interval lies too low: of clicks in 5 % of rows, logged by a champion with ε 0.05 among 4 actions,
+    1,000 rows put half of all equally good challengers clearly below it (simulated).
     """
 
     estimator: str

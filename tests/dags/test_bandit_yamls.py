@@ -10,6 +10,7 @@ import pytest
 
 from local_stack.__main__ import run as local_stack
 from rl_core.config import Bandit, Settings
+from rl_core.cron import PRESETS
 from rl_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def test_simulation_recurs_where_the_yaml_switches_it_on(
 ) -> None:
     add_bandit("busy", simulate={"enabled": True, "schedule": "*/5 * * * *"})
     assert str(parse(dags_folder).dags["busy_simulate"].schedule) == "*/5 * * * *"
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_the_presets_are_those_of_airflow() -> None:
+    from airflow.utils.dates import cron_presets
+
+    assert set(PRESETS) == {*cron_presets, "@once", "@continuous"}
 
 
 class TestABadYaml:

@@ -35,10 +35,10 @@ def said(movielens: Bandit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setenv("BANDIT_JOB_PYTHON", str(spy))
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
-    def run(run_id: str, seed: int | None = None) -> str:
+    def run(run_id: str, seed: int | None = None, bandit: Bandit = movielens) -> str:
         form = {"decisions": 10, "concurrency": 2, "seed": seed, "round": 0}
         ti = SimpleNamespace(dag_id="movielens_simulate", run_id=run_id)
-        task = SimulateTraffic(task_id="simulate", bandit=movielens)
+        task = SimulateTraffic(task_id="simulate", bandit=bandit)
         task.execute(cast("Context", {"ti": ti, "params": form}))
         return capsys.readouterr().out
 
@@ -61,6 +61,12 @@ def test_the_child_finds_rl_core_and_the_settings_wherever_it_is_started(
 def test_the_child_is_told_the_whole_bandit_so_that_it_needs_no_yaml(said: Any, movielens: Bandit) -> None:
     told = said("manual__1").partition("bandit=")[2].splitlines()[0].partition(" [")[0]
     assert Bandit.from_json(told[: told.rindex("}") + 1]) == movielens
+
+
+def test_the_child_of_a_bandit_of_ten_thousand_actions_starts(said: Any, movielens: Bandit) -> None:
+    problem = movielens.problem.model_copy(update={"actions": tuple(f"sku-{n:09d}" for n in range(10_000))})
+    told = said("manual__1", bandit=movielens.model_copy(update={"problem": problem}))
+    assert Bandit.from_json(told.partition("bandit=")[2].split()[0]).problem == problem
 
 
 def test_where_a_wheel_is_installed_the_child_has_its_own(

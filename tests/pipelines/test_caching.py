@@ -181,3 +181,10 @@ def test_two_runs_at_once_fill_one_cache_without_harm(world: World, each_at_once
     assert {world.wait("one").state, world.wait("two").state} == {JobState.SUCCEEDED}
     world.run("three")
     assert world.steps("three") == ALL_CACHED
+
+
+def test_a_catalogue_of_nine_thousand_actions_runs(world: World) -> None:
+    """KFP hands a step its parameters as one argument, and Linux takes 128 KiB for one."""
+    problem = world.bandit.problem.model_copy(update={"actions": tuple(f"sku-{n:09d}" for n in range(9000))})
+    large = replace(world, bandit=world.bandit.model_copy(update={"problem": problem}))
+    assert large.run("large").state is JobState.SUCCEEDED

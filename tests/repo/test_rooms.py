@@ -19,6 +19,7 @@ RULES = {
 }
 GROUND = {
     "bandit_yaml",
+    "checking",
     "config",
     "cron",
     "errors",
@@ -28,6 +29,7 @@ GROUND = {
     "frozen",
     "feature_config",
     "google_config",
+    "packing",
     "schema",
     "waiting",
 }

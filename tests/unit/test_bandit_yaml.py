@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from rl_core.__main__ import run
+from rl_core.bandit_yaml import settings_of
 from rl_core.config import Bandit
 from rl_core.errors import ConfigError
+from scripts.bandit_yaml_page import page
 
 SHOP: dict[str, Any] = {
     "name": "shop",
@@ -128,3 +131,76 @@ def test_a_label_key_begins_with_a_letter(refusal: Any, section: str, key: str) 
 @pytest.mark.parametrize("labels", [{"Team": "x"}, {"team": "X"}, {"t" * 64: "x"}, {f"t{n}": "x" for n in range(61)}])
 def test_labels_that_google_refuses_are_refused(refusal: Any, labels: dict[str, str]) -> None:
     assert refusal(changed(google={"project": "my-project", "labels": labels})).startswith("google.labels")
+
+
+def test_contradictions_are_all_said(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(changed(startup={"source": "simulation"}, runner="vertex", retention={"raw_log_days": 1}))
+    bandit, wrong = Bandit.read(path)
+    assert bandit is None
+    assert len(wrong) == 4
+    for part, line in zip(
+        ("an environment", "a section google", "raw_log_days=1 must", "set backend"), wrong, strict=True
+    ):
+        assert part in line
+
+
+class TestCheck:
+    def check(self, *arguments: object) -> int:
+        return run(["check", *(str(one) for one in arguments)])
+
+    def test_says_everything_that_is_wrong_in_a_line_each(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "shop.yaml"
+        path.write_text(
+            changed(
+                name="market",
+                prefix="Shop",
+                problem={"actions": ["a", " b"]},
+                retrain={"shedule": "@daily", "schedule": "every tuesday"},
+                epsilon=0.1,
+            )
+        )
+        assert self.check(path) == 1
+        said = capsys.readouterr().out.splitlines()
+        assert all(line.startswith(f"{path}: ") for line in said)
+        told = [line.removeprefix(f"{path}: ").split(" ")[0] for line in said]
+        assert sorted(told) == sorted(
+            ["epsilon:", "name", "prefix:", "problem:", "retrain.schedule:", "retrain.shedule:"]
+        )
+
+    def test_says_ok_of_what_is_right_and_names_twins(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("shop", "twin"):
+            (tmp_path / f"{name}.yaml").write_text(changed(name=name))
+        assert self.check(tmp_path / "shop.yaml", tmp_path / "twin.yaml") == 1
+        ok, twin = capsys.readouterr().out.splitlines()
+        assert ok == f"{tmp_path / 'shop.yaml'}: ok"
+        assert twin.startswith(f"{tmp_path / 'twin.yaml'}: prefix and pipe_version give 'shop-v1', which shop.yaml has")
+
+    def test_takes_names_and_without_any_all_that_are_there(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.check("movielens") == 0
+        one = capsys.readouterr().out
+        assert self.check() == 0
+        assert one in capsys.readouterr().out
+        with pytest.raises(ConfigError, match="no bandit called 'nope'"):
+            self.check("nope")
+
+    def test_a_file_that_is_not_there_is_a_fault_like_any(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.check(tmp_path / "gone.yaml") == 1
+        assert "gone.yaml: can't be read" in capsys.readouterr().out
+
+
+def test_the_reference_is_what_the_model_says(repo: Path) -> None:
+    assert (repo / "docs" / "reference" / "bandit-yaml.md").read_text() == page(), (
+        "run `python -m scripts.bandit_yaml_page` and commit the page"
+    )
+
+
+def test_the_reference_has_every_key_with_a_word_about_it() -> None:
+    rows = [line.split(" | ") for line in page().splitlines() if line.startswith("| `")]
+    keys = [path[-1] for path, _ in settings_of(Bandit)]
+    assert sorted(row[0].strip("| `") for row in rows) == sorted(keys)
+    assert [row[0] for row in rows if len(row[-1].strip(" |")) < 3] == []

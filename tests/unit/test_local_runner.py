@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -61,6 +62,16 @@ class TestParameters:
     def test_that_do_not_fit_are_refused_by_name(self, runner: LocalRunner, changed: Parameters, message: str) -> None:
         with pytest.raises(RunnerError, match=message):
             runner.submit("a0", "retrain", RETRAIN | changed)
+        assert runner.status("a0") is None
+
+    def test_that_no_step_could_take_are_refused_with_the_number_of_actions(
+        self, movielens: Bandit, settings: Settings
+    ) -> None:
+        problem = movielens.problem.model_copy(update={"actions": tuple(uuid4().hex for _ in range(20_000))})
+        many = movielens.model_copy(update={"problem": problem})
+        runner = LocalRunner(many, settings)
+        with pytest.raises(RunnerError, match=r"a step takes 120,000: with 20,000 actions, use fewer"):
+            runner.submit("a0", "retrain", RETRAIN | {"bandit": many.job_json()})
         assert runner.status("a0") is None
 
     def test_that_are_missing_are_named(self, runner: LocalRunner) -> None:

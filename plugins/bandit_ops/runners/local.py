@@ -78,6 +78,7 @@ class LocalRunner:
             return
         spec = specs.load(self._root, pipeline)
         parameters = specs.checked(spec, pipeline, parameters)
+        specs.refuse_too_long(parameters, self._bandit)
         job.path.mkdir(parents=True, exist_ok=True)
         starts = 0
         for _ in looks(START_TIMEOUT_S, _POLL_S):

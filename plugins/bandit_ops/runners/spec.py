@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 import rl_core
 from bandit_ops.runners.base import Parameters, Pipeline
+from rl_core.config import Bandit
 from rl_core.errors import RunnerError
 
 ROOT = Path(rl_core.__file__).absolute().parent.parent
@@ -21,6 +23,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "NUMBER_DOUBLE": (int, float),
     "BOOLEAN": (bool,),
 }
+
+
+_LONGEST = 120_000
+"""Bytes that KFP writes into one argument of a step, for which Linux has 131,072; the rest is for its outputs."""
 
 
 def is_installed(root: Path) -> bool:
@@ -97,6 +103,16 @@ def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) ->
             raise RunnerError(f"pipeline {pipeline}: parameter {name} is a {wanted}, got {value!r}")
     doubles = {name for name in parameters if declared[name]["parameterType"] == "NUMBER_DOUBLE"}
     return {name: float(value) if name in doubles else value for name, value in parameters.items()}
+
+
+def refuse_too_long(parameters: Parameters, bandit: Bandit) -> None:
+    """Raise RunnerError where no step could be started with the parameters, since there are so many actions."""
+    if (length := len(json.dumps(parameters))) > _LONGEST:
+        lengths = ", ".join(f"{name} {len(str(one)):,}" for name, one in parameters.items() if len(str(one)) > 999)
+        raise RunnerError(
+            f"the pipeline's parameters are {length:,} bytes long ({lengths}), and a step takes {_LONGEST:,}: with "
+            f"{bandit.problem.num_actions:,} actions, use fewer or shorter action ids, or fewer windows"
+        )
 
 
 def code_digest(root: Path) -> str:

@@ -141,6 +141,7 @@ class VertexRunner:
         google = self._names.google
         spec = specs.load(self._root, pipeline)
         parameters = specs.checked(spec, pipeline, parameters)
+        specs.refuse_too_long(parameters, self._bandit)
         specs.fill(spec, self._bandit.pipeline_name(pipeline), image_of(self._names), self._step_environment())
         specs.size(spec, google.vertex.cpu, google.vertex.memory)
         specs.cache_where_compiled(spec, enable_caching)
