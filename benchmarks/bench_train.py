@@ -51,8 +51,8 @@ def stock_training(dataset: Dataset, rows: int, batch: int) -> Callable[[], obje
     from tf_agents.utils.example_encoding_dataset import load_tfrecord_dataset
 
     agent = LinearUCBAgent(
-        time_step.time_step_spec(tensor_spec.TensorSpec([dataset.index.observation_dim], tf.float32, "observation")),
-        tensor_spec.BoundedTensorSpec([], tf.int32, 0, dataset.index.num_actions - 1, "action"),
+        time_step.time_step_spec(tensor_spec.TensorSpec([dataset.index.encoder.width], tf.float32, "observation")),
+        tensor_spec.BoundedTensorSpec([], tf.int32, 0, len(dataset.index.actions) - 1, "action"),
         alpha=AGENT.agent_alpha,
         tikhonov_weight=AGENT.tikhonov_weight,
     )
