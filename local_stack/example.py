@@ -173,7 +173,7 @@ class Example:
         folder = settings.home / "runs" / f"{len(self.rounds)}-{trigger}"
         data, policy, verdict = (folder / name for name in ("data", "policy", "verdict"))
         rows = ingester.run(bandit, settings, windows, data, champion)
-        trainer.run(bandit, settings, data, champion, False, bandit.agent, policy, with_saved_model=False)
+        trainer.run(bandit, settings, data, champion, False, bandit.agent, policy)
         evaluator.run(bandit, settings, data, policy, champion, False, verdict)
         done = deployer.run(bandit, settings, policy, verdict, champion, trigger, folder.name)
         self.rounds.append(Round(done.version, rows, 0, 0.0, 0.0, done.reason))

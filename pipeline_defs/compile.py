@@ -15,6 +15,7 @@ from kfp import compiler
 
 from pipeline_defs.components.deployer import deployer
 from pipeline_defs.components.evaluator import evaluator
+from pipeline_defs.components.exporter import exporter
 from pipeline_defs.components.generator import generator
 from pipeline_defs.components.ingester import ingester
 from pipeline_defs.components.trainer import trainer
@@ -31,6 +32,7 @@ SOURCES: dict[str, Any] = {
     "components/trainer.yaml": trainer,
     "components/evaluator.yaml": evaluator,
     "components/deployer.yaml": deployer,
+    "components/exporter.yaml": exporter,
 }
 
 

@@ -1,15 +1,16 @@
-"""The four steps that both pipelines end with. A plain function: a nested pipeline would only hide the steps."""
+"""The five steps that both pipelines end with. A plain function: a nested pipeline would only hide the steps."""
 
 from typing import Any, NamedTuple
 
 from pipeline_defs.components.deployer import deployer
 from pipeline_defs.components.evaluator import evaluator
+from pipeline_defs.components.exporter import exporter
 from pipeline_defs.components.ingester import ingester
 from pipeline_defs.components.trainer import trainer
 
 
 class Deployment(NamedTuple):
-    """The outputs of a pipeline: what `status(job_id).outputs` of a runner holds."""
+    """The outputs of a pipeline: what `status(job_id).outputs` of a runner holds once the deployer has ended."""
 
     version: str
     promoted: bool
@@ -28,7 +29,7 @@ def learn(
     trigger: Any,
     job_id: Any,
 ) -> Deployment:
-    """Wire ingester ≫ trainer ≫ evaluator ≫ deployer; every argument is a pipeline parameter or a step's output."""
+    """Wire ingester ≫ trainer ≫ evaluator ≫ deployer ≫ exporter; arguments are pipeline parameters or outputs."""
     ingested = ingester(bandit=bandit, windows=windows, champion=champion)
     dataset = ingested.outputs["dataset"]
     trained = trainer(
@@ -51,4 +52,6 @@ def learn(
         job_id=job_id,
     )
     deployed.set_caching_options(False)  # what serves is the world's state, not a function of the inputs
-    return Deployment(deployed.outputs["version"], deployed.outputs["promoted"], deployed.outputs["reason"])
+    version, promoted = deployed.outputs["version"], deployed.outputs["promoted"]
+    exporter(bandit=bandit, version=version, promoted=promoted).set_caching_options(False)  # it is kept by the registry
+    return Deployment(version, promoted, deployed.outputs["reason"])

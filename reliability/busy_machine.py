@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -192,6 +193,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=10, help="that only compute beside it (default 10)")
     parser.add_argument("--report", type=Path, help="where to write what happened, as JSON")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what a play started is stopped with it
     results = []
     for number in range(1, args.plays + 1):
         result = play(args.processes)

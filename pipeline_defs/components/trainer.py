@@ -24,7 +24,7 @@ def trainer(
         agent_alpha: width of the confidence bound.
         tikhonov_weight: ridge penalty, never discounted.
         half_life: of a row's weight, in interactions; 0: it never decays.
-        policy: the policy artefact: SavedModel, statistics and manifest.
+        policy: the policy artefact: statistics, blocks and manifest.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A training in a second: the pipeline's stages in this process, without evaluation and what TensorFlow exports."""
+"""A training in a second: the pipeline's stages in this process, without evaluator and exporter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def train_first(bandit: Bandit, settings: Settings, folder: Path) -> str:
 def train(bandit: Bandit, settings: Settings, windows: Sequence[Window], champion: str | None, folder: Path) -> str:
     """Add the windows to what the champion knows, and deploy that."""
     rows = ingester.run(bandit, settings, windows, folder / "dataset", champion)
-    trainer.run(
-        bandit, settings, folder / "dataset", champion, False, bandit.agent, folder / "policy", with_saved_model=False
-    )
+    trainer.run(bandit, settings, folder / "dataset", champion, False, bandit.agent, folder / "policy")
     verdict = Verdict(promote=True, reason="not evaluated", champion=champion, rows=int(rows), metrics={})
     verdict.save(folder / "verdict")
     trigger = "sensor" if champion else "startup"

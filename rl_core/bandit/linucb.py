@@ -213,6 +213,11 @@ class LinUCB:
             return self
         return LinUCB(self.statistics.aligned(own, wanted), self.agent_alpha, self.tikhonov_weight, self.scale)
 
+    @property
+    def root(self) -> Array:
+        """R [K, d, d] with RᵀR = (A + λS²)⁻¹: what |Rx|, the width of the bound, is computed from."""
+        return self._whiten.T.reshape(self.num_actions, self.dim, self.dim)
+
     def means(self, observations: NDArray[np.floating[Any]]) -> Array:
         """Return the expected rewards θ_a·x, [n, K], of observations [n, d]."""
         means: Array = observations.astype(np.float64, copy=False) @ self._theta_t

@@ -3,8 +3,8 @@
     manifest.json            agent, lineage, versions, checksums of all other files, probes
     statistics.npz           a [K, d, d], b [K, d], n [K], float64: what scores are computed from
     block-<low>-<high>.npz   the statistics of each window trained now, kept apart and by fold
-    saved_model/             the same policy for TensorFlow (`rl_core.policy.saved_model`)
 
+What TensorFlow needs of a promoted version lies apart (`rl_core/stages/exporter.py`).
 There is no clock in it: equal inputs give equal statistics, blocks and probes.
 """
 
@@ -31,11 +31,9 @@ from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, v
 from rl_core.policy.probes import check_probes, make_probes
 
 STATISTICS = "statistics.npz"
-SAVED_MODEL = "saved_model"
 
 __all__ = [
     "MANIFEST",
-    "SAVED_MODEL",
     "STATISTICS",
     "Manifest",
     "Policy",
@@ -111,7 +109,7 @@ def write_artefact(
     inherited: Sequence[WindowRef] = (),
     code_digest: str = "",
 ) -> Manifest:
-    """Write statistics, blocks and manifest into `out`, next to `out/saved_model` if that was exported before.
+    """Write statistics, blocks and manifest into `out`.
 
     Args:
         statistics: what `blocks` (of the windows trained now) and the `inherited` windows add up to.

@@ -1,3 +1,3 @@
 """The finite jobs of the loop, in order; each module's `run` is called by the component of its name."""
 
-STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
+STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer", "exporter")

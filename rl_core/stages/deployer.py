@@ -104,7 +104,7 @@ def _recorded(registry: PolicyRegistry, key: str) -> Attempt | None:
 
 
 def _promoted_before(registry: PolicyRegistry, version: str) -> Attempt | None:
-    """The promotion of this policy, if there was one: of the same blocks and agent, whatever bytes TensorFlow wrote.
+    """The promotion of this policy, if there was one: of the same blocks and agent, whatever code trained it.
 
     The artefacts of other policies are not looked at: an old one may have been removed.
     """

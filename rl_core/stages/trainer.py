@@ -12,8 +12,7 @@ from rl_core.bandit.linucb import Statistics, dependent
 from rl_core.config import Agent, Bandit, Problem, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.feature_config import names_of
-from rl_core.policy import saved_model
-from rl_core.policy.artefact import SAVED_MODEL, Manifest, read_manifest, solve, write_artefact
+from rl_core.policy.artefact import Manifest, read_manifest, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks
 from rl_core.policy.manifest import code_digest
 
@@ -26,7 +25,6 @@ def run(
     full_retrain: bool,
     agent: Agent,
     out: Path,
-    with_saved_model: bool = True,
 ) -> Manifest:
     """Write the policy artefact into `out`. One pass: a second epoch would count every row twice.
 
@@ -49,9 +47,6 @@ def run(
     scale = statistics.scale
     summed = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
-    if with_saved_model:
-        active = statistics.aligned(actions, bandit.problem.active)
-        saved_model.export(solve(active, agent, scale), out / SAVED_MODEL)
     manifest = write_artefact(
         out,
         bandit.problem,
@@ -69,7 +64,7 @@ def run(
     )
     print(
         f"trainer: {rows.count()} interactions in {summed - started:.2f} s, {len(blocks)} blocks "
-        f"({len(inherited)} inherited), exported in {time.perf_counter() - summed:.2f} s"
+        f"({len(inherited)} inherited), solved in {time.perf_counter() - summed:.2f} s"
         f"{_dependent(statistics, bandit.problem)}",
         flush=True,
     )

@@ -53,7 +53,7 @@ class TestAnEmptyRegistry:
     def test_knows_nothing_and_says_so(self, registry: PolicyRegistry) -> None:
         assert (registry.versions(), registry.attempts()) == ([], [])
         assert registry.alias("champion") is registry.alias("challenger") is None
-        with pytest.raises(RegistryError, match="no version 'movielens-v1-0001'; the versions are none: run startup"):
+        with pytest.raises(RegistryError, match="no version 'movielens-v1-0001'; the versions are none yet: startup"):
             registry.path("movielens-v1-0001")
 
 
@@ -122,6 +122,58 @@ class TestRegister:
             registry.register(make_artefact("a"), Lineage("movielens-v1-0009", ()))
         with pytest.raises(RegistryError, match=r"block beef of \(0, 10\] is not stored; put_block it first"):
             registry.register(make_artefact("b"), Lineage(None, (WindowRef(0, 10, "beef"),)))
+
+
+class TestAnExport:
+    @pytest.fixture
+    def version(self, registry: PolicyRegistry, make_artefact: MakeArtefact) -> str:
+        return registry.register(make_artefact("a"), FIRST)
+
+    @staticmethod
+    def export(folder: Path, content: str) -> Path:
+        (folder / "saved_model").mkdir(parents=True, exist_ok=True)
+        (folder / "saved_model" / "weights").write_text(content)
+        (folder / "encoder.json").write_text("{}")
+        return folder
+
+    def test_is_kept_beside_the_artefact_which_stays_as_it_was(
+        self, backend: Backend, registry: PolicyRegistry, version: str, tmp_path: Path
+    ) -> None:
+        before = {file: file.read_bytes() for file in registry.path(version).rglob("*") if file.is_file()}
+        registry.attach(version, self.export(tmp_path / "export", "new"))
+        other = backend.open_registry()
+        kept = other.exported(version)
+        assert kept is not None
+        assert (kept / "saved_model" / "weights").read_text() == "new"
+        assert (kept / "encoder.json").read_text() == "{}"
+        assert {file: file.read_bytes() for file in registry.path(version).rglob("*") if file.is_file()} == before
+
+    def test_is_attached_once(self, registry: PolicyRegistry, version: str, tmp_path: Path) -> None:
+        for content in ("first", "second"):
+            registry.attach(version, self.export(tmp_path / "export", content))
+        kept = registry.exported(version)
+        assert kept is not None
+        assert (kept / "saved_model" / "weights").read_text() == "first"
+
+    def test_of_a_policy_of_before_is_in_its_artefact(self, registry: PolicyRegistry, version: str) -> None:
+        assert registry.exported(version) == registry.path(version)
+
+    def test_is_none_where_there_is_none(self, registry: PolicyRegistry, tmp_path: Path) -> None:
+        (tmp_path / "bare").mkdir()
+        (tmp_path / "bare" / "manifest.json").write_text("{}")
+        assert registry.exported(registry.register(tmp_path / "bare", FIRST)) is None
+
+    def test_that_was_altered_is_refused(self, registry: PolicyRegistry, version: str, tmp_path: Path) -> None:
+        registry.attach(version, self.export(tmp_path / "export", "new"))
+        kept = registry.exported(version)
+        assert kept is not None
+        (kept / "encoder.json").write_text("{ }")
+        with pytest.raises(RegistryError, match="is not what was exported; restore it from a copy"):
+            registry.exported(version)
+
+    def test_of_an_unknown_version_is_refused(self, registry: PolicyRegistry, tmp_path: Path) -> None:
+        with pytest.raises(RegistryError, match="no version 'movielens-v1-0009'"):
+            registry.attach("movielens-v1-0009", self.export(tmp_path / "export", "new"))
 
 
 class TestPromote:

@@ -40,7 +40,7 @@ from tests.harness.patience import patient
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
-STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
+STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer", "exporter")
 DAG_ID = "toy_faults"
 
 PATIENT = {

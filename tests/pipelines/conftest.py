@@ -24,7 +24,7 @@ from rl_core.config import Bandit, Problem, Settings
 from tests.harness.patience import until
 
 REPOSITORY = Path(__file__).parents[2]
-STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer")
+STAGES = ("generator", "ingester", "trainer", "evaluator", "deployer", "exporter")
 
 
 @dataclass(frozen=True)

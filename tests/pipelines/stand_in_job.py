@@ -31,7 +31,7 @@ def run(folder: Path) -> None:
     home = Path(os.environ["BANDIT_HOME"])
     behaviour = json.loads((home / "behaviour.json").read_text()) if (home / "behaviour.json").exists() else {}
     steps = []
-    for stage in ("ingester", "trainer", "evaluator", "deployer"):
+    for stage in ("ingester", "trainer", "evaluator", "deployer", "exporter"):
         if (folder / "cancel").exists():
             return tell(folder, "CANCELLED", "cancelled")
         steps.append({"step": stage, "state": "RUNNING"})

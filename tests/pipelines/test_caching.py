@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.pipelines.conftest import World
 
 pytestmark = pytest.mark.process
-ALL_CACHED = {"ingester": "SKIPPED", "trainer": "SKIPPED", "evaluator": "SKIPPED", "deployer": "SUCCEEDED"}
+ALL_CACHED = {"ingester": "SKIPPED", "trainer": "SKIPPED", "evaluator": "SKIPPED"}
+ALL_CACHED |= {"deployer": "SUCCEEDED", "exporter": "SUCCEEDED"}
 ALL_RAN = dict.fromkeys(ALL_CACHED, "SUCCEEDED")
 
 
@@ -27,10 +28,10 @@ class TestAnIdenticalSecondRun:
     def test_skips_every_cached_step_and_says_so(self, warm: World) -> None:
         before = warm.calls()
         status = warm.run("identical")
-        assert warm.calls() == [*before, "deployer"]
+        assert warm.calls() == [*before, "deployer", "exporter"]
         assert warm.steps("identical") == ALL_CACHED
         assert "trainer: cached" in warm.log("identical")
-        assert "4 steps, 3 cached" in warm.log("identical")
+        assert "5 steps, 3 cached" in warm.log("identical")
         assert status.outputs == {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
 
     @pytest.mark.long

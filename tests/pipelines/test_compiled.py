@@ -11,10 +11,11 @@ import yaml
 
 INPUTS = {
     "generator": {"bandit", "rounds", "seed"},
-    "ingester": {"bandit", "windows"},
+    "ingester": {"bandit", "windows", "champion"},
     "trainer": {"bandit", "dataset", "champion", "full_retrain", "agent_alpha", "tikhonov_weight", "half_life"},
     "evaluator": {"bandit", "dataset", "policy", "champion", "full_retrain"},
     "deployer": {"bandit", "policy", "verdict", "champion", "trigger", "job_id"},
+    "exporter": {"bandit", "version", "promoted"},
 }
 PIPELINES = {"startup": list(INPUTS), "retrain": list(INPUTS)[1:]}
 
@@ -82,10 +83,10 @@ class TestAPipeline:
             assert set(upstream) <= set(PIPELINES[name][:i])
             assert PIPELINES[name][i - 1] in upstream or i == 0
 
-    def test_never_caches_the_deployer_and_caches_every_other_step(self, compiled: Path, name: str) -> None:
+    def test_caches_every_step_but_deployer_and_exporter(self, compiled: Path, name: str) -> None:
         tasks = pipeline(compiled, name)["root"]["dag"]["tasks"]
         cached = {step for step, task in tasks.items() if task["cachingOptions"].get("enableCache")}
-        assert cached == set(PIPELINES[name]) - {"deployer"}
+        assert cached == set(PIPELINES[name]) - {"deployer", "exporter"}
 
     def test_hands_out_what_the_deployer_decided(self, compiled: Path, name: str) -> None:
         outputs = pipeline(compiled, name)["root"]["outputDefinitions"]["parameters"]

@@ -213,14 +213,14 @@ class TestSubmit:
         world.submit("a0")
         world.submit("a0")
         assert world.wait("a0").state is JobState.SUCCEEDED
-        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer", "exporter"]
 
     def test_from_several_processes_at_once_starts_one_job(self, world: World) -> None:
         world.behave(ingester="slow")
         submitters = [world.submitter("a0") for _ in range(4)]
         assert [submitter.wait(patient(60)) for submitter in submitters] == [0, 0, 0, 0]
         assert world.wait("a0").state is JobState.SUCCEEDED
-        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer", "exporter"]
 
     def test_returns_while_the_job_runs_and_the_job_outlives_the_submitter(self, world: World) -> None:
         world.behave(ingester="slow")
@@ -241,7 +241,7 @@ class TestSubmit:
         assert world.submitter("a0", die).wait(patient(60)) == -signal.SIGKILL
         world.submit("a0")
         assert world.wait("a0").state is JobState.SUCCEEDED
-        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+        assert world.calls() == ["ingester", "trainer", "evaluator", "deployer", "exporter"]
 
     def test_waiting_behind_a_submitter_that_dies_starts_the_job_itself(self, world: World) -> None:
         first = world.submitter("a0", "local.launch = lambda *_: time.sleep(300)")

@@ -76,17 +76,18 @@ def vertex(world: World) -> Iterator[OnVertex]:
 def test_a_run_gives_its_outputs_and_a_second_one_takes_its_steps_from_the_cache(vertex: OnVertex) -> None:
     vertex.submit("a0")
     assert vertex.wait("a0") == JobStatus(JobState.SUCCEEDED, "", OUTPUTS)
-    assert vertex.world.calls() == ["ingester", "trainer", "evaluator", "deployer"]
+    assert vertex.world.calls() == ["ingester", "trainer", "evaluator", "deployer", "exporter"]
     assert vertex.steps("a0") == dict.fromkeys(vertex.world.calls(), "SUCCEEDED")
 
     vertex.submit("a1")
     assert vertex.wait("a1").state is JobState.SUCCEEDED
-    assert vertex.world.calls()[4:] == ["deployer"]
+    assert vertex.world.calls()[5:] == ["deployer", "exporter"]
     assert vertex.steps("a1") == {
         "ingester": "SKIPPED",
         "trainer": "SKIPPED",
         "evaluator": "SKIPPED",
         "deployer": "SUCCEEDED",
+        "exporter": "SUCCEEDED",
     }
     assert vertex.stand_in.pipelines.executed == ["a0", "a1"]
 

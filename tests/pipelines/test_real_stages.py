@@ -67,6 +67,7 @@ def test_a_bandit_is_born_is_refused_a_mixture_learns_on_and_a_repeated_run_trai
     assert registry.alias("champion") == "movielens-v1-0001"
     assert ([attempt.windows for attempt in registry.attempts()], store.head()) == ([((0, 200),)], 200)
 
+    assert registry.exported("movielens-v1-0001") is not None
     assert measured(runs, "born")["promoted"] == 1.0
     assert measured(runs, "born")["challenger_dr"] > 0
 

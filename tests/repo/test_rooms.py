@@ -168,6 +168,7 @@ LIGHT = (
     "rl_core.stages.trainer",
     "rl_core.stages.evaluator",
     "rl_core.stages.deployer",
+    "rl_core.stages.exporter",
     "bandit_ops.runners.local",
 )
 HEAVY = ("tensorflow", "kfp", "airflow", "pandas", "google.api_core", "deltalake", "duckdb", "matplotlib")

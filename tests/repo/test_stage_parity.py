@@ -9,8 +9,8 @@ import pytest
 from rl_core.stages import STAGES
 
 
-def test_the_stages_are_the_five_of_the_loop() -> None:
-    assert STAGES == ("generator", "ingester", "trainer", "evaluator", "deployer")
+def test_the_stages_are_the_six_of_the_loop() -> None:
+    assert STAGES == ("generator", "ingester", "trainer", "evaluator", "deployer", "exporter")
 
 
 @pytest.mark.parametrize(

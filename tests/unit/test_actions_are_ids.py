@@ -73,7 +73,7 @@ def _train(
     name = f"{bandit.id}-{window[0]}-{window[1]}-{full}"
     data, policy, verdict = (folder / f"{name}-{part}" for part in ("data", "policy", "verdict"))
     ingester.run(bandit, settings, [window], data, champion)
-    trainer.run(bandit, settings, data, champion, full, AGENT, policy, with_saved_model=False)
+    trainer.run(bandit, settings, data, champion, full, AGENT, policy)
     Verdict(promote=True, reason="not judged", champion=champion, rows=1, metrics={}).save(verdict)
     return deployer.run(bandit, settings, policy, verdict, champion, "manual", name).version
 

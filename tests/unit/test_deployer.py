@@ -55,7 +55,7 @@ class Job:
 
     def __init__(self, bandit: Bandit, settings: Settings, scratch: Path) -> None:
         self.bandit, self.settings, self.scratch = bandit, settings, scratch
-        self.saved_model = "as TensorFlow wrote it"
+        self.code_digest = "c0de"
 
     def artefact(self, window: Window, champion: str | None, anew: bool = False) -> Path:
         rng = np.random.default_rng(window)
@@ -75,9 +75,16 @@ class Job:
         inherited = registry.lineage(champion).windows if champion and not anew else ()
         out = self.scratch / f"policy-{window[1]}"
         statistics = combine([block], window[1])
-        (out / "saved_model").mkdir(parents=True, exist_ok=True)
-        (out / "saved_model" / "saved_model.pb").write_text(self.saved_model)
-        write_artefact(out, self.bandit.problem, AGENT, statistics, [block], parent=champion, inherited=inherited)
+        write_artefact(
+            out,
+            self.bandit.problem,
+            AGENT,
+            statistics,
+            [block],
+            parent=champion,
+            inherited=inherited,
+            code_digest=self.code_digest,
+        )
         return out
 
     def deploy(
@@ -145,14 +152,14 @@ class TestAPromotion:
         assert registry.alias("champion") == deployment.version
         assert len(registry.versions()) == len(registry.attempts()) == 1
 
-    @pytest.mark.parametrize("saved_model", ["as TensorFlow wrote it", "with other bytes"])
+    @pytest.mark.parametrize("code_digest", ["c0de", "of newer code"])
     def test_is_not_done_again_by_a_second_try_after_a_person_rolled_it_back(
-        self, job: Job, registry: PolicyRegistry, saved_model: str
+        self, job: Job, registry: PolicyRegistry, code_digest: str
     ) -> None:
         first = job.deploy((0, 200), None).version
         second = job.deploy((200, 300), first, key="job-a0").version
         registry.promote(first, expected_champion=second)
-        job.saved_model = saved_model
+        job.code_digest = code_digest
         again = job.deploy((200, 300), first, key="job-a1")
         assert registry.alias("champion") == first
         assert (again.version, again.promoted) == (second, False)

@@ -72,7 +72,7 @@ def _dataset(bandit: Bandit, out: Path, rows: Rows, *windows: Window) -> Path:
 
 
 def _train(bandit: Bandit, settings: Settings, dataset: Path, champion: str | None, out: Path) -> Path:
-    """What the trainer writes, without the SavedModel."""
+    """What the trainer writes."""
     registry = open_backend(bandit, settings).registry()
     inherited = registry.lineage(champion).windows if champion else ()
     blocks = make_blocks(Dataset.open(dataset), AGENT.half_life)

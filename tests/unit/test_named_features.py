@@ -237,6 +237,6 @@ def _train(bandit: Bandit, settings: Settings, folder: Path) -> str:
     assert ingester.run(bandit, settings, [(0, 903)], data) == 900
     assert Dataset.open(data).index.quarantined == {"features": 3}
     agent = Agent(agent_alpha=0.1)
-    trainer.run(bandit, settings, data, None, True, agent, policy, with_saved_model=False)
+    trainer.run(bandit, settings, data, None, True, agent, policy)
     assert evaluator.run(bandit, settings, data, policy, None, True, verdict).promote
     return deployer.run(bandit, settings, policy, verdict, None, "manual", "job").version

@@ -1,4 +1,4 @@
-"""The exported SavedModel is a stock TF-Agents policy that agrees with the NumPy policy."""
+"""The exported SavedModel chooses as the NumPy policy and as TF-Agents' own do, and costs little for many actions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.policy.saved_model import export
+from rl_core.policy.saved_model import export, import_tf_agents, policy_of
 
 pytestmark = pytest.mark.tf
 
@@ -42,11 +42,11 @@ export(LinUCB(Statistics.load(Path(sys.argv[1])), 0.2, 0.01), Path(sys.argv[2]))
 """
 
 
-def _policy(rows: int, scale: float = 1.0) -> LinUCB:
+def _policy(rows: int, scale: float = 1.0, num_actions: int = ACTIONS, dim: int = DIM) -> LinUCB:
     rng = np.random.default_rng(5)
-    observations = (rng.standard_normal((rows, DIM)) * scale).astype(np.float32)
-    actions = rng.integers(0, ACTIONS, rows)
-    return LinUCB(accumulate(observations, actions, rng.standard_normal(rows), ACTIONS), 0.2, 0.01)
+    observations = (rng.standard_normal((rows, dim)) * scale).astype(np.float32)
+    actions = rng.integers(0, num_actions, rows)
+    return LinUCB(accumulate(observations, actions, rng.standard_normal(rows), num_actions), 0.2, 0.01)
 
 
 def _observations() -> NDArray[np.float32]:
@@ -99,3 +99,40 @@ def test_two_processes_export_the_same_bytes_and_keep_quiet(tmp_path: Path, repo
     assert len(files) == 5
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_scores_and_actions_are_those_of_tf_agents_own_policy_of_the_same_statistics(tmp_path: Path) -> None:
+    import_tf_agents()
+    import tensorflow as tf
+    from tf_agents.bandits.policies.lin_ucb_policy import LinearUCBPolicy
+    from tf_agents.specs import tensor_spec
+    from tf_agents.trajectories import time_step
+
+    ours = _policy(4_000, num_actions=20)
+    eigenvalues, eigenvectors = np.linalg.eigh(ours.statistics.a)
+    stock = LinearUCBPolicy(
+        tensor_spec.BoundedTensorSpec([], tf.int32, 0, 19, "action"),
+        [tf.constant(a) for a in ours.statistics.a],
+        [tf.constant(b) for b in ours.statistics.b],
+        [tf.constant(n) for n in ours.statistics.n],
+        time_step.time_step_spec(tensor_spec.TensorSpec([DIM], tf.float32, "observation")),
+        alpha=0.2,
+        eig_vals=[tf.constant(one) for one in eigenvalues],
+        eig_matrix=[tf.constant(one) for one in eigenvectors],
+        tikhonov_weight=0.01,
+        emit_policy_info=("predicted_rewards_optimistic",),
+    )
+    step = time_step.restart(tf.constant(_observations()), batch_size=1000)
+    expected = stock.action(step)
+    scores = expected.info.predicted_rewards_optimistic.numpy()
+    assert np.abs(policy_of(ours).scores(step.observation).numpy() - scores).max() < 1e-12
+    export(ours, tmp_path / "policy")
+    loaded = tf.saved_model.load(str(tmp_path / "policy"))
+    assert np.array_equal(loaded.action(step).action.numpy(), expected.action.numpy())
+
+
+def test_a_thousand_actions_cost_no_more_than_their_numbers(tmp_path: Path) -> None:
+    actions, dim = 1_000, 16
+    export(_policy(20_000, num_actions=actions, dim=dim), tmp_path / "policy")
+    numbers = 8 * actions * dim * (dim + 1)
+    assert sum(file.stat().st_size for file in (tmp_path / "policy").rglob("*") if file.is_file()) < numbers + 200_000

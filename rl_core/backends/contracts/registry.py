@@ -72,6 +72,15 @@ class PolicyRegistry(Protocol):
     def path(self, version: str) -> Path:
         """Return the version's artefact as a folder on this machine. Raises RegistryError: unknown, or altered."""
 
+    def attach(self, version: str, exported: Path) -> None:
+        """Keep the folder with the version's `saved_model/`; idempotent: the first that was attached stays."""
+
+    def exported(self, version: str) -> Path | None:
+        """Return the folder with the version's `saved_model/` on this machine; None where none was attached (yet).
+
+        Raises RegistryError: unknown, or altered.
+        """
+
     def lineage(self, version: str) -> Lineage:
         """Return the lineage of a version. Raises RegistryError where it is unknown."""
 

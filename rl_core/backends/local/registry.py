@@ -2,6 +2,7 @@
 
 registry.json       versions with lineage, aliases, attempts, lease; read without a lock, written under registry.lock
 versions/<version>/ the artefacts, immutable
+exports/<version>/  for TensorFlow: saved_model/, encoder.json and actions.json of promoted versions, immutable
 blocks/<digest>.npz the blocks, immutable, named by the sha256 of their content
 """
 
@@ -55,13 +56,13 @@ class FolderRegistry(DocumentRegistry):
         return (self._blocks / f"{digest}.npz").exists()
 
     def _take_in(self, artefact: Path, version: str, digest: str) -> None:
-        folder = self._path / "versions"
-        folder.mkdir(parents=True, exist_ok=True)
-        incoming, target = folder / ".incoming", folder / version
-        for leftover in (incoming, target):  # of a registration that was killed: registry.json doesn't name it
-            shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(artefact, incoming)
-        move_synced(incoming, target)  # registry.json must not name what a power cut can empty
+        _copy_in(artefact, self._path / "versions" / version)
+
+    def _take_in_export(self, exported: Path, version: str, digest: str) -> None:
+        _copy_in(exported, self._export_path(version, digest))
+
+    def _export_path(self, version: str, digest: str) -> Path:
+        return self._path / "exports" / version
 
     def _state(self) -> RegistryState:
         try:
@@ -87,3 +88,12 @@ class FolderRegistry(DocumentRegistry):
                 return done
         except OSError as error:
             raise RegistryError(f"{self._path}: {error.strerror or error}") from error
+
+
+def _copy_in(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incoming = target.with_name(".incoming")
+    for leftover in (incoming, target):  # of a change that was killed: registry.json doesn't name it
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, incoming)
+    move_synced(incoming, target)  # registry.json must not name what a power cut can empty

@@ -33,6 +33,16 @@ def require_untouched(artefact: Path, digest: str) -> Path:
     return artefact
 
 
+def folder_digest(folder: Path) -> str:
+    """Hash the names and contents of all files below `folder` (SHA-256). Raises RegistryError."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    try:
+        named = [f"{path.relative_to(folder).as_posix()}\0{sha256(path.read_bytes()).hexdigest()}\n" for path in files]
+    except OSError as error:
+        raise RegistryError(f"{folder} can't be read: {error.filename}: {error.strerror}") from error
+    return sha256("".join(named).encode()).hexdigest()
+
+
 class DocumentRegistry(ABC):
     """`PolicyRegistry`, but for the places of blocks and artefacts; both backends derive theirs from it."""
 
@@ -57,8 +67,18 @@ class DocumentRegistry(ABC):
     def _block_stored(self, digest: str) -> bool: ...
 
     @abstractmethod
+    def path(self, version: str) -> Path: ...
+
+    @abstractmethod
     def _take_in(self, artefact: Path, version: str, digest: str) -> None:
         """Keep the artefact's files. Called before the document names the version; repeatable."""
+
+    @abstractmethod
+    def _take_in_export(self, exported: Path, version: str, digest: str) -> None:
+        """Keep what is attached to a version, as `_take_in` does an artefact."""
+
+    @abstractmethod
+    def _export_path(self, version: str, digest: str) -> Path: ...
 
     def register(self, artefact: Path, lineage: Lineage) -> str:
         digest = manifest_digest(artefact)
@@ -74,6 +94,27 @@ class DocumentRegistry(ABC):
             return version
 
         return self._change(change)
+
+    def attach(self, version: str, exported: Path) -> None:
+        digest = folder_digest(exported)
+
+        def change(state: RegistryState, now: datetime) -> None:
+            known = state.of(version)
+            if known.exported is None:
+                self._take_in_export(exported, version, digest)
+                known.exported = digest
+
+        self._change(change)
+
+    def exported(self, version: str) -> Path | None:
+        digest = self._state().of(version).exported
+        if digest is None:
+            artefact = self.path(version)  # policies of before 0.3 have it in their artefact
+            return artefact if (artefact / "saved_model").is_dir() else None
+        folder = self._export_path(version, digest)
+        if folder_digest(folder) != digest:
+            raise RegistryError(f"{folder} is not what was exported; restore it from a copy")
+        return folder
 
     def versions(self) -> list[str]:
         return list(self._state().versions)

@@ -21,6 +21,7 @@ class Registered(BaseModel):
     digest: str  # sha256 of the artefact's manifest, which holds the checksums of all its files
     lineage: Lineage
     registered_at: datetime
+    exported: str | None = None  # digest of what was attached
 
 
 class Lease(BaseModel):

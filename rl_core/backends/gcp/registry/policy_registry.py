@@ -3,6 +3,7 @@
 gs://<bucket>/<artefact>/registry/
     registry.json           versions with lineage, aliases, attempts, lease; compare-and-swap of its generation
     artefacts/<digest>/     the policies, immutable, named by the sha256 of their manifest
+    exports/<digest>/       for TensorFlow: saved_model/, encoder.json and actions.json of promoted versions, immutable
     blocks/<digest>.npz     the blocks, immutable, named by the sha256 of their content
 
 The document is the truth. Vertex shows the same versions and aliases, and is repaired at every write of them.
@@ -139,6 +140,9 @@ class VertexRegistry(DocumentRegistry):
     def _artefact_prefix(self, digest: str) -> str:
         return f"{self._folder}artefacts/{digest}"
 
+    def _export_prefix(self, digest: str) -> str:
+        return f"{self._folder}exports/{digest}"
+
     def _block_stored(self, digest: str) -> bool:
         if digest not in self._blocks:
             prefix = f"{self._folder}blocks/"
@@ -151,6 +155,17 @@ class VertexRegistry(DocumentRegistry):
 
     def _take_in(self, artefact: Path, version: str, digest: str) -> None:
         artefacts.upload(self._clients, artefact, self._artefact_prefix(digest))
+
+    def _take_in_export(self, exported: Path, version: str, digest: str) -> None:
+        artefacts.upload(self._clients, exported, self._export_prefix(digest))
+
+    def _export_path(self, version: str, digest: str) -> Path:
+        folder = self._cache / "exports" / digest
+        if not folder.exists():
+            artefacts.download(
+                self._clients, f"gs://{self._clients.names.bucket}/{self._export_prefix(digest)}", folder
+            )
+        return folder
 
     def _state(self) -> RegistryDocument:
         return self._read().document
