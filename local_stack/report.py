@@ -128,14 +128,12 @@ def reward_matches_user(store: EventStore, environment: MovieLensEnvironment) ->
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draw the learning curve."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    """Draw the learning curve. Not with pyplot, whose settings are those of whoever runs this in a notebook."""
+    from matplotlib.figure import Figure
 
     rounds = report["rounds"]
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     trained = [one["trained_interactions"] for one in rounds]
     axes.plot(trained, [one["pct_of_gap_greedy"] for one in rounds], "o-", label="greedy choice")
     axes.plot(trained, [one["pct_of_gap_served"] for one in rounds], "s--", label="as served, with its floor")
@@ -158,4 +156,3 @@ def plot(report: dict[str, Any], path: Path) -> None:
     axes.margins(x=0.12)
     axes.legend(loc="lower right")
     figure.savefig(path)
-    plt.close(figure)

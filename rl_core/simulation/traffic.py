@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -81,8 +82,7 @@ def simulate(
     arrivals = iter(rng.integers(len(environment.user_ids), size=decisions).tolist())
     run = _Run(environment, round, batch, patience_s, stop, on_decisions, Traffic(decisions))
     started = time.perf_counter()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run.everyone(arrivals, connect, concurrency))
+    _to_its_end(lambda: run.everyone(arrivals, connect, concurrency))
     run.traffic.wall_s = time.perf_counter() - started
     return run.traffic
 
@@ -182,6 +182,21 @@ class _Run:
             row = self.environment.observations_f32[user].tolist()
             self._observations[user] = orjson.Fragment(orjson.dumps(row))
         return self._observations[user]
+
+
+def _to_its_end(begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine; beside a loop that runs already, as in a Jupyter kernel, in a thread of its own."""
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(begin())
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -70,6 +71,14 @@ def sent(requests: Requests, path: str, field: str) -> list[dict[str, Any]]:
 
 
 class TestUsers:
+    def test_arrive_in_a_program_whose_event_loop_runs_as_a_jupyter_kernel_does(
+        self, server: Any, environment: MovieLensEnvironment
+    ) -> None:
+        async def cell() -> Traffic:
+            return simulate(environment, over_http(server[1]), 20)
+
+        assert asyncio.run(cell()).complete
+
     def test_send_the_reward_that_belongs_to_them_and_their_action(
         self, server: Any, environment: MovieLensEnvironment
     ) -> None:
