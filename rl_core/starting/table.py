@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from rl_core.config import Validation
 from rl_core.errors import DataError
-from rl_core.importing.readers import format_of
 from rl_core.importing.rows import numbers
 
 SHARE = float(Validation().max_quarantined_share)
@@ -63,12 +62,16 @@ class Column:
 
 
 def read(path: Path) -> dict[str, Column]:
-    """Read a CSV, Parquet or JSON lines file. Raises DataError, ConfigError naming the file and what is wrong."""
-    kind = format_of(path, None)
+    """Read a CSV, Parquet or JSON lines file. Raises DataError naming the file and what is wrong."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    if (reader := _READERS.get(path.suffix)) is None:
+        known = ", ".join(_READERS)
+        raise DataError(f"{path}: ends with none of {known}; or leave out --from, and fill in the YAML that is written")
     try:
-        table = {"csv": _csv, "parquet": _parquet, "jsonl": _jsonl}.get(kind, _nothing)(path)
+        table = reader(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: can't be read as {kind}: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: can't be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
     if len(table) == 0:
         raise DataError(f"{path}: holds no row")
     names = table.column_names
@@ -122,8 +125,7 @@ def _jsonl(path: Path) -> pa.Table:
     return json.read_json(path)
 
 
-def _nothing(path: Path) -> pa.Table:
-    raise DataError(f"{path}: init reads .csv, .parquet and .jsonl; leave out --from and fill in the YAML it writes")
+_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
 
 
 def _refuse_decimal_commas(path: Path, column: Column) -> None:

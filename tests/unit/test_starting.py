@@ -207,7 +207,9 @@ def test_a_file_in_another_encoding_is_refused(folder: Path) -> None:
         run(["init", "shop", "--from", "visits.csv", "--out", "."])
 
 
-@pytest.mark.parametrize(("file", "said"), [("gone.csv", "no such file"), ("visits.xlsx", "tells no format")])
+@pytest.mark.parametrize(
+    ("file", "said"), [("gone.csv", "no such file"), ("visits.xlsx", "ends with none of .csv, .parquet")]
+)
 def test_what_is_no_such_file_is_said(folder: Path, file: str, said: str) -> None:
     (folder / "visits.xlsx").write_bytes(b"PK")
     with pytest.raises(BanditError, match=said):
