@@ -142,7 +142,7 @@ class LocalRunner:
         specs.fill(
             spec, name, image, {"RATINGS_MD5": ratings_digest(self._settings)} if self._bandit.environment else {}
         )
-        ingest_anew(spec, self._forgotten())
+        ingest_anew(spec, self._forgotten() if enable_caching else 0)
         write_atomically(job.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=True).encode())
         description = {
             "job_id": job.path.name,
