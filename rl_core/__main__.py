@@ -21,7 +21,7 @@ NEEDS = {
     "forget": ("deltalake", "job"),
     "import": ("deltalake", "job"),
 }
-"""The module that each command misses first, and the extra of the wheel that brings it; `check` needs none."""
+"""The module that each command misses first, and the extra of the wheel that brings it; `check`, `init`: none."""
 
 _CAT = """Print what is on a bandit's message bus, as JSON lines: topic, offset, key, received_at, payload. Without a
 payload is what was forgotten, or lost to damage. Server and event logger may run meanwhile."""
@@ -35,6 +35,14 @@ commas between) and eligible_actions; action to observation need no word where t
 _CHECK = """Print a line for each thing that is wrong with a bandit's YAML, with file, place, rule and, for an unknown
 key, the nearest valid one; then the exit status is 1. What contradicts each other is said once each value is right. Of
 a YAML that is right it says "ok"."""
+
+_INIT = """Write NAME.yaml, with a comment at each key. With --from it looks at a file of somebody's decisions: which
+column is the action, what it earned, with which probability it was drawn, and which numbers are left to be observed. It
+says what it found, what it left out and why, and the commands that follow. docs/your-own-bandit.md has an example."""
+
+
+ROLES = ("action", "reward", "propensity", "event_id")
+"""What `init` looks for in a file."""
 
 
 def positive(text: str) -> int:
@@ -57,6 +65,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say all that is wrong with bandits' YAMLs", description=_CHECK)
     check.add_argument("bandits", nargs="*", metavar="FILE", help="YAMLs, or names in dags/bandits; default: all there")
+    begin = commands.add_parser("init", help="write a bandit's YAML, from a file of decisions", description=_INIT)
+    begin.add_argument("name", metavar="NAME", help="of the bandit, and of its YAML")
+    begin.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".csv, .parquet or .jsonl")
+    begin.add_argument("--out", type=Path, metavar="FOLDER", help="default: dags/bandits where it is, else this one")
+    for role in ROLES:
+        option, what = f"--{role.replace('_', '-')}", role.replace("_", " ")
+        begin.add_argument(option, metavar="COLUMN", help=f"which column is the {what}, if it is not found")
     serve = command("serve", "answer predictions and take rewards, until stopped")
     serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
     command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
@@ -109,6 +124,10 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.checking import check
 
         return check(settings.bandit_paths(args.bandits))
+    if args.command == "init":
+        from rl_core.starting.init import init
+
+        return init(args.name, args.source, args.out, {role: getattr(args, role) for role in ROLES})
     bandit = settings.bandit(args.bandit)
     check_installed(args.command, bandit.backend)
     if args.command == "serve":

@@ -26,7 +26,7 @@ from rl_core.packing import packed, unpacked
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")  # what RFC 6750 allows in a header, at a length that is not guessed
-_BANDITS = Path(__file__).resolve().parent.parent / "dags" / "bandits"
+BANDITS = Path(__file__).resolve().parent.parent / "dags" / "bandits"
 _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would void every cache
     "runner": True,
     "enable_caching": True,
@@ -497,19 +497,17 @@ class Settings(Frozen):
         """Find a bandit's YAML by name, or take the path that is given. Raises ConfigError naming the known bandits."""
         if name.endswith((".yaml", ".yml")):
             return Path(name).absolute()
-        path = _BANDITS / f"{name}.yaml"
+        path = BANDITS / f"{name}.yaml"
         if not path.exists():
-            known = ", ".join(sorted(found.stem for found in _BANDITS.glob("*.yaml"))) or "none"
-            raise ConfigError(
-                f"no bandit called {name!r} in {_BANDITS}; there are: {known}. Or give the path of a YAML"
-            )
+            known = ", ".join(sorted(found.stem for found in BANDITS.glob("*.yaml"))) or "none"
+            raise ConfigError(f"no bandit called {name!r} in {BANDITS}; there are: {known}. Or give the path of a YAML")
         return path
 
     def bandit_paths(self, names: Sequence[str]) -> list[Path]:
         """Find the YAMLs of some bandits; of all in `dags/bandits` where none is named. Raises ConfigError."""
-        paths = [self.bandit_path(name) for name in names] or sorted(_BANDITS.glob("*.yaml"))
+        paths = [self.bandit_path(name) for name in names] or sorted(BANDITS.glob("*.yaml"))
         if not paths:
-            raise ConfigError(f"{_BANDITS} holds no *.yaml; give the path of one")
+            raise ConfigError(f"{BANDITS} holds no *.yaml; give the path of one")
         return paths
 
 

@@ -19,11 +19,11 @@ def blocks(page: Path) -> str:
     return "".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL))
 
 
-def answers(page: Path, site: Site) -> list[Any]:
-    """Of the page's curl commands, asked of the site's server."""
+def answers(page: Path, port: int) -> list[Any]:
+    """Of the page's curl commands, asked of the server on a port."""
     found = []
-    for command in re.findall(r"^curl .*?(?=^curl |^make |\Z)", blocks(page), re.MULTILINE | re.DOTALL):
-        moved = command.replace("localhost:8471", f"127.0.0.1:{site.port}")
+    for command in re.findall(r"^curl .*?(?=^curl |^make |^banditloop |\Z)", blocks(page), re.MULTILINE | re.DOTALL):
+        moved = re.sub(r"localhost:\d+", f"127.0.0.1:{port}", command)
         found.append(json.loads(subprocess.run(["bash", "-c", moved], capture_output=True, check=True).stdout))
     return found
 
@@ -41,7 +41,7 @@ def test_make_alone_lists_every_target(repo: Path) -> None:
 def test_the_curl_commands_get_a_decision_and_take_a_reward(repo: Path, site: Site) -> None:
     version = site.promote(1)
     site.serve()
-    prediction = answers(repo / "README.md", site)[0]["predictions"][0]
+    prediction = answers(repo / "README.md", site.port)[0]["predictions"][0]
     assert prediction["event_id"] == "order-17"
     assert prediction["policy_version"] == version
     assert 0 < prediction["propensity"] <= 1
@@ -53,7 +53,7 @@ def test_the_curl_commands_get_a_decision_and_take_a_reward(repo: Path, site: Si
 def test_the_page_on_serving_asks_rewards_defers_and_activates(repo: Path, site: Site) -> None:
     site.promote(1)
     site.serve()
-    asked, rewarded, deferred, activated = answers(repo / "docs" / "serving.md", site)
+    asked, rewarded, deferred, activated = answers(repo / "docs" / "serving.md", site.port)
     assert "deferred" not in asked["predictions"][0]
     assert deferred["predictions"][0]["deferred"] is True
     assert rewarded == activated == {"accepted": 1}

@@ -54,6 +54,7 @@ ARROWS = {
     "serving": {"policy", "features", "bandit", "backends"},
     "joining": {"monitoring", "backends"},
     "importing": {"features", "bandit", "backends"},
+    "starting": {"importing"},
     "simulation": {"serving", "movielens", "backends"},
     "stages": {"monitoring", "policy", "dataset", "features", "movielens", "bandit", "backends"},
 }

@@ -1,0 +1,1 @@
+"""From nothing, or from a file of somebody's decisions, to a bandit's YAML."""
