@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.config import Bandit, Environment, Settings
+from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import ConfigError, DataError
 from rl_core.movielens.data import synthetic_path
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment, normals
@@ -150,7 +151,7 @@ class TestLoadEnvironment:
         assert (environment.noise_sd, environment.seed) == (1.0, 7)
 
     def test_other_actions_are_an_error_that_gives_the_list(self, movielens: Bandit, offline: Settings) -> None:
-        other = movielens.model_copy(update={"environment": Environment(movies="most_rated")})
+        other = movielens.model_copy(update={"environment": MovieLens(movies="most_rated")})
         with pytest.raises(ConfigError, match=r"set problem\.actions to \[movie-\d+, movie-\d+"):
             load_environment(other, offline)
 
