@@ -39,11 +39,10 @@ class PythonWorld(Frozen):
     It is imported by generator and simulator only: a DAG file or a server never runs it.
 
     Attributes:
-        kind: which world.
         factory: what makes it, a class or a function: `package.module:name`.
     """
 
-    kind: Literal["python"] = "python"
+    kind: Literal["python"] = Field(description="which world")
     factory: Annotated[str, AfterValidator(_names_one)]
     arguments: dict[str, JsonValue] = Field(default={}, description="what the factory is called with, by name")
 

@@ -6,6 +6,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from rl_core.errors import SchemaError
 from rl_core.features.vectorise import Vectoriser
 
 _PROBED = 32
+_OURS = Path(__file__).parent
 T = TypeVar("T")
 
 
@@ -110,7 +112,8 @@ class CheckedEnvironment:
 
 
 def told(error: Exception) -> str:
-    """Say an error of somebody's code in one line, with the place where it was raised."""
+    """Say an error of somebody's code in one line, with the place where it was raised, if that is not ours."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({place.filename}:{place.lineno}); mend it there"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    ours = Path(place.filename).is_relative_to(_OURS)
+    return f"{text}; look at how it is called" if ours else f"{text} ({place.filename}:{place.lineno}); mend it there"
