@@ -106,8 +106,13 @@ class MovieLensEnvironment:
         return shown
 
     def earned(self, users: ArrayLike, action_ids: Sequence[str], event_ids: Sequence[str], round: int = 0) -> Array:
-        """Return what `rewards` does, for actions that are given by their ids."""
-        actions = np.asarray([self._action_at[action] for action in action_ids])
+        """Return what `rewards` does, for actions by their ids. Raises ConfigError for an unknown one."""
+        try:
+            actions = np.asarray([self._action_at[action] for action in action_ids])
+        except KeyError as error:
+            raise ConfigError(
+                f"action {error} is none of the environment's; restart the server with the problem.actions of this YAML"
+            ) from error
         return self.rewards(np.asarray(users), actions, event_ids, round)
 
     def users_of(self, observations: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -113,6 +113,23 @@ class TestRewards:
         assert environment.users_of(rows).tolist() == [0, -1]
 
 
+class TestForGeneratorAndSimulator:
+    def test_users_arrive_as_they_always_did_in_parts_too(self, environment: MovieLensEnvironment) -> None:
+        always = np.random.default_rng((3, 1)).integers(len(environment.user_ids), size=2500)
+        rng = np.random.default_rng((3, 1))
+        parts = [environment.observe(rng, n) for n in (1000, 1, 999, 500)]
+        assert np.concatenate(parts).tolist() == always.tolist()
+        assert np.array_equal(environment.shown(always), environment.observations_f32[always])
+
+    def test_earn_by_the_actions_id_what_they_earn_by_its_index(self, environment: MovieLensEnvironment) -> None:
+        users, actions, events = [1, 2, 1], [0, 19, 5], ["a", "b", "c"]
+        ids = [environment.action_ids[action] for action in actions]
+        by_index = environment.rewards(np.array(users), np.array(actions), events)
+        assert environment.earned(users, ids, events).tolist() == by_index.tolist()
+        with pytest.raises(ConfigError, match=r"action 'film-1' is none of the environment's; restart the server"):
+            environment.earned([1], ["film-1"], ["a"])
+
+
 class TestNoise:
     def test_is_standard_normal(self) -> None:
         noise = normals(7, (f"event-{i}" for i in range(50_000)))

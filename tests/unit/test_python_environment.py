@@ -14,10 +14,12 @@ import pytest
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.environments import load_environment
-from rl_core.errors import ConfigError, SchemaError
+from rl_core.errors import ConfigError, EndpointError, SchemaError
 from rl_core.features.vectorise import Vectoriser
 from rl_core.movielens.environment import load_environment as load_movielens
 from rl_core.policy.artefact import Policy
+from rl_core.simulation import request
+from rl_core.simulation.request import TrafficRequest
 from rl_core.stages import generator, ingester, trainer
 from tests.worlds import Shop
 
@@ -163,3 +165,11 @@ def test_named_features_want_dicts_of_them(settings: Settings) -> None:
 def test_what_needs_movielens_says_so(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"environment\.kind=python; this needs movielens"):
         load_movielens(bandit_of(), settings)
+
+
+def test_the_simulator_function_downloads_no_ratings_for_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "download", lambda path: pytest.fail(f"downloads {path}"))
+    with pytest.raises(EndpointError):  # there is no server
+        request.serve(TrafficRequest(), bandit_of(), settings.model_copy(update={"movielens_dir": None}), 0)
