@@ -12,7 +12,7 @@ import pytest
 
 from bandit_ops.runners.base import JobState
 from rl_core.backends import open_backend
-from rl_core.config import Environment
+from rl_core.environment_config import MovieLens
 from tests.log_rows import at, decision, decisions
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class TestRunsAgain:
         ratings.write_text("1\t1\t5\t881250949\n")
         world = replace(
             world,
-            bandit=world.bandit.model_copy(update={"environment": Environment()}),
+            bandit=world.bandit.model_copy(update={"environment": MovieLens()}),
             settings=world.settings.model_copy(update={"movielens_dir": tmp_path}),
         )
         world.run("before")
