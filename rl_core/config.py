@@ -69,7 +69,9 @@ class Problem(Frozen):
         reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
     """
 
-    features: Features = Field(default={}, description="named features, instead of `observation_dim`")
+    features: Features = Field(
+        default={}, description="named features by name, instead of `observation_dim`: docs/serving.md has the kinds"
+    )
     observation_dim: int = Field(ge=1, le=4096)
     observation_version: str = Field(default="vector", min_length=1)
     actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
@@ -326,7 +328,7 @@ class Bandit(Frozen):
         if self.startup.source == "simulation" and self.environment is None:
             yield "startup.source=simulation needs an environment; add one or set startup.source: log"
         if isinstance(self.environment, MovieLens) and self.problem.features:
-            raise ValueError("environment: movielens observes numbers, not named features; leave one of them out")
+            yield "environment: movielens observes numbers, not named features; leave one of them out"
         if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
             yield f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
         days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400
