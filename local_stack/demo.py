@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bandit_ops.runners.local import LocalRunner
 from local_stack.report import build_report, plot
 from local_stack.stack import Stack
 from rl_core.backends import open_backend
@@ -85,6 +86,7 @@ class Demo:
             self._drain()
             self.walls.total = time.monotonic() - begun
             report = self._report()
+            self._export()
         finally:
             with self._step("stopping every process"):
                 self.stack.stop()
@@ -151,6 +153,14 @@ class Demo:
             wanted = len(self.acknowledged) + self.bandit.startup.rounds
             for _ in looks(30, 0.2):  # what is missing then, the report says
                 if store.head() >= wanted:
+                    break
+
+    def _export(self) -> None:
+        """Wait for the last export, as nobody else does: a stack that stops ends its jobs."""
+        runner = LocalRunner(self.bandit, self.settings)
+        with self._step("the exporter writes the last policy's SavedModel"):
+            for _ in looks(60, 0.2):
+                if not runner.active():
                     break
 
     def _report(self) -> dict[str, Any]:

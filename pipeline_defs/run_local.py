@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kfp import components, local
 from kfp.local import cache as kfp_cache
 
@@ -76,6 +77,11 @@ def prepare_steps(folder: Path) -> None:
     sys.executable = "python3"
 
 
+def artifacts(job: dict[str, Any]) -> Path:
+    """Name the folder of the steps' outputs, which outlives the job: later runs reuse them."""
+    return Path(job["cache_dir"], "artifacts", job["job_id"])
+
+
 def execute(folder: Path, job: dict[str, Any], log: StepLog, output: StepOutput) -> dict[str, Any]:
     """Run the pipeline and return its outputs."""
     prepare_steps(folder)
@@ -83,7 +89,7 @@ def execute(folder: Path, job: dict[str, Any], log: StepLog, output: StepOutput)
     cache = Path(job["cache_dir"])
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(cache / "artifacts" / job["job_id"]),  # outlives the job: later runs reuse its outputs
+        pipeline_root=str(artifacts(job)),
         workspace_root=str(folder / "tmp" / "workspace"),
         enable_caching=job["caching"],
         cache_root=str(cache / "entries"),
@@ -93,6 +99,17 @@ def execute(folder: Path, job: dict[str, Any], log: StepLog, output: StepOutput)
     pipeline = components.load_component_from_file(str(folder / "spec.yaml"))
     with contextlib.redirect_stdout(output):
         return dict(pipeline(**job["parameters"]).outputs)
+
+
+def outputs_of(step: str, spec: dict[str, Any], artifacts: Path) -> dict[str, Any]:
+    """Read the pipeline's outputs where all are those of this step, which has just ended; else there are none yet."""
+    declared = spec["root"]["dag"].get("outputs", {}).get("parameters", {})
+    sources = {name: output["valueFromParameter"] for name, output in declared.items()}
+    if {source["producerSubtask"] for source in sources.values()} != {step}:
+        return {}
+    written = max(artifacts.glob(f"*/{step}/executor_output.json"), key=os.path.getmtime)
+    values = json.loads(written.read_bytes())["parameterValues"]
+    return {name: values[source["outputParameterKey"]] for name, source in sources.items()}
 
 
 def run(folder: Path) -> int:
@@ -108,8 +125,16 @@ def run(folder: Path) -> int:
     parameters = {name: value for name, value in job["parameters"].items() if name != "bandit"}
     noted(lambda: experiment_log.begin(experiment, job["pipeline_name"], parameters))
     output = StepOutput(say)
-    log = StepLog(folder / "steps.json", say, output)
-    state, message, outputs = "SUCCEEDED", "", {}
+    spec = yaml.safe_load((folder / "spec.yaml").read_bytes())
+    outputs: dict[str, Any] = {}
+
+    def told(step: str) -> None:
+        if found := outputs_of(step, spec, artifacts(job)):
+            outputs.update(found)
+            write_state(folder, "RUNNING", outputs=outputs)
+
+    log = StepLog(folder / "steps.json", say, output, told)
+    state, message = "SUCCEEDED", ""
     try:
         outputs = execute(folder, job, log, output)
     except Exception as error:

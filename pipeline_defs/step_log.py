@@ -22,12 +22,14 @@ class StepLog(logging.Filter):
     """Watches the root logger, where kfp.local 2.17 says what it does; only warnings pass through unread.
 
     `steps.json` lists the steps begun: `[{"step", "state": RUNNING|SUCCEEDED|SKIPPED|FAILED, "seconds"}]`. SKIPPED
-    means that the outputs came from the cache.
+    means that the outputs came from the cache. `succeeded` is called with each step that ran and succeeded.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None], output: StepOutput) -> None:
+    def __init__(
+        self, path: Path, say: Callable[[str], None], output: StepOutput, succeeded: Callable[[str], None]
+    ) -> None:
         super().__init__()
-        self._path, self._say, self._output = path, say, output
+        self._path, self._say, self._output, self._succeeded = path, say, output, succeeded
         self._began = 0.0
         self.steps: list[dict[str, str | float]] = []
         self._write()
@@ -50,7 +52,10 @@ class StepLog(logging.Filter):
             seconds = round(time.monotonic() - self._began, 3)
             self.steps[-1].update(state="SUCCEEDED" if succeeded else "FAILED", seconds=seconds)
             self._write()
-            self._say(f"{self.steps[-1]['step']}: {'done' if succeeded else 'FAILED'} after {seconds:.1f} s")
+            step = str(self.steps[-1]["step"])
+            self._say(f"{step}: {'done' if succeeded else 'FAILED'} after {seconds:.1f} s")
+            if succeeded:
+                self._succeeded(step)
 
     def failure(self) -> str | None:
         """Return `step: what it died of` of a failed step, if one failed."""

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bandit_ops.runners.local import LocalRunner
 from local_stack.stack import Stack
 from rl_core.backends import open_backend
 from rl_core.backends.local.announcement import Announcement
@@ -147,7 +148,10 @@ class Play:
         return bool(newest["state"] == "running" and tasks.get("gate") == "running")
 
     def _idle(self) -> bool:
-        return all(run["state"] in ("success", "failed") for run in self.api.runs(self._dag("retrain")))
+        exporting = LocalRunner(self.bandit, self.settings).active()
+        return not exporting and all(
+            run["state"] in ("success", "failed") for run in self.api.runs(self._dag("retrain"))
+        )
 
     def _runs(self) -> dict[str, int]:
         """How many runs ended how, by DAG and kind of run."""

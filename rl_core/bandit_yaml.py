@@ -42,9 +42,10 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Say each thing that pydantic found wrong: place, rule, what was got; for an unknown key the nearest valid one."""
     found = []
     for one in error.errors():
-        place = ".".join(str(part) for part in one["loc"]) or "bandit"
+        location = _as_written(one["loc"])
+        place = ".".join(map(str, location)) or "bandit"
         if one["type"] == "extra_forbidden":
-            found.append(f"{place}: there is no such key; {_nearest(one['loc'], model)}")
+            found.append(f"{place}: there is no such key; {_nearest(location, model)}")
             continue
         got = "" if isinstance(one.get("input"), dict) else f" (got {_shown(one.get('input'))})"
         found += [f"{place}: {rule}{got}" for rule in one["msg"].splitlines()]
@@ -64,6 +65,11 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _models(part)
+
+
+def _as_written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the kind, which pydantic puts between an environment and its keys."""
+    return (location[0], *location[2:]) if location[0:1] == ("environment",) else location
 
 
 def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:

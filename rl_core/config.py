@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, SecretStr, TypeAdapter, ValidationError,
 
 from rl_core.bandit_yaml import faults, read_yaml
 from rl_core.cron import Schedule
+from rl_core.environment_config import Environment, MovieLens
 from rl_core.errors import ConfigError
 from rl_core.feature_config import Features, names_of
 from rl_core.frozen import Frozen, Seconds
@@ -68,7 +69,9 @@ class Problem(Frozen):
         reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
     """
 
-    features: Features = Field(default={}, description="named features, instead of `observation_dim`")
+    features: Features = Field(
+        default={}, description="named features by name, instead of `observation_dim`: docs/serving.md has the kinds"
+    )
     observation_dim: int = Field(ge=1, le=4096)
     observation_version: str = Field(default="vector", min_length=1)
     actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
@@ -157,21 +160,6 @@ class Problem(Frozen):
                 f"({self.reward_min}..{self.reward_max})"
             )
         return self
-
-
-class Environment(Frozen):
-    """The simulated world, for bandits that have one.
-
-    Attributes:
-        kind: which world.
-        movies: which movies are the actions: the first by id, or the most rated.
-    """
-
-    kind: Literal["movielens"] = "movielens"
-    movies: Literal["first", "most_rated"] = "first"
-    noise_sd: float = Field(default=0.0, ge=0, description="standard deviation of the reward noise, in stars")
-    drift_from_round: int | None = Field(default=None, ge=0, description="from here on action a earns what a+1 earned")
-    seed: int = Field(default=0, description="of users and noise")
 
 
 class Agent(Frozen):
@@ -310,7 +298,7 @@ class Bandit(Frozen):
     backend: Literal["local", "gcp"] = "local"
     runner: Literal["local", "vertex"] = "local"
     problem: Problem
-    environment: Environment | None = None
+    environment: Environment | None = Field(default=None, description="the simulated world, for bandits that have one")
     agent: Agent = Agent()
     serving: Serving = Serving()
     join: Join = Join()
@@ -339,8 +327,8 @@ class Bandit(Frozen):
     def _contradictions(self) -> Iterator[str]:
         if self.startup.source == "simulation" and self.environment is None:
             yield "startup.source=simulation needs an environment; add one or set startup.source: log"
-        if self.environment is not None and self.problem.features:
-            raise ValueError("environment: movielens observes numbers, not named features; leave one of them out")
+        if isinstance(self.environment, MovieLens) and self.problem.features:
+            yield "environment: movielens observes numbers, not named features; leave one of them out"
         if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
             yield f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
         days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400

@@ -36,11 +36,13 @@ def _tables(schema: dict[str, Any], models: dict[str, Any], section: tuple[str, 
             " or ".join(map(_takes, field.get("anyOf", [field]))),
             field.get("description") or said.get(key, ""),
         )
-        if (inner := _section(field, models)) is not None:
+        if kinds := _sections(field, models):
             path = (*section, key)
-            takes, what = f"[a section](#{''.join(path)})", what or _first(inner)
-            below += _tables(inner, models, path)
-        default = "required" if key in schema.get("required", []) else _default(field["default"], inner is not None)
+            takes, what = f"[a section](#{''.join(path)})", what or _first(kinds[0])
+            below += _tables(kinds[0], models, path)
+            for other in kinds[1:]:
+                below += _tables(other, models, (*section, f"{key}, kind {other['properties']['kind']['const']}"))
+        default = "required" if key in schema.get("required", []) else _default(field["default"], bool(kinds))
         rows.append(f"| `{key}` | {takes} | {default} | {what.rstrip('.').replace('<', '&lt;')} |\n")
     head = f"\n## {'.'.join(section) or 'Top level'}\n\n{_first(schema)}\n\n"
     return [head, "| key | takes | default | what |\n|---|---|---|---|\n", *rows, *below]
@@ -58,10 +60,11 @@ def _attributes(schema: dict[str, Any]) -> dict[str, str]:
     return {key: " ".join(what.split()) for keys, what in told for key in keys.split(", ")}
 
 
-def _section(field: dict[str, Any], models: dict[str, Any]) -> dict[str, Any] | None:
-    refs = [one["$ref"] for one in (field, *field.get("anyOf", [])) if "$ref" in one]
-    found: dict[str, Any] | None = models[refs[0].rpartition("/")[2]] if refs else None
-    return found
+def _sections(field: dict[str, Any], models: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models that a section may be: of several kinds, one each."""
+    kinds = [kind for one in field.get("anyOf", []) for kind in one.get("oneOf", [])]
+    refs = [one["$ref"] for one in (field, *field.get("anyOf", []), *kinds) if "$ref" in one]
+    return [models[ref.rpartition("/")[2]] for ref in refs]
 
 
 def _takes(one: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bandit_ops.job_identity import JobIdentity, active_jobs
+from bandit_ops.job_identity import JobIdentity, attempts
 from bandit_ops.runners.base import PipelineRunner
 from bandit_ops.running import generation_of
 from rl_core.config import Bandit
@@ -20,10 +20,11 @@ def identity_of(bandit: Bandit, context: Context, group_id: str) -> JobIdentity:
     return JobIdentity.of(bandit.id, ti.dag_id, ti.run_id, group_id, map_index)
 
 
-def active_in_run(bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str) -> list[JobIdentity]:
-    """Return the run's jobs that have not ended, of every generation. Raises RunnerError."""
-    generations = range(generation_of(context) + 1)
-    return active_jobs(runner.status, identity_of(bandit, context, group_id), generations)
+def undecided_in_run(bandit: Bandit, context: Context, runner: PipelineRunner, group_id: str) -> list[JobIdentity]:
+    """Return the run's jobs that may still change what serves, of every generation. Raises RunnerError."""
+    first, generations = identity_of(bandit, context, group_id), range(generation_of(context) + 1)
+    tried = (attempts(runner.status, first.of_generation(generation)) for generation in generations)
+    return [job for jobs in tried for job, status in jobs if not status.decided]
 
 
 def group_of(task_id: str) -> str:

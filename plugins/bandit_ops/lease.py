@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from bandit_ops.job_identity import is_job_id
-from bandit_ops.jobs import active_in_run, group_of
+from bandit_ops.jobs import group_of, undecided_in_run
 from bandit_ops.patience import PatientSensor
 from bandit_ops.plans import Circumstances, NothingToDo, Planner, Refused
 from bandit_ops.running import is_manual, meant_to_run
@@ -75,6 +75,8 @@ class TakeLease(PatientSensor):
         runner = self.open_runner()
         try:
             for job_id in filter(is_job_id, runner.active()):
+                if (status := runner.status(job_id)) is None or status.decided:
+                    continue
                 self.log.warning("cancelling %s, which an earlier run left active", job_id)
                 runner.cancel(job_id)
         except RunnerError as error:
@@ -82,7 +84,7 @@ class TakeLease(PatientSensor):
 
 
 class ReleaseLease(BanditTask, BaseOperator):
-    """Keeps the lease while a job of the run is alive, as when cancelling it failed; then it ends by itself."""
+    """Keeps the lease while a job of the run may still promote, as when cancelling failed; it ends by itself then."""
 
     def __init__(self, *, bandit: Bandit, after: BaseOperator, **kwargs: Any) -> None:
         super().__init__(bandit=bandit, **kwargs)
@@ -90,7 +92,7 @@ class ReleaseLease(BanditTask, BaseOperator):
 
     def execute(self, context: Context) -> None:
         runner = self.open_runner()
-        active = active_in_run(self.bandit, context, runner, self.group_id)
+        active = undecided_in_run(self.bandit, context, runner, self.group_id)
         if active:
             raise AirflowException(
                 f"{active[0].job_id} is still active, so the lease is kept until it expires, in "

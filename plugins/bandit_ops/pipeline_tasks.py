@@ -13,6 +13,9 @@ permission). Where the runner gives no answer, `wait` goes on asking. Clearing a
 The lease. Where a TakeLease is among the setups, `submit` and every look of `wait` renew it. A run that finds it taken
 by another training gives up for good, and its teardown cancels the job.
 
+Outputs. They say what serves, so `wait` has them once the deployer has ended. What the job does then, the export, holds
+nobody up, takes no lease, and is cancelled by nobody but a newer generation of the same run.
+
 Stopping. A job is cancelled because a person marked a task or the run, because its time was over, or because another
 training has the lease. A task that failed again and again gives up, but leaves its job alone, and says so: the job goes
 on, the lease is kept until it expires, and whichever run takes the lease next cancels the job.
@@ -30,7 +33,7 @@ from airflow.sdk import BaseOperator, PokeReturnValue, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 
 from bandit_ops.job_identity import JobIdentity, active_jobs, attempts
-from bandit_ops.jobs import active_in_run, group_of, identity_of
+from bandit_ops.jobs import group_of, identity_of, undecided_in_run
 from bandit_ops.lease import TakeLease, renew_lease
 from bandit_ops.links import PipelineRunLink, page_of
 from bandit_ops.patience import PatientSensor, PatientTask
@@ -130,7 +133,7 @@ class SubmitPipeline(PatientTask, BaseOperator):
 
 
 class WaitForPipeline(PatientSensor):
-    """XCom: the JobReport of the job that succeeded."""
+    """XCom: the JobReport of the job that succeeded, or has its outputs: it ends then by itself, well or not."""
 
     template_fields = ("plan", *BanditTask.template_fields)
     operator_extra_links = (PipelineRunLink(),)
@@ -161,9 +164,11 @@ class WaitForPipeline(PatientSensor):
             raise AirflowFailException(f"{submitted['job_id']} is unknown to the runner; clear {submit} to start anew")
         job, status = tried[-1]
         page = self._show(context, job, status)
-        if status.state is JobState.SUCCEEDED:
+        if status.state is JobState.SUCCEEDED or status.outputs:
             report: JobReport = {"job_id": job.job_id, "state": status.state.value, "outputs": status.outputs}
             self.log.info("%s; see %s", _verdict(status.outputs), page)
+            if status.state in (JobState.FAILED, JobState.CANCELLED):
+                self.log.warning("after that: %s; clear %s to do what is missing", status.message, submit)
             return PokeReturnValue(is_done=True, xcom_value=report)
         if status.state is JobState.CANCELLED:
             raise AirflowFailException(f"{job.job_id} was cancelled; clear {submit} to run it again; see {page}")
@@ -197,7 +202,7 @@ class CancelIfActive(BanditTask, BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         runner, group = self.open_runner(), group_of(self.task_id)
-        active = active_in_run(self.bandit, context, runner, group)
+        active = undecided_in_run(self.bandit, context, runner, group)
         gave_up = context["ti"].xcom_pull(task_ids=[f"{group}.{SUBMIT}", f"{group}.{WAIT}"], key=GAVE_UP)
         cancelled = []
         for job in active:

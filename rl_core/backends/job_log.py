@@ -35,6 +35,11 @@ def lists(values: Any, width: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, width, dtype=np.int32), values)
 
 
+def empty_lists(n: int) -> pa.ListArray:
+    """Return n empty observations: those of named features."""
+    return pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.float32()))
+
+
 def rows_of(columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:
     """Return a table of the log with these columns. Raises SchemaError naming the column that doesn't fit."""
     return conform(pa.table({name: columns[name] for name in schema.names if name in columns}), schema)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rl_core.backends.job_log import lists, rows_of
+from rl_core.backends.job_log import empty_lists, lists, rows_of
 from rl_core.config import Bandit
 from rl_core.importing import named
 from rl_core.importing.mapping import Mapping
@@ -199,7 +199,7 @@ def in_tables(
             "policy_version": pa.repeat(policy, n),
             "observation": lists(part.observation.ravel(), part.observation.shape[1])
             if part.features is None
-            else _none(n),
+            else empty_lists(n),
             "features": pa.nulls(n, pa.string()) if part.features is None else part.features,
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": pa.array(problem.actions).take(pa.array(part.action)),
@@ -221,11 +221,6 @@ def in_tables(
         }
         yield rows_of(decisions, DECISION_SCHEMA), rows_of(rewards, REWARD_SCHEMA)
         made, earned = made + n, earned + count
-
-
-def _none(n: int) -> pa.Array:
-    """n empty observations."""
-    return pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.float32()))
 
 
 def counted(reasons: Iterable[tuple[int, str]]) -> list[tuple[str, int, int]]:

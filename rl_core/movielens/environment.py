@@ -8,13 +8,14 @@ Unlike there, a reward belongs to a given user: nothing depends on whom the envi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import ConfigError
 from rl_core.movielens.data import Data, find_ratings, load_ratings
 
@@ -65,6 +66,7 @@ class MovieLensEnvironment:
         self.noise_sd = noise_sd
         self.drift_from_round = drift_from_round
         self.seed = seed
+        self._action_at = {action: index for index, action in enumerate(self.action_ids)}
         self._user_at = {row.tobytes(): index for index, row in reversed(list(enumerate(self.observations_f32)))}
 
     def expected_at(self, round: int) -> Array:
@@ -90,6 +92,29 @@ class MovieLensEnvironment:
         rewards: Array = self.expected[user_indices, columns]
         return rewards + self.noise_sd * normals(self.seed, event_ids) if self.noise_sd else rewards
 
+    def identity(self) -> bytes:
+        """Return the expected rewards, rounded, since a factorisation's last bits vary between machines."""
+        return (np.round(self.expected, 6) + 0.0).tobytes()  # no -0.0
+
+    def observe(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+        """Draw the indices [n] of the users who arrive."""
+        return rng.integers(0, len(self.user_ids), n)
+
+    def shown(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Return their observations [n, d], as they travel and are logged."""
+        shown: NDArray[np.float32] = self.observations_f32[np.asarray(users)]
+        return shown
+
+    def earned(self, users: ArrayLike, action_ids: Sequence[str], event_ids: Sequence[str], round: int = 0) -> Array:
+        """Return what `rewards` does, for actions by their ids. Raises ConfigError for an unknown one."""
+        try:
+            actions = np.asarray([self._action_at[action] for action in action_ids])
+        except KeyError as error:
+            raise ConfigError(
+                f"action {error} is none of the environment's; restart the server with the problem.actions of this YAML"
+            ) from error
+        return self.rewards(np.asarray(users), actions, event_ids, round)
+
     def users_of(self, observations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Find the user index of each observation [n, d] as logged, -1 where no user has it.
 
@@ -104,11 +129,13 @@ def load_environment(bandit: Bandit, settings: Settings) -> tuple[MovieLensEnvir
     """Build the bandit's environment; return it and which data it stands on.
 
     Raises:
-        ConfigError: the bandit has no environment, asks for more than the data holds, or lists other actions.
+        ConfigError: the bandit has no such environment, asks for more than the data holds, or lists other actions.
         DataError: the ratings file is missing or malformed.
     """
     if bandit.environment is None:
         raise ConfigError(f"bandit {bandit.name} has no environment to simulate; add `environment:` to its YAML")
+    if not isinstance(bandit.environment, MovieLens):
+        raise ConfigError(f"bandit {bandit.name} has environment.kind={bandit.environment.kind}; this needs movielens")
     path, data = find_ratings(settings)
     given, problem = bandit.environment, bandit.problem
     environment = MovieLensEnvironment(

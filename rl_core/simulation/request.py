@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, ValidationError
 
 from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import EndpointError, SchemaError
 from rl_core.frozen import Frozen
 from rl_core.movielens.data import synthetic_path
@@ -47,7 +48,8 @@ def serve(request: TrafficRequest, bandit: Bandit, settings: Settings, seed: int
     from rl_core.simulation import simulator
 
     real = settings.home / "data" / "ml-100k" / "u.data"
-    if settings.movielens_dir is None and not real.is_file() and not synthetic_path(settings.home).is_file():
+    movielens = isinstance(bandit.environment, MovieLens) and settings.movielens_dir is None
+    if movielens and not real.is_file() and not synthetic_path(settings.home).is_file():
         download(real)
     traffic = simulator.send(
         bandit,

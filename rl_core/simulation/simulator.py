@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
-from rl_core.movielens.environment import load_environment
+from rl_core.environments import load_environment
 from rl_core.simulation.traffic import Traffic, simulate
 
 __all__ = ["Traffic", "main", "send", "simulate"]
@@ -45,7 +45,7 @@ def send(
 
     Raises:
         EndpointError: no server runs, or it refused a request.
-        ConfigError, DataError: the bandit has no environment, or its data is broken.
+        ConfigError, DataError, SchemaError: the bandit has no environment, or it or its data is broken.
     """
     with closing(open_backend(bandit, settings)) as backend:
         where, connect = backend.line()

@@ -15,13 +15,17 @@ import numpy as np
 import orjson
 
 from rl_core.backends.contracts.connection import Connect, Connection, Unreachable
+from rl_core.environments.protocol import Environment
 from rl_core.errors import EndpointError
-from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.serving.decisions import uuid7
 from rl_core.waiting import pauses
 
 REWARDS_PER_REQUEST = 8
+_ARRIVE_TOGETHER = 1000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+_User = tuple[Any, Any]
+"""As the environment knows it, and what it shows: an array [d], or a dict of named features."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Traffic:
 
 
 def simulate(
-    environment: MovieLensEnvironment,
+    environment: Environment,
     connect: Connect,
     decisions: int,
     *,
@@ -77,9 +81,10 @@ def simulate(
 
     Raises:
         EndpointError: the server refused a request (4xx), in its own words, or there is none to be reached.
+        SchemaError: the environment shows or gives what breaks the problem's rules.
     """
     rng = np.random.default_rng((seed, round))
-    arrivals = iter(rng.integers(len(environment.user_ids), size=decisions).tolist())
+    arrivals = _arrivals(environment, rng, decisions)
     run = _Run(environment, round, batch, patience_s, stop, on_decisions, Traffic(decisions))
     started = time.perf_counter()
     _to_its_end(lambda: run.everyone(arrivals, connect, concurrency))
@@ -89,16 +94,15 @@ def simulate(
 
 @dataclass
 class _Run:
-    environment: MovieLensEnvironment
+    environment: Environment
     round: int
     batch: int
     patience_s: float
     stop: Callable[[], bool]
     on_decisions: Callable[[int], None]
     traffic: Traffic
-    _observations: dict[int, orjson.Fragment] = field(default_factory=dict)
 
-    async def everyone(self, arrivals: Iterator[int], connect: Connect, concurrency: int) -> None:
+    async def everyone(self, arrivals: Iterator[_User], connect: Connect, concurrency: int) -> None:
         lines = [asyncio.create_task(self._line(arrivals, connect())) for _ in range(concurrency)]
         try:
             await asyncio.gather(*lines)
@@ -106,7 +110,7 @@ class _Run:
             for line in lines:
                 line.cancel()
 
-    async def _line(self, arrivals: Iterator[int], connection: Connection) -> None:
+    async def _line(self, arrivals: Iterator[_User], connection: Connection) -> None:
         """Users who use one connection, one after the other; their rewards follow a few at a time."""
         rewards: list[dict[str, Any]] = []
         try:
@@ -127,21 +131,21 @@ class _Run:
             self.traffic.ended_early = "interrupted"
         return self.traffic.ended_early is not None
 
-    async def _decide(self, connection: Connection, users: list[int]) -> list[dict[str, Any]]:
+    async def _decide(self, connection: Connection, users: list[_User]) -> list[dict[str, Any]]:
         """Ask for one decision per user and return the rewards they give."""
         event_ids = [uuid7() for _ in users]
         instances = [
-            {"observation": self._observation(user), "event_id": event_id}
-            for user, event_id in zip(users, event_ids, strict=True)
+            {**_context(shown), "event_id": event_id} for (_, shown), event_id in zip(users, event_ids, strict=True)
         ]
         started = time.perf_counter()
         answer = await self._send(
             connection, "/predict", {"instances": instances, "parameters": {"source": "simulator"}}
         )
         self.traffic.latencies_s.append(time.perf_counter() - started)
+        action_ids = [prediction["action_id"] for prediction in answer["predictions"]]
+        given = self.environment.earned([user for user, _ in users], action_ids, event_ids, self.round).tolist()
         rewards = []
-        for user, event_id, prediction in zip(users, event_ids, answer["predictions"], strict=True):
-            reward = self.environment.reward(user, prediction["action"], event_id, self.round)
+        for event_id, reward, prediction in zip(event_ids, given, answer["predictions"], strict=True):
             rewards.append({"event_id": event_id, "reward": reward})
             self.traffic.policy_versions[prediction["policy_version"]] += 1
             self.traffic.reward_sum += reward
@@ -176,12 +180,16 @@ class _Run:
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: pauses don't end")
 
-    def _observation(self, user: int) -> orjson.Fragment:
-        """The user's float32 observation as JSON, encoded once."""
-        if user not in self._observations:
-            row = self.environment.observations_f32[user].tolist()
-            self._observations[user] = orjson.Fragment(orjson.dumps(row))
-        return self._observations[user]
+
+def _arrivals(environment: Environment, rng: np.random.Generator, decisions: int) -> Iterator[_User]:
+    """Let so many users arrive, a part at a time, since what a million of them show is too much to hold."""
+    for low in range(0, decisions, _ARRIVE_TOGETHER):
+        users = environment.observe(rng, min(_ARRIVE_TOGETHER, decisions - low))
+        yield from zip(users, environment.shown(users), strict=True)
+
+
+def _context(shown: Any) -> dict[str, Any]:
+    return {"features": shown} if isinstance(shown, dict) else {"observation": shown.tolist()}
 
 
 def _to_its_end(begin: Callable[[], Coroutine[Any, Any, None]]) -> None:

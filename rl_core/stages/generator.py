@@ -6,6 +6,7 @@ The producer is named by everything that shapes its rows, so that the same call 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import pyarrow as pa
 from rl_core.backends import job_log, open_backend
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
+from rl_core.environments import load_environment
+from rl_core.environments.protocol import Environment, Shown
 from rl_core.errors import StoreError
-from rl_core.movielens.environment import MovieLensEnvironment, load_environment
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION, UNIFORM
 
 PART_ROWS = 100_000
@@ -30,6 +32,7 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
 
     Raises:
         ConfigError: the bandit has no environment, or it doesn't fit the problem.
+        SchemaError: the environment shows or gives what breaks the problem's rules.
         StoreError: the log can't be written, or the joiner left rows open or without their reward.
     """
     started = time.perf_counter()
@@ -62,11 +65,10 @@ def run(bandit: Bandit, settings: Settings, rounds: int, seed: int) -> list[Wind
     return windows
 
 
-def _producer(bandit: Bandit, environment: MovieLensEnvironment, rounds: int, seed: int) -> str:
-    """Named after the bandit, its problem and world, and the call; rounded, since a factorisation's last bits vary."""
+def _producer(bandit: Bandit, environment: Environment, rounds: int, seed: int) -> str:
+    """Named after the bandit, its problem and world, and the call."""
     said = f"{bandit.id}\0{bandit.problem.model_dump_json()}\0{bandit.environment}\0{rounds}\0{seed}\0"
-    world = np.round(environment.expected, 6) + 0.0  # no -0.0
-    return f"generator-{hashlib.sha256(said.encode() + world.tobytes()).hexdigest()[:24]}"
+    return f"generator-{hashlib.sha256(said.encode() + environment.identity()).hexdigest()[:24]}"
 
 
 def _closed(store: EventStore, producer: str) -> list[int]:
@@ -95,7 +97,7 @@ class _Generated:
     """All rows of a call; any part of them is the same whenever it is made."""
 
     bandit: Bandit
-    environment: MovieLensEnvironment
+    environment: Environment
     producer: str
     rounds: int
     seed: int
@@ -105,7 +107,7 @@ class _Generated:
         """Decisions and rewards of rounds low..high-1; `low` is a multiple of PART_ROWS."""
         environment, n = self.environment, high - low
         rng = np.random.default_rng([self.seed, low // PART_ROWS])
-        users = rng.integers(0, len(environment.user_ids), n)
+        users = environment.observe(rng, n)
         active = np.asarray(self._active, np.int32)
         actions = active[rng.integers(0, len(active), n)]
         event_ids = self._event_ids(low, high)
@@ -116,10 +118,10 @@ class _Generated:
             "producer": pa.repeat(self.producer, n),
             "offset": pa.array(np.arange(low + 1, high + 1)),
         }
-        rewards = environment.rewards(users, actions, event_ids)
-        decisions = (
-            stamps | self._choices(environment.observations_f32[users], actions) | {"decided_at": stamps["received_at"]}
-        )
+        action_ids = pa.array(self.bandit.problem.actions).take(pa.array(actions))
+        rewards = environment.earned(users, action_ids.to_pylist(), event_ids)
+        decisions = stamps | _contexts(environment.shown(users)) | self._choices(actions, action_ids)
+        decisions |= {"decided_at": stamps["received_at"]}
         observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
         return job_log.rows_of(decisions, DECISION_SCHEMA), job_log.rows_of(observed, REWARD_SCHEMA)
 
@@ -134,14 +136,13 @@ class _Generated:
         head = f"{name[:8]}-{name[8:12]}-8{name[12:15]}-a{name[15:18]}-"
         return [f"{head}{index:012x}" for index in range(low, high)]
 
-    def _choices(self, observations: Any, actions: Any) -> dict[str, pa.Array]:
-        problem, (n, dim) = self.bandit.problem, observations.shape
+    def _choices(self, actions: Any, action_ids: pa.Array) -> dict[str, pa.Array]:
+        problem, n = self.bandit.problem, len(actions)
         eligible = np.tile(np.asarray(self._active, np.int32), n)
         return {
             "policy_version": pa.repeat(UNIFORM, n),
-            "observation": job_log.lists(observations.ravel(), dim),
             "observation_version": pa.repeat(problem.observation_version, n),
-            "action_id": pa.array(problem.actions).take(pa.array(actions)),
+            "action_id": action_ids,
             "action": pa.array(actions),
             "action_set_version": pa.repeat(problem.action_set_version, n),
             "eligible_actions": job_log.lists(eligible, len(self._active)),
@@ -152,3 +153,11 @@ class _Generated:
             "served": pa.repeat(True, n),
             "schema_version": pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), n),
         }
+
+
+def _contexts(shown: Shown) -> dict[str, pa.Array]:
+    """What was shown, as the server logs it."""
+    if isinstance(shown, list):
+        texts = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in shown]
+        return {"observation": job_log.empty_lists(len(texts)), "features": pa.array(texts, pa.string())}
+    return {"observation": job_log.lists(shown.ravel(), shown.shape[1])}

@@ -60,10 +60,10 @@ def one_look(sensor: Any) -> Callable[[Context], Any]:
 
 
 @contextmanager
-def job_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def job_process(folder: Path, **outputs: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is a running job to whoever looks into the folder: it is marked, and holds the folder's lock."""
     folder.mkdir(parents=True)
-    (folder / "state.json").write_text(json.dumps({"state": "RUNNING", "message": "", "outputs": {}}))
+    (folder / "state.json").write_text(json.dumps({"state": "RUNNING", "message": "", "outputs": outputs}))
     with JobFolder(folder).locked() as lock:
         assert lock is not None
         process = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(folder)}, pass_fds=[lock])
@@ -362,6 +362,21 @@ class TestTheLease:
             give_back()
         with pytest.raises(LeaseHeld):
             registry.lease("another", 60)
+
+    def test_is_given_back_while_the_job_exports_and_the_next_training_lets_it(
+        self,
+        registry: FolderRegistry,
+        movielens: Bandit,
+        settings: Settings,
+        take: Callable[..., Any],
+        give_back: Callable[[], None],
+    ) -> None:
+        take(context("manual"))
+        job_id = JobIdentity.of(movielens.id, "movielens_retrain", "manual__1", "train").job_id
+        with job_process(settings.state_dir(movielens) / "runs" / job_id, version="v", promoted=True) as exporting:
+            give_back()
+            take(context("scheduled"))
+            assert exporting.poll() is None
 
     def test_of_another_run_is_left_alone(self, registry: FolderRegistry, give_back: Callable[[], None]) -> None:
         registry.lease("another", 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 
@@ -209,6 +209,29 @@ class TestAPipelineThatFails:
             failed.value
         )
         assert len(runner.jobs) == 3
+
+
+class TestAJobThatHasItsOutputs:
+    OUTPUTS: ClassVar = {"version": "movielens-v1-0002", "promoted": True, "reason": "better"}
+
+    def test_is_not_waited_for_and_not_cancelled(
+        self, runner: Runner, look: Callable[[], Any], tear_down: Callable[[], list[str]]
+    ) -> None:
+        runner.jobs[JOB.job_id] = JobStatus(JobState.RUNNING, "", self.OUTPUTS)
+        assert look().xcom_value["outputs"] == self.OUTPUTS
+        assert tear_down() == []
+        assert runner.jobs[JOB.job_id].state is JobState.RUNNING
+
+    @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+    def test_may_fail_after_that_which_is_said_and_undoes_nothing(
+        self, runner: Runner, look: Callable[[], Any], capsys: pytest.CaptureFixture[str], state: JobState
+    ) -> None:
+        runner.jobs[JOB.job_id] = JobStatus(state, "exporter: MemoryError", self.OUTPUTS)
+        assert look().xcom_value["outputs"] == self.OUTPUTS
+        assert len(runner.jobs) == 1
+        said = capsys.readouterr().out
+        assert "movielens-v1-0002 was promoted: better" in said
+        assert "after that: exporter: MemoryError; clear train.submit to do what is missing" in said
 
 
 def test_a_job_that_a_person_stopped_waiting_for_is_cancelled(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rl_core.config import Bandit, Settings
+from rl_core.config import Bandit, Problem, Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,7 +64,8 @@ def test_the_child_is_told_the_whole_bandit_so_that_it_needs_no_yaml(said: Any, 
 
 
 def test_the_child_of_a_bandit_of_ten_thousand_actions_starts(said: Any, movielens: Bandit) -> None:
-    problem = movielens.problem.model_copy(update={"actions": tuple(f"sku-{n:09d}" for n in range(10_000))})
+    actions = [f"sku-{n:09d}" for n in range(10_000)]
+    problem = Problem.model_validate(movielens.problem.model_dump() | {"actions": actions})
     told = said("manual__1", bandit=movielens.model_copy(update={"problem": problem}))
     assert Bandit.from_json(told.partition("bandit=")[2].split()[0]).problem == problem
 

@@ -224,6 +224,17 @@ class TestTheState:
         vertex.pipelines.play(JOB, "SUCCEEDED")
         assert runner.status(JOB) == JobStatus(JobState.SUCCEEDED, "", OUTPUTS)
 
+    @pytest.mark.parametrize("state", ["RUNNING", "FAILED"])
+    def test_has_the_outputs_as_soon_as_they_are_told_whatever_comes_after(
+        self, runner: VertexRunner, vertex: VertexStandIn, parameters: Parameters, state: str
+    ) -> None:
+        runner.submit(JOB, "retrain", parameters)
+        vertex.pipelines.play(JOB, "SUCCEEDED")
+        vertex.pipelines.job(JOB).state = f"PIPELINE_STATE_{state}"
+        status = runner.status(JOB)
+        assert status is not None
+        assert (status.state, status.outputs, status.decided) == (JobState(state), OUTPUTS, True)
+
     def test_of_a_success_that_has_not_told_its_outputs_yet_is_no_success_yet(
         self, runner: VertexRunner, vertex: VertexStandIn, parameters: Parameters
     ) -> None:

@@ -38,7 +38,8 @@ class Site:
         self._repo, self._stack = repo, stack
         rng = np.random.default_rng(3)
         ratings = rng.integers(1, 6, size=(40, bandit.problem.num_actions)).astype(float)
-        self.environment = MovieLensEnvironment(ratings, 20, bandit.problem.num_actions, noise_sd=1.0, seed=7)
+        k = bandit.problem.num_actions
+        self.environment = MovieLensEnvironment(ratings, min(20, k), k, noise_sd=1.0, seed=7)
 
     def take_another_port(self) -> None:
         self.port = free_port()

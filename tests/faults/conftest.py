@@ -114,12 +114,16 @@ class World:
         return self.until(reached, f"{task} of {run_id} to be {' or '.join(states)}", timeout_s)
 
     def end_of(self, run_id: str, timeout_s: float = 180) -> str:
-        """The final state of the run, looking all the while that no two of its jobs are live."""
+        """The final state of the run, once its job has ended too (nobody waits for its exporter).
+
+        Looks all the while that no two of its jobs are live.
+        """
 
         def ended() -> str | None:
-            assert len(self.live(run_id)) <= 1, f"two live jobs: {self.jobs(run_id)}"
+            live = self.live(run_id)
+            assert len(live) <= 1, f"two live jobs: {self.jobs(run_id)}"
             state = str(self.stack.api.run(DAG_ID, run_id)["state"])
-            return state if state in ("success", "failed") else None
+            return state if state in ("success", "failed") and not live else None
 
         return self.until(ended, f"{run_id} to end", timeout_s)
 

@@ -12,7 +12,7 @@ import pytest
 
 from bandit_ops.runners.base import JobState
 from rl_core.backends import open_backend
-from rl_core.config import Environment
+from rl_core.environment_config import MovieLens
 from tests.log_rows import at, decision, decisions
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class TestRunsAgain:
         assert warm.steps("alpha") == {**ALL_RAN, "ingester": "SKIPPED"}
 
     def test_with_another_champion(self, warm: World) -> None:
+        """Its ranges and actions are the dataset's."""
         warm.run("champion", champion="toy-v1-0001")
-        assert warm.steps("champion") == {**ALL_RAN, "ingester": "SKIPPED"}
+        assert warm.steps("champion") == ALL_RAN
 
     @pytest.mark.parametrize(
         "changed",
@@ -103,7 +104,7 @@ class TestRunsAgain:
         ratings.write_text("1\t1\t5\t881250949\n")
         world = replace(
             world,
-            bandit=world.bandit.model_copy(update={"environment": Environment()}),
+            bandit=world.bandit.model_copy(update={"environment": MovieLens()}),
             settings=world.settings.model_copy(update={"movielens_dir": tmp_path}),
         )
         world.run("before")

@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from bandit_ops.runners import spec
+from bandit_ops.runners.base import Pipeline
+from rl_core.config import Bandit
+from rl_core.environment_config import MovieLens, PythonWorld
+
 INPUTS = {
     "generator": {"bandit", "rounds", "seed"},
     "ingester": {"bandit", "windows", "champion"},
@@ -98,3 +103,13 @@ class TestAPipeline:
         images = {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()}
         assert images == {"python-banditloop:set-at-submit"}
         assert spec["pipelineInfo"]["name"] == f"banditloop-{name}"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_class_of_somebodys_generates_is_never_taken_from_the_cache(movielens: Bandit, name: Pipeline) -> None:
+    for environment, cached in ((MovieLens(), True), (PythonWorld(kind="python", factory="a:b"), False)):
+        filled = spec.load(spec.ROOT, name)
+        before = {step: task["cachingOptions"] for step, task in filled["root"]["dag"]["tasks"].items()}
+        spec.generate_anew(filled, movielens.model_copy(update={"environment": environment}))
+        after = {step: task["cachingOptions"] for step, task in filled["root"]["dag"]["tasks"].items()}
+        assert after == before | ({} if cached or "generator" not in before else {"generator": {}})

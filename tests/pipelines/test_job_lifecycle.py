@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -79,6 +79,30 @@ class TestAFailingStep:
         assert world.run("a0").state is JobState.FAILED
         world.behave()
         assert world.run("a1").state is JobState.SUCCEEDED
+
+
+class TestTheOutputs:
+    """`wait` has them while the exporter works, and whatever becomes of that."""
+
+    DEPLOYED: ClassVar = {"version": "toy-v1-0001", "promoted": True, "reason": "no champion yet"}
+
+    def test_are_told_once_the_deployer_has_ended_and_outlive_the_job(self, kfp_world: World) -> None:
+        kfp_world.behave(exporter="hang")
+        kfp_world.submit("a0")
+        until_the_sleeper_sleeps(kfp_world)
+        assert kfp_world.runner.status("a0") == JobStatus(JobState.RUNNING, "", self.DEPLOYED)
+        kfp_world.leader("a0").kill()
+        assert kfp_world.wait("a0") == JobStatus(JobState.FAILED, "died without a verdict (killed?)", self.DEPLOYED)
+
+    def test_stand_beside_the_error_of_an_export_and_the_next_attempt_only_deploys_and_exports(
+        self, kfp_world: World
+    ) -> None:
+        kfp_world.behave(exporter="fail")
+        message = "exporter: StoreError: seq 5 is missing (gap); run the joiner first"
+        assert kfp_world.run("a0") == JobStatus(JobState.FAILED, message, self.DEPLOYED)
+        kfp_world.behave()
+        assert kfp_world.run("a1") == JobStatus(JobState.SUCCEEDED, "", self.DEPLOYED)
+        assert kfp_world.calls()[5:] == ["deployer", "exporter"]
 
 
 class TestAJobThatCantStartThisTime:

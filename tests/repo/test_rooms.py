@@ -22,6 +22,7 @@ GROUND = {
     "checking",
     "config",
     "cron",
+    "environment_config",
     "errors",
     "files",
     "framing",
@@ -55,8 +56,9 @@ ARROWS = {
     "joining": {"monitoring", "backends"},
     "importing": {"features", "bandit", "backends"},
     "starting": {"importing"},
-    "simulation": {"serving", "movielens", "backends"},
-    "stages": {"monitoring", "policy", "dataset", "features", "movielens", "bandit", "backends"},
+    "environments": {"movielens", "features"},
+    "simulation": {"serving", "environments", "movielens", "backends"},
+    "stages": {"monitoring", "policy", "dataset", "features", "environments", "bandit", "backends"},
 }
 """Which rooms of rl_core a room may import besides itself and the ground floor; a room stands for those in it."""
 OUTSIDE_OF_BACKENDS = ("dags", "functions", "local_stack", "pipeline_defs", "plugins", "rl_core")

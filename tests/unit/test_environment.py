@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.config import Bandit, Environment, Settings
+from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import ConfigError, DataError
 from rl_core.movielens.data import synthetic_path
 from rl_core.movielens.environment import MovieLensEnvironment, load_environment, normals
@@ -112,6 +113,23 @@ class TestRewards:
         assert environment.users_of(rows).tolist() == [0, -1]
 
 
+class TestForGeneratorAndSimulator:
+    def test_users_arrive_as_they_always_did_in_parts_too(self, environment: MovieLensEnvironment) -> None:
+        always = np.random.default_rng((3, 1)).integers(len(environment.user_ids), size=2500)
+        rng = np.random.default_rng((3, 1))
+        parts = [environment.observe(rng, n) for n in (1000, 1, 999, 500)]
+        assert np.concatenate(parts).tolist() == always.tolist()
+        assert np.array_equal(environment.shown(always), environment.observations_f32[always])
+
+    def test_earn_by_the_actions_id_what_they_earn_by_its_index(self, environment: MovieLensEnvironment) -> None:
+        users, actions, events = [1, 2, 1], [0, 19, 5], ["a", "b", "c"]
+        ids = [environment.action_ids[action] for action in actions]
+        by_index = environment.rewards(np.array(users), np.array(actions), events)
+        assert environment.earned(users, ids, events).tolist() == by_index.tolist()
+        with pytest.raises(ConfigError, match=r"action 'film-1' is none of the environment's; restart the server"):
+            environment.earned([1], ["film-1"], ["a"])
+
+
 class TestNoise:
     def test_is_standard_normal(self) -> None:
         noise = normals(7, (f"event-{i}" for i in range(50_000)))
@@ -150,7 +168,7 @@ class TestLoadEnvironment:
         assert (environment.noise_sd, environment.seed) == (1.0, 7)
 
     def test_other_actions_are_an_error_that_gives_the_list(self, movielens: Bandit, offline: Settings) -> None:
-        other = movielens.model_copy(update={"environment": Environment(movies="most_rated")})
+        other = movielens.model_copy(update={"environment": MovieLens(movies="most_rated")})
         with pytest.raises(ConfigError, match=r"set problem\.actions to \[movie-\d+, movie-\d+"):
             load_environment(other, offline)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rl_core.config import Bandit
+from rl_core.config import Bandit, Problem
 from rl_core.errors import ConfigError
 from rl_core.packing import packed, unpacked
 
@@ -12,7 +12,8 @@ LONGEST = 131_072  # bytes of one argument or variable, to Linux
 
 
 def with_actions(bandit: Bandit, actions: list[str]) -> Bandit:
-    return bandit.model_copy(update={"problem": bandit.problem.model_copy(update={"actions": tuple(actions)})})
+    problem = Problem.model_validate(bandit.problem.model_dump() | {"actions": actions})
+    return bandit.model_copy(update={"problem": problem})
 
 
 def test_an_ordinary_bandit_stays_readable(movielens: Bandit) -> None:

@@ -316,7 +316,7 @@ class TestAColdStart:
         assert required(DECISION) <= set(rows[0]) <= {column.name for column in DECISION} - STAMPED
         assert {(row["policy_version"], row["epsilon"], row["served"]) for row in rows} == {("uniform", 1.0, True)}
         closed = [{**row, "seq": seq, "reward": 1.0} for seq, row in enumerate(rows, 1)]
-        table = pa.Table.from_pylist([{name: row[name] for name in COLUMNS} for row in closed], schema=TRAINED)
+        table = pa.Table.from_pylist([{name: row.get(name) for name in COLUMNS} for row in closed], schema=TRAINED)
         validation = Validation(world.bandit(), registered=[])
         assert len(validation.check(table).rows.action) == 40
         assert validation.apart == {}

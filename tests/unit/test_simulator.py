@@ -36,7 +36,7 @@ class _Scripted(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         predictions = [
-            {"event_id": instance["event_id"], "action": i % 3, "policy_version": "v-1"}
+            {"event_id": instance["event_id"], "action_id": f"movie-{i % 3 + 1}", "policy_version": "v-1"}
             for i, instance in enumerate(content.get("instances", []))
         ]
         body = json.dumps({"predictions": predictions} if status == 200 else {"error": "as the test wants it"}).encode()

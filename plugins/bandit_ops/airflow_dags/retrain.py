@@ -14,6 +14,7 @@ random, or what else is in the log. Nobody has to run the startup DAG for that.
 - `take_lease`: *is held by* – another training runs; a scheduled run skips, a manual one can be cleared later.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
 - `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.
+- `train.wait`: *after that: exporter* – the policy serves without a SavedModel; clear `train.submit` to export it.
 - `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
 - `release_lease`: *is still active* – as above; until then no other training begins.
 """

@@ -14,6 +14,7 @@ Every task may be cleared and run again.
 - `take_lease`: *is held by* – another training runs; wait for it, then clear the task.
 - `train.wait`: the pipeline failed. Its log gives the error and the run's page; clear `train.submit` to run it again.
 - `train.wait`: *break a rule* – the log holds rows that may not train; the error says which, why, and in which file.
+- `train.wait`: *after that: exporter* – the policy serves without a SavedModel; clear `train.submit` to export it.
 - `train.cancel_if_active`: a job may still run; clear the task until it succeeds.
 - `release_lease`: *is still active* – as above; until then no other training begins.
 """

@@ -27,11 +27,19 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """The state of a job with the pipeline's `outputs` (small JSON values); `message` says why it failed."""
+    """The state of a job with the pipeline's `outputs` (small JSON values); `message` says why it failed.
+
+    The outputs are there as soon as the steps that give them have ended; what comes after is not waited for.
+    """
 
     state: JobState
     message: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decided(self) -> bool:
+        """Whether what becomes of the job no longer matters: it has ended, or its outputs are there."""
+        return self.state.terminal or bool(self.outputs)
 
 
 class PipelineRunner(Protocol):

@@ -59,7 +59,7 @@ class JobFolder:
                 return None
             if found is not None and found.state.terminal:
                 return found
-            return self._close()
+            return self._close(found.outputs if found else {})
 
     def ask_cancel(self) -> None:
         """Ask the job's process to end."""
@@ -112,14 +112,14 @@ class JobFolder:
             return ""
         return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
 
-    def _close(self) -> JobStatus:
+    def _close(self, outputs: dict[str, Any]) -> JobStatus:
         """The lock is ours, so the job's process is dead; its steps may not be."""
         self.kill_all()
         if self.cancel_asked:
-            closed = JobStatus(JobState.CANCELLED, "cancelled")
+            closed = JobStatus(JobState.CANCELLED, "cancelled", outputs)
         else:
-            closed = JobStatus(JobState.FAILED, "died without a verdict (killed?)")
-        content = {"state": closed.state, "message": closed.message, "outputs": {}}
+            closed = JobStatus(JobState.FAILED, "died without a verdict (killed?)", outputs)
+        content = {"state": closed.state, "message": closed.message, "outputs": outputs}
         self._close_step(closed.state)
         write_atomically(self.path / "state.json", json.dumps(content).encode())
         return closed

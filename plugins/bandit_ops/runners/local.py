@@ -22,6 +22,7 @@ from bandit_ops.runners.forgotten import forgotten_rows, ingest_anew
 from bandit_ops.runners.job_folder import JobFolder
 from bandit_ops.runners.launch import START_TIMEOUT_S, launch, unfit
 from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import RunnerError, RunnerUnavailable
 from rl_core.files import locked, write_atomically
 from rl_core.movielens.data import ratings_digest
@@ -139,10 +140,10 @@ class LocalRunner:
     ) -> None:
         name = self._bandit.pipeline_name(pipeline)
         image = f"python-banditloop:{self._state_identity()}@sha256:{specs.code_digest(self._root)}"
-        specs.fill(
-            spec, name, image, {"RATINGS_MD5": ratings_digest(self._settings)} if self._bandit.environment else {}
-        )
-        ingest_anew(spec, self._forgotten())
+        movielens = isinstance(self._bandit.environment, MovieLens)
+        specs.fill(spec, name, image, {"RATINGS_MD5": ratings_digest(self._settings)} if movielens else {})
+        specs.generate_anew(spec, self._bandit)
+        ingest_anew(spec, self._forgotten() if enable_caching else 0)
         write_atomically(job.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=True).encode())
         description = {
             "job_id": job.path.name,

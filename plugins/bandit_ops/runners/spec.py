@@ -12,6 +12,7 @@ import yaml
 import rl_core
 from bandit_ops.runners.base import Parameters, Pipeline
 from rl_core.config import Bandit
+from rl_core.environment_config import PythonWorld
 from rl_core.errors import RunnerError
 
 ROOT = Path(rl_core.__file__).absolute().parent.parent
@@ -77,6 +78,16 @@ def cache_where_compiled(spec: dict[str, Any], enable_caching: bool) -> None:
     if not enable_caching:
         for task in spec["root"]["dag"]["tasks"].values():
             task["cachingOptions"] = {}
+
+
+def generate_anew(spec: dict[str, Any], bandit: Bandit) -> None:
+    """Never take from the cache what somebody's class generated: its code is in no key, and nobody imports it here.
+
+    The generator finds its rows of before by itself, so that what follows it may still be cached.
+    """
+    task = spec["root"]["dag"]["tasks"].get("generator")
+    if task is not None and isinstance(bandit.environment, PythonWorld):
+        task["cachingOptions"] = {}
 
 
 def checked(spec: dict[str, Any], pipeline: Pipeline, parameters: Parameters) -> Parameters:

@@ -16,6 +16,7 @@ from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
 from bandit_ops.runners.forgotten import ingest_anew
 from bandit_ops.runners.vertex_job import parameters_of, spec_of, state_of, status_of
 from rl_core.config import Bandit, Settings
+from rl_core.environment_config import MovieLens
 from rl_core.errors import ConfigError, RunnerError, RunnerUnavailable
 from rl_core.google_cloud.clients import GoogleClients
 from rl_core.google_cloud.failures import explained, transient
@@ -145,10 +146,13 @@ class VertexRunner:
         specs.fill(spec, self._bandit.pipeline_name(pipeline), image_of(self._names), self._step_environment())
         specs.size(spec, google.vertex.cpu, google.vertex.memory)
         specs.cache_where_compiled(spec, enable_caching)
+        specs.generate_anew(spec, self._bandit)
         kms_key = google.vertex.kms_key or google.kms_key
         account, network = self._names.account("job"), google.vertex.network or ""
         digest = _digest(spec, parameters, account, network, kms_key)
-        ingest_anew(spec, self._forgotten())  # what is forgotten while a submit is tried again makes no other job
+        ingest_anew(
+            spec, self._forgotten() if enable_caching else 0
+        )  # what is forgotten while a submit is tried again makes no other job
         job = PipelineJob(
             display_name=google.vertex.display_name or self._bandit.pipeline_name(pipeline),
             pipeline_spec=spec,
@@ -166,7 +170,7 @@ class VertexRunner:
 
         The image is what the deployer's versions are served by.
         """
-        digest = ratings_digest(self._settings) if self._bandit.environment else "none"
+        digest = ratings_digest(self._settings) if isinstance(self._bandit.environment, MovieLens) else "none"
         ratings = {} if digest == "none" else {"RATINGS_MD5": digest}
         return {**ratings, "BANDIT_IMAGE": image_of(self._names)}
 

@@ -33,13 +33,14 @@ def status_of(job: PipelineJob) -> JobStatus:
     That is neither a success nor a reason to start anew.
     """
     state = state_of(job)
+    outputs, missing = outputs_of(job)
     if state is JobState.SUCCEEDED:
-        outputs, missing = outputs_of(job)
         ended = job.end_time
         if missing and ended and datetime.now(UTC) - ended < OUTPUTS_MAY_LAG:
             return JobStatus(JobState.RUNNING, f"succeeded; Vertex has not told its outputs {', '.join(missing)} yet")
         return JobStatus(state, f"Vertex told no output {', '.join(missing)}" if missing else "", outputs)
-    return JobStatus(state, _message(job) if state in (JobState.FAILED, JobState.CANCELLED) else "")
+    message = _message(job) if state in (JobState.FAILED, JobState.CANCELLED) else ""
+    return JobStatus(state, message, {} if missing else outputs)
 
 
 def state_of(job: PipelineJob) -> JobState:
