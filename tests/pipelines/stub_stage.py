@@ -38,8 +38,9 @@ def run(bandit: Bandit, settings: Settings, *arguments: Any) -> Any:
         return SimpleNamespace(version=f"{bandit.id}-0001", promoted=True, reason="no champion yet")
     if stage == "exporter":
         return None
-    arguments[-1].mkdir(parents=True)
-    Path(arguments[-1], "made-by").write_text(str(os.getpid()))
+    out = [one for one in arguments if isinstance(one, Path)][-1]
+    out.mkdir(parents=True)
+    (out / "made-by").write_text(str(os.getpid()))
     if stage == "evaluator":
         return SimpleNamespace(promote=True, rows=2, metrics={"challenger_dr": 1.5, "undefined": float("nan")})
     return 7
