@@ -92,7 +92,7 @@ class CheckedEnvironment:
 
     def _probe(self) -> str:
         """What a few users show and give, to six digits, since a factorisation's last bits vary between machines."""
-        rng, actions = np.random.default_rng(0), list(islice(cycle(self._problem.actions), _PROBED))
+        rng, actions = np.random.default_rng(0), list(islice(cycle(self._problem.active), _PROBED))
         users = self.observe(rng, _PROBED)
         rewards = self.earned(users, actions, [f"probe-{i}" for i in range(_PROBED)])
         shown = self.shown(users)

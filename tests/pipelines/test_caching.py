@@ -12,7 +12,7 @@ import pytest
 
 from bandit_ops.runners.base import JobState
 from rl_core.backends import open_backend
-from rl_core.environment_config import MovieLens
+from rl_core.environment_config import MovieLens, PythonWorld
 from tests.log_rows import at, decision, decisions
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class TestAnIdenticalSecondRun:
         assert startup.steps("born") == {"generator": "SUCCEEDED", **ALL_RAN}
         startup.run("born-again")
         assert startup.steps("born-again") == {"generator": "SKIPPED", **ALL_CACHED}
+
+    @pytest.mark.long
+    def test_of_startup_asks_the_generator_of_somebodys_class_again(self, warm: World) -> None:
+        environment = PythonWorld(kind="python", factory="nowhere:World")  # nobody but the generator imports it
+        startup = replace(warm, pipeline="startup", bandit=warm.bandit.model_copy(update={"environment": environment}))
+        assert startup.run("theirs").state is JobState.SUCCEEDED
+        startup.run("theirs-again")
+        assert startup.steps("theirs-again") == {"generator": "SUCCEEDED", **ALL_CACHED}
 
     def test_under_another_trigger_is_still_identical(self, warm: World) -> None:
         warm.run("by-hand", trigger="manual")

@@ -60,7 +60,7 @@ class World:
         problem = {
             "observation_dim": 3,
             "observation_version": "test-k3",
-            "actions": ["a", "b", "c"],
+            "actions": ["movie-1", "movie-2", "movie-3"],
             "action_set_version": "test-3",
             "reward_min": -10,
             "reward_max": 10,

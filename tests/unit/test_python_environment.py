@@ -162,6 +162,19 @@ def test_named_features_want_dicts_of_them(settings: Settings) -> None:
         load_environment(bandit_of("tests.worlds:Wrong", other, observe="dicts"), settings)
 
 
+def test_is_never_asked_of_a_withdrawn_action(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+
+    def reward(self: Shop, observation: Any, action_id: str, event_id: str) -> float:
+        asked.add(action_id)
+        return 0.5
+
+    monkeypatch.setattr(Shop, "reward", reward)
+    withdrawn = PROBLEM | {"actions": ["a", "b", {"id": "c", "active": False}]}
+    generator.run(bandit_of(problem=withdrawn), settings, 20, seed=1)
+    assert asked == {"a", "b"}
+
+
 def test_what_needs_movielens_says_so(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"environment\.kind=python; this needs movielens"):
         load_movielens(bandit_of(), settings)
