@@ -26,7 +26,6 @@ from rich.table import Table
 
 from local_stack.services import Services
 from rl_core.backends import open_backend
-from rl_core.backends.local.announcement import Announcement
 from rl_core.config import Bandit, Settings
 from rl_core.files import write_atomically
 from rl_core.importing import importer
@@ -236,7 +235,7 @@ class Example:
         wait_for(lambda: store.query(sql)["n"][0].as_py() == late, 120.0, "late clicks to be set apart", poll_s=0.2)
 
     def _post(self, path: str, content: dict[str, Any]) -> Any:
-        url = Announcement.read(self.settings.state_dir(self.bandit)).url + path
+        url = open_backend(self.bandit, self.settings).line().where + path
         request = urllib.request.Request(url, json.dumps(content).encode())  # noqa: S310  our own server
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return json.load(answer)

@@ -118,11 +118,15 @@ def test_what_is_up_stays_up_until_down(
     try:
         up = stack("up")
         assert up.returncode == 0, up.stdout + up.stderr
-        running = left_running()
-        assert len(running) > 5
-        for command in ("up", "clean"):
-            refused = stack(command)
-            assert (refused.returncode, "make down" in refused.stdout) == (2, True), refused.stdout
+        assert len(left_running()) > 5
+        assert f"http://127.0.0.1:{stack_env['BANDIT_SERVER_PORT']}/docs" in up.stdout
+        records = (tmp_path / "home" / "services-movielens-v1.json", tmp_path / "home" / "airflow" / "stack.json")
+        before = [record.read_text() for record in records]
+        again = stack("up")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert [record.read_text() for record in records] == before, "what runs stays as it is"
+        refused = stack("clean")
+        assert (refused.returncode, "make down" in refused.stdout) == (2, True), refused.stdout
         assert len(left_running()) >= 6, "a refused command stops nothing"
     finally:
         down = stack("down")
