@@ -20,6 +20,7 @@ NEEDS = {
     "log": ("deltalake", "job"),
     "forget": ("deltalake", "job"),
     "import": ("deltalake", "job"),
+    "status": ("deltalake", "job"),
 }
 """The module that each command misses first, and the extra of the wheel that brings it; `check` needs none."""
 
@@ -35,6 +36,9 @@ commas between) and eligible_actions; action to observation need no word where t
 _CHECK = """Print a line for each thing that is wrong with a bandit's YAML, with file, place, rule and, for an unknown
 key, the nearest valid one; then the exit status is 1. What contradicts each other is said once each value is right. Of
 a YAML that is right it says "ok"."""
+
+_STATUS = """Print of each bandit its champion, what its server serves, whether its event logger is at work, how far the
+log is and how the last training ended. The exit status is 0 if all that should answer does, else 1."""
 
 
 def positive(text: str) -> int:
@@ -57,6 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say all that is wrong with bandits' YAMLs", description=_CHECK)
     check.add_argument("bandits", nargs="*", metavar="FILE", help="YAMLs, or names in dags/bandits; default: all there")
+    status = commands.add_parser("status", help="say how bandits do: policy, server, logger, log", description=_STATUS)
+    status.add_argument(
+        "bandits", nargs="*", metavar="NAME", help="names in dags/bandits, or YAMLs; default: all there"
+    )
+    status.add_argument("--json", action="store_true", help="print a JSON list")
     serve = command("serve", "answer predictions and take rewards, until stopped")
     serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
     command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
@@ -109,6 +118,11 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.checking import check
 
         return check(settings.bandit_paths(args.bandits))
+    if args.command == "status":
+        check_installed(args.command, "local")
+        from rl_core.monitoring import status
+
+        return status.main(args.bandits, settings, args.json)
     bandit = settings.bandit(args.bandit)
     check_installed(args.command, bandit.backend)
     if args.command == "serve":
