@@ -24,7 +24,7 @@ def up(only: Path | None, settings: Settings, console: Console) -> int:
         BanditError: Airflow can't be started, then nothing is left running that did not run before; or a service
             can't, then all others are up.
     """
-    bandits = {only: Bandit.from_yaml(only)} if only else _valid(settings, console)
+    bandits = {only: Bandit.from_yaml(only)} if only else valid_bandits(settings, console)
     stack = Stack(bandits, settings)
     ran = stack.running()
     try:
@@ -47,7 +47,7 @@ def up(only: Path | None, settings: Settings, console: Console) -> int:
     return 0
 
 
-def _valid(settings: Settings, console: Console) -> dict[Path, Bandit]:
+def valid_bandits(settings: Settings, console: Console) -> dict[Path, Bandit]:
     """The valid bandits; of each other YAML the first fault is said. Raises ConfigError where none is left."""
     paths = settings.bandit_paths([])
     bandits, problems = read_bandits(paths)

@@ -108,7 +108,7 @@ def status_of(bandit: Bandit, settings: Settings) -> Status:
         except (BanditError, OSError) as error:
             faults += [told] if (told := str(error)) not in faults else []
     if known.get("status") == "no policy":
-        faults.append("the server refuses predictions: see `refused` in its /state")
+        faults.append("predictions are refused, or replicas differ: see `refused` in the server's /state")
     if known.get("logger") is False:
         faults.append("no event logger is at work: make up, or banditloop log")
     return Status(bandit=bandit.name, id=bandit.id, faults=faults, **known)  # type: ignore[arg-type]

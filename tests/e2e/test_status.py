@@ -136,10 +136,15 @@ def test_a_bad_yaml_is_named_and_hides_no_other(settings: Settings, tmp_path: Pa
     assert done.stderr.startswith(f"passed over {tmp_path / 'bad.yaml'}: ")
 
 
-def test_on_google_cloud_what_can_not_be_asked_is_said(cloud_movielens: Bandit, settings: Settings) -> None:
+def test_on_google_cloud_what_can_not_be_asked_is_said(
+    cloud_movielens: Bandit, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "not-there.json"))
     found = status.status_of(cloud_movielens, settings)
     assert (found.registry, found.log, found.logger) == (False, None, None)
-    assert len(found.faults) == 1, "the same reason is told once"
+    assert found.faults == [
+        "no Google credentials: run as a service account, or `gcloud auth application-default login`"
+    ]
     assert "  log          in BigQuery, not asked; the DAG …_join logs its vital signs" in found.lines()
     assert "  champion     ?" in found.lines()
 
