@@ -40,8 +40,10 @@ def up(only: Path | None, settings: Settings, console: Console) -> int:
             console.print(f"{bandit.name}: its DAGs are in Airflow; server and log are on Google Cloud", soft_wrap=True)
     console.print(f"Airflow:  {stack.airflow.url}")
     console.print(f"State:    {settings.home}", soft_wrap=True)
-    console.print("Next:     trigger a …_startup, or ask a server for decisions; then unpause the …_retrain")
-    console.print("See:      banditloop status    Stop with: make down    A new YAML: make up again")
+    console.print(
+        "Next:     trigger a …_startup, or ask a server for decisions; then unpause its …_retrain", soft_wrap=True
+    )
+    console.print("See:      banditloop status. Stop with: make down. After a new YAML: make up again", soft_wrap=True)
     if failed:
         raise BanditError("; ".join(failed))
     return 0

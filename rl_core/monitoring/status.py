@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -88,6 +89,7 @@ def main(names: Sequence[str], settings: Settings, as_json: bool) -> int:
 
     Returns 0 if all that should answer does, else 1. Raises ConfigError for a bandit that there isn't.
     """
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each request
     bandits, problems = _asked(names, settings)
     found = [status_of(bandit, settings) for bandit in bandits]
     if as_json:

@@ -58,6 +58,7 @@ def ask(*words: object) -> subprocess.CompletedProcess[str]:
 
 def told(*words: object) -> tuple[int, dict[str, dict[str, Any]]]:
     done = ask("--json", *words)
+    assert done.stderr == ""
     return done.returncode, {one["bandit"]: one for one in json.loads(done.stdout)}
 
 
