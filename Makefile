@@ -25,8 +25,8 @@ demo: $(READY) ## the whole loop, once: startup, then three times traffic and a 
 example: $(READY) ## another bandit: a news front page, from a CSV to the third retrain; writes var/example/report.json
 	@$(PY) -m local_stack example
 
-up: $(READY) ## start Airflow, the prediction server and the event logger, and leave them running
-	@$(PY) -m local_stack up
+up: $(READY) ## start Airflow, and a server and a logger for each bandit, as far as they do not run: make up [BANDIT=name]
+	@$(PY) -m local_stack up $(if $(BANDIT),--bandit $(BANDIT))
 
 down: $(READY) ## stop what `make up` started
 	@$(PY) -m local_stack down

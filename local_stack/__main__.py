@@ -24,12 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--rounds", type=int, choices=range(1, 21), metavar="N", default=3, help="sensor-triggered retrains (default 3)"
     )
+    demo.add_argument("--bandit", default="movielens", help="a name in dags/bandits (default movielens)")
     commands.add_parser("example", help="play a news front page, from a CSV to the third retrain, without Airflow")
-    up = commands.add_parser("up", help="start everything and leave it running")
-    down = commands.add_parser("down", help="stop what up (or an interrupted demo) started")
-    clean = commands.add_parser("clean", help="delete all state under BANDIT_HOME, unless something runs")
-    for command in (demo, up, down, clean):
-        command.add_argument("--bandit", default="movielens", help="a name in dags/bandits (default movielens)")
+    up = commands.add_parser("up", help="start what does not run yet, for every bandit, and leave it running")
+    up.add_argument("--bandit", help="server and logger of this one only: a name in dags/bandits")
+    commands.add_parser("down", help="stop what up (or an interrupted demo) started")
+    commands.add_parser("clean", help="delete all state under BANDIT_HOME, unless something runs")
     return parser
 
 
@@ -40,58 +40,44 @@ def run(argv: list[str] | None = None) -> int:
         from local_stack import example
 
         return example.main(settings, console)
-    if Path(args.bandit).suffix or Path(args.bandit).name != args.bandit:
-        raise ConfigError(
-            f"--bandit {args.bandit} is a path; Airflow only knows what lies in dags/bandits: put the YAML there, "
-            f"and give its name: --bandit {Path(args.bandit).stem}"
-        )
-    yaml = settings.bandit_path(args.bandit)
     if args.command == "demo":
         from local_stack.demo import Demo
 
-        Demo(yaml, settings, args.rounds, console).run()
+        Demo(_yaml(args.bandit, settings), settings, args.rounds, console).run()
         return 0
-    return {"up": _up, "down": _down, "clean": _clean}[args.command](yaml, settings)
+    if args.command == "up":
+        from local_stack.up import up
+
+        return up(None if args.bandit is None else _yaml(args.bandit, settings), settings, console)
+    return {"down": _down, "clean": _clean}[args.command](settings)
 
 
-def _up(yaml: Path, settings: Settings) -> int:
-    from local_stack.stack import Stack
-
-    stack = Stack(yaml, settings)
-    if stack.running():
-        raise BanditError(f"a stack of {settings.home} runs already: {stack.airflow.url}. Stop it first: make down")
-    try:
-        stack.start(console.print)
-    except BaseException:
-        stack.stop()
-        raise
-    name = stack.bandit.name
-    console.print(f"Airflow:  {stack.airflow.url}  (DAGs {name}_startup, {name}_retrain, …)")
-    console.print(f"Server:   http://127.0.0.1:{settings.server_port_of(stack.bandit)}/docs")
-    console.print(f"State:    {settings.home}")
-    first = (
-        f"trigger {name}_startup in Airflow, then " if stack.bandit.environment else "ask the server for decisions, "
-    )
-    console.print(f"Next:     {first}unpause {name}_retrain. Stop with: make down")
-    return 0
+def _yaml(name: str, settings: Settings) -> Path:
+    """The YAML of that name. Raises ConfigError."""
+    if Path(name).suffix or Path(name).name != name:
+        raise ConfigError(
+            f"--bandit {name} is a path; Airflow only knows what lies in dags/bandits: put the YAML there, "
+            f"and give its name: --bandit {Path(name).stem}"
+        )
+    return settings.bandit_path(name)
 
 
-def _down(yaml: Path, settings: Settings) -> int:
+def _down(settings: Settings) -> int:
     from local_stack.stack import Stack
 
     for home in (settings.home, settings.home / "demo"):
-        stack = Stack(yaml, settings.model_copy(update={"home": home}))
+        stack = Stack({}, settings.model_copy(update={"home": home}))
         if stack.running():
             stack.stop()
             console.print(f"stopped everything of {home}")
     return 0
 
 
-def _clean(yaml: Path, settings: Settings) -> int:
+def _clean(settings: Settings) -> int:
     from local_stack.stack import Stack
 
     for home in (settings.home, settings.home / "demo"):
-        if Stack(yaml, settings.model_copy(update={"home": home})).running():
+        if Stack({}, settings.model_copy(update={"home": home})).running():
             raise BanditError(f"a stack of {home} runs. Stop it first: make down")
     if not settings.home.exists():
         return 0
@@ -121,5 +107,5 @@ if __name__ == "__main__":
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("interrupted; every process was stopped")
+        console.print("interrupted; every process that was started was stopped")
         sys.exit(130)

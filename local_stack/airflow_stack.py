@@ -139,6 +139,11 @@ class AirflowStack:
     def running(self) -> bool:
         return bool(_members(self._sessions()))
 
+    def ended(self) -> list[str]:
+        """Return the components that were started and live no more."""
+        living = {name for name, one in self._leaders().items() if one.status() != psutil.STATUS_ZOMBIE}
+        return [name for name in self._recorded() if name not in living]
+
     def processes(self) -> list[psutil.Process]:
         """Every live process of this Airflow: components, workers, tasks."""
         return _members(self._sessions())

@@ -18,7 +18,7 @@ from bandit_ops.runners.local import LocalRunner
 from local_stack.report import build_report, plot
 from local_stack.stack import Stack
 from rl_core.backends import open_backend
-from rl_core.config import Settings
+from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
 from rl_core.movielens.environment import load_environment
 from rl_core.simulation.traffic import simulate
@@ -55,8 +55,8 @@ class Demo:
     def __init__(self, bandit_yaml: Path, settings: Settings, rounds: int, console: Console) -> None:
         home = settings.home / "demo"
         self.settings = settings.model_copy(update={"home": home})
-        self.stack = Stack(bandit_yaml, self.settings)
-        self.bandit = self.stack.bandit
+        self.bandit = Bandit.from_yaml(bandit_yaml)
+        self.stack = Stack({bandit_yaml: self.bandit}, self.settings)
         self.rounds = rounds
         self.console = console
         self.acknowledged: list[str] = []
@@ -76,7 +76,8 @@ class Demo:
         )
         try:
             with self._step("Airflow, prediction server, event logger") as step:
-                self.stack.start(lambda text: step.say(text))
+                if failed := self.stack.start(lambda text: step.say(text)):
+                    raise BanditError(failed[0])
             self._startup()
             self.stack.airflow.api.unpause(f"{self.bandit.name}_retrain")
             for number in range(1, self.rounds + 1):

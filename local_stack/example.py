@@ -235,8 +235,8 @@ class Example:
         wait_for(lambda: store.query(sql)["n"][0].as_py() == late, 120.0, "late clicks to be set apart", poll_s=0.2)
 
     def _post(self, path: str, content: dict[str, Any]) -> Any:
-        url = f"http://127.0.0.1:{self.settings.server_port_of(self.bandit)}{path}"
-        request = urllib.request.Request(url, json.dumps(content).encode())
+        url = open_backend(self.bandit, self.settings).line().where + path
+        request = urllib.request.Request(url, json.dumps(content).encode())  # noqa: S310  our own server
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return json.load(answer)
 

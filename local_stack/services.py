@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,76 +10,87 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.processes import identified, identity, send
+from local_stack.service_record import SERVICES, ServiceRecord
 from local_stack.signals import uninterrupted
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, EndpointError
-from rl_core.files import write_atomically
 from rl_core.waiting import wait_for
 
 
 class Services:
-    """`serve` and `log` of `python -m rl_core`, recorded on disk so that another program can stop them."""
+    """`serve` and `log` of `python -m rl_core`; whichever program stops them, they are found by their record."""
 
     def __init__(self, bandit_yaml: Path, bandit: Bandit, settings: Settings, env: Mapping[str, str]) -> None:
         self.bandit, self.settings = bandit, settings
-        self.logs = settings.home / "logs"
-        self._env = dict(env)
-        self._commands = {name: [sys.executable, "-m", "rl_core", name, str(bandit_yaml)] for name in ("serve", "log")}
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._record = settings.home / f"services-{bandit.id}.json"
+        self.logs = settings.home / "logs" / bandit.id
+        self._env, self._yaml = dict(env), bandit_yaml
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._record = ServiceRecord(settings.home, bandit.id)
 
     def start(self, timeout_s: float = 30) -> None:
-        """Start both; return once the server answers. Raises BanditError with the last line a failed service logged."""
-        if any(process.is_running() for process in self.processes()):
-            raise BanditError(
-                f"{self.bandit.name} is served already from {self.settings.home}; stop it first (make down)"
-            )
+        """Begin, and wait until both are there. Raises BanditError."""
+        self.begin()
+        self.wait(timeout_s)
+
+    def begin(self, port: int | None = None) -> None:
+        """Start what of the two does not run.
+
+        Args:
+            port: for the server; None lets it take its own.
+        """
+        running = self._record.running()
         self.logs.mkdir(parents=True, exist_ok=True)
         with uninterrupted():
-            started = {name: self._spawn(name, command) for name, command in self._commands.items()}
-            self._children = list(started.values())
-            recorded = {name: identity(child.pid) for name, child in started.items()}
-            write_atomically(self._record, json.dumps(recorded).encode())
-        endpoint = open_backend(self.bandit, self.settings).endpoint()
+            started = {name: self._spawn(name, port) for name in SERVICES if name not in running}
+            self._children |= started
+            self._record.add({name: child.pid for name, child in started.items()})
 
-        def answers() -> bool:
-            for name, child in started.items():
+    def wait(self, timeout_s: float = 30) -> None:
+        """Return once the server answers and the logger is at work.
+
+        Raises BanditError naming what ended, with the last line that it logged.
+        """
+        backend = open_backend(self.bandit, self.settings)
+        endpoint = backend.endpoint()
+
+        def there() -> bool:
+            for name, child in self._children.items():
                 if child.poll() is not None:
-                    raise BanditError(f"{name} ended with status {child.returncode}: {self._last_line(name)}")
+                    ended = f"{self.bandit.name}: {name} ended with status {child.returncode}"
+                    raise BanditError(f"{ended}: {self._last_line(name)}")
             with contextlib.suppress(EndpointError):
-                return bool(endpoint.state())
+                return bool(endpoint.state() and backend.logger_lives())
             return False
 
-        wait_for(answers, timeout_s, f"the prediction server to answer; see {self.logs}", poll_s=0.1)
+        wait_for(there, timeout_s, f"server and logger of {self.bandit.name}; see {self.logs}", poll_s=0.1)
 
     def stop(self, grace_s: float = 10) -> None:
-        """Send SIGTERM, wait, SIGKILL what is left; the server goes first, so that the logger sees its last events."""
-        for process in self.processes():
-            send(signal.SIGTERM, [process])
-            _, alive = psutil.wait_procs([process], timeout=grace_s)
-            send(signal.SIGKILL, alive)
-            psutil.wait_procs(alive, timeout=5)
-        for child in self._children:
+        """End both, the server first."""
+        self._record.stop(grace_s)
+        self.stop_started()
+
+    def stop_started(self) -> None:
+        """End what this object started; what ran before stays."""
+        self._record.stop(only=self._children)
+        for child in self._children.values():
             child.wait()
-        self._record.unlink(missing_ok=True)
 
-    def processes(self) -> list[psutil.Process]:
-        """Return the live ones, server first; a pid that now belongs to a stranger is left out."""
-        found = []
-        if self._record.exists():
-            for pid, born in json.loads(self._record.read_text()).values():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process = identified(pid, born)
-                    if process and process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process)
-        return found
+    def running(self) -> dict[str, psutil.Process]:
+        """Return the live ones by service, `serve` and `log`."""
+        return self._record.running()
 
-    def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, port: int | None) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "rl_core", name, str(self._yaml)]
+        given = ["--port", str(port)] if name == "serve" and port is not None else []
         with (self.logs / f"{name}.log").open("ab") as out:
             return subprocess.Popen(
-                command, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                [*command, *given],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
 
     def _last_line(self, name: str) -> str:

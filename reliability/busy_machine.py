@@ -25,7 +25,7 @@ from local_stack.stack import Stack
 from rl_core.backends import open_backend
 from rl_core.backends.local.announcement import Announcement
 from rl_core.backends.local.http_client import over_http
-from rl_core.config import Settings
+from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError
 from rl_core.movielens.data import synthetic_path
 from rl_core.movielens.environment import load_environment
@@ -74,8 +74,10 @@ class Play:
     def __init__(self, home: Path) -> None:
         settings = Settings(home=home, server_port=free_port(), airflow_port=free_port())
         write_synthetic(synthetic_path(home))
-        self.stack = Stack(REPOSITORY / "dags" / "bandits" / "movielens.yaml", settings)
-        self.bandit, self.settings, self.api = self.stack.bandit, settings, self.stack.airflow.api
+        yaml = REPOSITORY / "dags" / "bandits" / "movielens.yaml"
+        self.bandit, self.settings = Bandit.from_yaml(yaml), settings
+        self.stack = Stack({yaml: self.bandit}, settings)
+        self.api = self.stack.airflow.api
         self.environment, _ = load_environment(self.bandit, settings)
         self.least_load = float("inf")
 
@@ -84,7 +86,7 @@ class Play:
         begun = time.monotonic()
         try:
             self.stack.airflow.start(timeout_s=PATIENCE_S)
-            self.stack.services.start(timeout_s=PATIENCE_S)
+            self.stack.services[0].start(timeout_s=PATIENCE_S)
             self.stack.airflow.wait_for_dags([self._dag("startup"), self._dag("retrain")], PATIENCE_S)
             self.api.unpause(self._dag("startup"))
             self._ended("startup", self.api.trigger(self._dag("startup")))

@@ -20,6 +20,7 @@ NEEDS = {
     "log": ("deltalake", "job"),
     "forget": ("deltalake", "job"),
     "import": ("deltalake", "job"),
+    "status": ("deltalake", "job"),
 }
 """The module that each command misses first, and the extra of the wheel that brings it; `check`, `init`: none."""
 
@@ -40,6 +41,8 @@ _INIT = """Write NAME.yaml, with a comment at each key. With --from it looks at 
 column is the action, what it earned, with which probability it was drawn, and which numbers are left to be observed. It
 says what it found, what it left out and why, and the commands that follow. docs/your-own-bandit.md has an example."""
 
+_STATUS = """Print of each bandit its champion, what its server serves, whether its event logger is at work, how far the
+log is and how the last training ended. The exit status is 0 if all that should answer does, else 1."""
 
 ROLES = ("action", "reward", "propensity", "event_id")
 """What `init` looks for in a file."""
@@ -72,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     for role in ROLES:
         option, what = f"--{role.replace('_', '-')}", role.replace("_", " ")
         begin.add_argument(option, metavar="COLUMN", help=f"which column is the {what}, if it is not found")
+    status = commands.add_parser("status", help="say how bandits do: policy, server, logger, log", description=_STATUS)
+    status.add_argument(
+        "bandits", nargs="*", metavar="NAME", help="names in dags/bandits, or YAMLs; default: all there"
+    )
+    status.add_argument("--json", action="store_true", help="print a JSON list")
     serve = command("serve", "answer predictions and take rewards, until stopped")
     serve.add_argument("--port", type=int, help="default: BANDIT_SERVER_PORT, else serving.port of the bandit")
     command("log", "carry decisions and rewards from the bus into the event store and join them, until stopped")
@@ -128,6 +136,11 @@ def run(argv: list[str] | None = None) -> int:
         from rl_core.starting.init import init
 
         return init(args.name, args.source, args.out, {role: getattr(args, role) for role in ROLES})
+    if args.command == "status":
+        check_installed(args.command, "local")
+        from rl_core.monitoring import status
+
+        return status.main(args.bandits, settings, args.json)
     bandit = settings.bandit(args.bandit)
     check_installed(args.command, bandit.backend)
     if args.command == "serve":

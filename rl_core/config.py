@@ -183,7 +183,12 @@ class Serving(Frozen):
 
     epsilon: float = Field(default=0.05, gt=0, le=1, description="uniform exploration floor; never 0: logs need it")
     host: str = Field(default="127.0.0.1", description="the address that it listens at")
-    port: int = Field(default=8471, ge=1, le=65535, description="BANDIT_SERVER_PORT goes before it")
+    port: int = Field(
+        default=8471,
+        ge=1,
+        le=65535,
+        description="BANDIT_SERVER_PORT goes before it; `make up` takes the next free one above",
+    )
     durability: Literal["durable", "best_effort"] = "durable"
     publish_deadline_s: Seconds = 2.0
     max_body_bytes: int = Field(default=4_194_304, ge=1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -189,7 +190,12 @@ class _Daemon:
         self._retired = time.monotonic()
 
     def note(self, stopped: bool = False, error: str | None = None) -> None:
-        known = {"pid": os.getpid(), "started_at": self._started_at, "at": datetime.now(UTC)}
+        known = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started_at": self._started_at,
+            "at": datetime.now(UTC),
+        }
         self._noted = time.monotonic()
         try:
             state = {**known, "stopped": stopped, "error": error} | ({} if error else self._event_logger.state())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from local_stack.airflow_stack import AirflowStack
+from local_stack.stack import Stack
+from rl_core.config import Bandit, Settings
+from stand_ins.free_port import free_port
 from tests.harness.patience import patient, until
 
 pytestmark = pytest.mark.process
@@ -118,11 +124,15 @@ def test_what_is_up_stays_up_until_down(
     try:
         up = stack("up")
         assert up.returncode == 0, up.stdout + up.stderr
-        running = left_running()
-        assert len(running) > 5
-        for command in ("up", "clean"):
-            refused = stack(command)
-            assert (refused.returncode, "make down" in refused.stdout) == (2, True), refused.stdout
+        assert len(left_running()) > 5
+        assert f"http://127.0.0.1:{stack_env['BANDIT_SERVER_PORT']}/docs" in up.stdout
+        records = (tmp_path / "home" / "services-movielens-v1.json", tmp_path / "home" / "airflow" / "stack.json")
+        before = [record.read_text() for record in records]
+        again = stack("up")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert [record.read_text() for record in records] == before, "what runs stays as it is"
+        refused = stack("clean")
+        assert (refused.returncode, "make down" in refused.stdout) == (2, True), refused.stdout
         assert len(left_running()) >= 6, "a refused command stops nothing"
     finally:
         down = stack("down")
@@ -130,6 +140,38 @@ def test_what_is_up_stays_up_until_down(
     assert left_running() == []
     assert stack("clean").returncode == 0
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.long
+@pytest.mark.airflow
+@pytest.mark.timeout(900)
+def test_one_airflow_has_the_dags_of_all_bandits_and_of_one_that_comes_later(
+    repo: Path, settings: Settings, tmp_path: Path, left_running: Callable[[], list[str]]
+) -> None:
+    dags = tmp_path / "dags"
+    shutil.copytree(repo / "dags", dags)
+    shipped = dags / "bandits" / "movielens.yaml"
+    settings = settings.model_copy(update={"airflow_port": free_port(), "server_port": free_port()})
+
+    def stack() -> Stack:
+        bandits = {path: Bandit.from_yaml(path) for path in sorted((dags / "bandits").glob("*.yaml"))}
+        return Stack(bandits, settings, AirflowStack(settings, dags=dags))
+
+    first = stack()
+    try:
+        assert first.start(print) == []
+        before = {process.pid for one in first.services for process in one.running().values()}
+        said = yaml.safe_load(shipped.read_text()) | {"name": "later", "prefix": "later"}
+        (dags / "bandits" / "later.yaml").write_text(yaml.safe_dump(said))
+        second = stack()
+        assert second.start(print) == []
+        assert {"movielens_retrain", "later_retrain"} <= set(second.airflow.api.dags())
+        after = {process.pid for one in second.services for process in one.running().values()}
+        assert before < after
+        assert len(after) == 4
+    finally:
+        Stack({}, settings).stop()
+    assert left_running() == []
 
 
 def test_a_busy_port_is_named(repo: Path, stack_env: dict[str, str]) -> None:

@@ -146,6 +146,7 @@ class TestTheExtraServer:
         [
             ("log", "local", "`log` needs deltalake, which is not installed: pip install 'banditloop[job]'"),
             ("forget", "local", "`forget` needs deltalake, which is not installed: pip install 'banditloop[job]'"),
+            ("status", "local", "`status` needs deltalake, which is not installed: pip install 'banditloop[job]'"),
             ("serve", "gcp", "needs google.cloud.aiplatform, which is not installed: pip install 'banditloop[gcp]'"),
         ],
     )

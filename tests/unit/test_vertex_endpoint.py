@@ -35,6 +35,7 @@ from rl_core.bandit.linucb import accumulate
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, EndpointAbsent, EndpointError, PolicyError
 from rl_core.google_cloud.clients import GoogleClients
+from rl_core.monitoring.status import status_of
 from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
@@ -283,6 +284,15 @@ class TestTheReplicas:
     def reports(self, world: World) -> Reports:
         ensure_endpoint(world.clients)
         return Reports(world)
+
+    def test_its_status_is_told_from_what_replicas_report(self, world: World, reports: Reports) -> None:
+        registry = world.registry()
+        version = world.register(registry, 1)
+        registry.promote(version, None)
+        reports.say("a", champion=version, serves=version, loaded=[version])
+        found = status_of(world.clients.bandit, world.clients.settings)
+        assert (found.registry, found.champion, found.serves, found.status) == (True, version, version, "ok")
+        assert (found.server, found.log, found.faults) == ("Vertex AI endpoint test-v1", None, [])
 
     def test_all_of_them_have_to_load_a_version(self, world: World, reports: Reports) -> None:
         registry, endpoint = world.registry(), world.endpoint()

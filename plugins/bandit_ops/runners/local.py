@@ -107,28 +107,14 @@ class LocalRunner:
         job = self._folder(job_id)
         if job.path.is_dir():
             with _disk():
-                self._cancel(job)
-
-    def _cancel(self, job: JobFolder) -> None:
-        if _ended(job):
-            return
-        job.ask_cancel()
-        for _ in looks(_CANCEL_GRACE_S, _POLL_S):
-            if _ended(job):
-                return
-            job.signal_all(signal.SIGTERM)
-        for _ in looks(math.inf, _POLL_S):
-            if _ended(job):
-                return
-            job.kill_all()
+                _cancel(job)
 
     def url(self, job_id: str) -> str:
         return self._folder(job_id).path.as_uri()
 
     def active(self) -> list[str]:
         """Return the jobs of this bandit that are alive: what a teardown cancels first."""
-        jobs = sorted(path.name for path in self._runs.glob("*/") if _JOB_ID.fullmatch(path.name))
-        return [job for job in jobs if (status := self.status(job)) is not None and not status.state.terminal]
+        return [job.path.name for job in _active(self._runs)]
 
     def _folder(self, job_id: str) -> JobFolder:
         if not _JOB_ID.fullmatch(job_id):
@@ -163,6 +149,34 @@ class LocalRunner:
             if not path.exists():
                 write_atomically(path, uuid.uuid4().hex[:12].encode())
         return path.read_text()
+
+
+def cancel_all(home: Path) -> None:
+    """Cancel every live job under a BANDIT_HOME, also of a bandit whose YAML is gone."""
+    for runs in home.glob("*/runs"):
+        for job in _active(runs):
+            with _disk():
+                _cancel(job)
+
+
+def _active(runs: Path) -> list[JobFolder]:
+    jobs = [JobFolder(path) for path in sorted(runs.glob("*/")) if _JOB_ID.fullmatch(path.name)]
+    with _disk():
+        return [job for job in jobs if (status := job.settle()) is not None and not status.state.terminal]
+
+
+def _cancel(job: JobFolder) -> None:
+    if _ended(job):
+        return
+    job.ask_cancel()
+    for _ in looks(_CANCEL_GRACE_S, _POLL_S):
+        if _ended(job):
+            return
+        job.signal_all(signal.SIGTERM)
+    for _ in looks(math.inf, _POLL_S):
+        if _ended(job):
+            return
+        job.kill_all()
 
 
 def _ended(job: JobFolder) -> bool:

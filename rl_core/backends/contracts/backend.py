@@ -128,6 +128,10 @@ class Backend(ABC):
         bundle: the zip of the Cloud Functions.
         """
 
+    def logger_lives(self) -> bool | None:
+        """Tell whether an event logger is at work; None where the backend has none."""
+        return None
+
     def ask_for_traffic(self, request: Mapping[str, int | None]) -> str | None:
         """Have simulated users sent from elsewhere, and say by whom; None where the caller has to send them."""
         return None

@@ -49,7 +49,7 @@ class Announcement:
             raise EndpointAbsent(f"no prediction server: {path} is not there; {start(state_dir)}") from error
         except (OSError, ValueError, TypeError) as error:
             raise EndpointError(f"{path}: not a server's announcement ({error}); {start(state_dir)}") from error
-        if found.pid is not None and not _lives(found.pid):
+        if found.pid is not None and not lives(found.pid):
             raise EndpointError(f"{found.url}: its server (pid {found.pid}) is gone; {start(state_dir)}")
         return found
 
@@ -59,7 +59,8 @@ def start(state_dir: Path) -> str:
     return f"start the server that keeps its state in {state_dir} with: python -m rl_core serve <bandit>"
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Tell whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -63,6 +63,11 @@ class LocalBackend(Backend):
 
         return LocalServerSide(self.folder)
 
+    def logger_lives(self) -> bool:
+        from rl_core.backends.local.state import logger_lives
+
+        return logger_lives(self.folder)
+
     def provisioner(self, runtime_account: str | None = None, bundle: Path | None = None) -> StateFolder:
         from rl_core.backends.local.state import StateFolder
 

@@ -30,7 +30,8 @@ class LocalEndpoint:
     def state(self) -> dict[str, Any]:
         import httpx  # not needed before somebody asks
 
-        url = self.url()
+        announced = Announcement.read(self._state_dir)
+        url = announced.url
         shown = {"authorization": f"Bearer {self._token.get_secret_value()}"} if self._token else {}
         try:
             response = httpx.get(f"{url}/state", headers=shown, timeout=5.0, trust_env=False)
@@ -40,6 +41,9 @@ class LocalEndpoint:
             state: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise EndpointError(f"{url}/state: no answer ({error}); {start(self._state_dir)}") from error
+        if announced.pid is not None and state.get("pid", announced.pid) != announced.pid:
+            # Ours was killed, and both its number and its port are another's by now.
+            raise EndpointError(f"{url}: another server answers there by now; {start(self._state_dir)}")
         return state
 
     def load(self, version: str, timeout_s: float = 30.0) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rl_core.backends.contracts.backend import Part, Say
-from rl_core.backends.local.announcement import Announcement
+from rl_core.backends.local.announcement import Announcement, lives
 from rl_core.errors import ConfigError, EndpointError
 
 _LOGGER_SILENT = timedelta(seconds=30)
@@ -31,7 +32,7 @@ class StateFolder:
         try:
             return f"a prediction server answers at {Announcement.read(self._folder).url}"
         except EndpointError:
-            return "an event logger writes to it" if _logger_lives(self._folder / "logger.json") else None
+            return "an event logger writes to it" if logger_lives(self._folder) else None
 
     def teardown(self, say: Say) -> None:
         """Raises ConfigError while something lives in it; then nothing was touched."""
@@ -48,10 +49,12 @@ class StateFolder:
             say(f"{entry}: removed")
 
 
-def _logger_lives(state_file: Path) -> bool:
-    """By the age of its note: its process may be in another container."""
+def logger_lives(folder: Path) -> bool:
+    """Tell whether an event logger is at work in a state folder: by its process here, elsewhere by its note's age."""
     try:
-        noted = json.loads(state_file.read_text())
-        return not noted["stopped"] and datetime.now(UTC) - datetime.fromisoformat(noted["at"]) < _LOGGER_SILENT
+        noted = json.loads((folder / "logger.json").read_text())
+        elsewhere = noted.get("host") != socket.gethostname()
+        fresh = datetime.now(UTC) - datetime.fromisoformat(noted["at"]) < _LOGGER_SILENT
+        return not noted["stopped"] and fresh and (elsewhere or lives(noted["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return False
