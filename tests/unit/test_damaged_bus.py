@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rl_core.backends.contracts.bus import Delivery, Message, Topic
+from rl_core.backends.local.bus import mending
 from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.bus.mark import LOCK_FILE
 from rl_core.errors import BusError
@@ -214,6 +215,28 @@ class TestASegment:
         assert anew <= named(caplog.text)["decisions"], "who gets a second answer had the first one named as lost"
         assert all(r.payload == d.payload for r, d in zip(receipts, before["decisions"], strict=True) if r.repeated)
         check({topic: its[:1200] for topic, its in content(again).items()}, before, caplog.text)
+        again.close()
+
+    def test_is_named_before_it_is_mended_so_that_no_kill_in_between_hides_a_loss(
+        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bus = LocalBus(path)
+        fill(bus, 1200)
+        before = content(bus)
+        bus.close()
+        scribble(segments(path)[0])
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(mending, "write_atomically", killed)
+        again = LocalBus(path)
+        with pytest.raises(KeyboardInterrupt):
+            again.read("decisions", 0, 1_000_000)
+        lost = named(caplog.text)
+        assert lost["decisions"]
+        monkeypatch.undo()
+        assert check(content(again), before, caplog.text) == lost
         again.close()
 
 

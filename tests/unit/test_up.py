@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parents[2] / "dags" / "bandits" / "movielens.yaml"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What stands for dags/bandits."""
-    monkeypatch.setattr(config, "_BANDITS", tmp_path)
+    monkeypatch.setattr(config, "BANDITS", tmp_path)
     return tmp_path
 
 

@@ -38,7 +38,7 @@ def mend(segments: Segments, mark: Mark, segment: int) -> bool:
     if not lost:
         return False
     kept = segments.set_aside(segment)
-    write_atomically(segments.path(segment), bytes(content + damaged[len(content) :]))
+    # Named before it is mended: a process that is killed in between leaves it to the next one to find and to name.
     for place, topic in enumerate(TOPICS):
         if spans := [(before[place] + 1, before[place] + counts[place]) for before, counts in lost if counts[place]]:
             _log.error(
@@ -52,6 +52,7 @@ def mend(segments: Segments, mark: Mark, segment: int) -> bool:
             )
     if not any(any(counts) for _, counts in lost):
         _log.warning("%s: was damaged where it held no message; mended, see %s", segments.path(segment), kept)
+    write_atomically(segments.path(segment), bytes(content + damaged[len(content) :]))
     return True
 
 
