@@ -214,7 +214,7 @@ class TestTheLoop:
             for visitor in visitors[:50]:
                 answer = client.post("/predict", json={"instances": [{"features": visitor}] * 20})
                 served = [one["action_id"] for one in answer.json()["predictions"]]
-                assert served.count(_best(visitor)) >= 15
+                assert served.count(_best(visitor)) >= 12, "but for exploration: fewer once in 10^6 runs"
             wrong = client.post("/predict", json={"instances": [{"features": {"country": "de"}}]})
             assert (wrong.status_code, "member is missing" in wrong.text) == (400, True)
             assert client.post("/predict", json={"instances": [{"observation": [1.0] * 5}]}).status_code == 400

@@ -65,7 +65,10 @@ def serve(tmp_path: Path) -> Iterator[SERVED]:
 
 
 def _chosen(client: TestClient, observation: list[float], **more: Any) -> Counter[str]:
-    answer = client.post("/predict", json={"instances": [{"observation": observation, **more}] * 200})
+    # Named by what is asked, so that the draws are the same in every run.
+    ids = [f"{observation}-{sorted(more.items())}-{n}" for n in range(200)]
+    asked = [{"observation": observation, "event_id": event_id, **more} for event_id in ids]
+    answer = client.post("/predict", json={"instances": asked})
     assert answer.status_code == 200, answer.text
     return Counter(one["action_id"] for one in answer.json()["predictions"])
 
