@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.linucb import LinUCB
-from rl_core.config import Agent, Problem
+from rl_core.config import Agent
 from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Dataset, Part, Rows
 from rl_core.policy import saved_model
 from rl_core.policy.artefact import write_artefact
 from rl_core.policy.lineage import make_blocks
+from rl_core.problem_config import Problem
 
 AGENT = Agent(agent_alpha=0.2, tikhonov_weight=0.01)
 

@@ -24,6 +24,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bandit_ops.runners.launch import child_environment
 from local_stack.services import Services
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
@@ -33,7 +34,8 @@ from rl_core.policy.windows import new_windows
 from rl_core.stages import deployer, evaluator, ingester, trainer
 from rl_core.waiting import wait_for
 
-SOURCE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "news.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "docs" / "examples" / "news.yaml"
 OLD_VISITS, VISITS, A_REQUEST = 3000, 1200, 100
 OLD_PAGE = "old-page"
 NEW, WITHDRAWN = "election", "storm"
@@ -187,18 +189,12 @@ class Example:
 
     @contextmanager
     def _served(self) -> Iterator[None]:
-        services = Services(self.yaml, self.bandit, self.settings, self._environment())
+        services = Services(self.yaml, self.bandit, self.settings, child_environment(self.settings, ROOT))
         try:
             services.start()
             yield
         finally:
             services.stop()
-
-    def _environment(self) -> dict[str, str]:
-        import os
-
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("BANDIT_")}
-        return ours | self.settings.variables()
 
     def _traffic(self) -> None:
         """Visits and their clicks, until every decision is joined."""

@@ -16,8 +16,8 @@ from rl_core.config import Bandit
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "bandit-yaml.md"
 HEAD = """# Reference: a bandit's YAML
 
-Written by `python -m scripts.bandit_yaml_page` from `rl_core/config.py` and `rl_core/google_config.py`; change it
-there. `banditloop check FILE` says all that is wrong with a YAML.
+Written by `python -m scripts.bandit_yaml_page` from the models of `rl_core/*config.py`; change it there.
+`banditloop check FILE` says all that is wrong with a YAML.
 """
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 

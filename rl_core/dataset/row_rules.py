@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rl_core.config import Problem
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import SchemaError
 from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser
+from rl_core.problem_config import Problem
 from rl_core.schema import UNIFORM
 
 COLUMNS = (

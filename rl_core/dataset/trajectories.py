@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import NUM_FOLDS
-from rl_core.config import Problem
 from rl_core.dataset.tfrecord import Layout, Rows
 from rl_core.errors import DataError
 from rl_core.features.encoder import Encoder
 from rl_core.files import replacing
+from rl_core.problem_config import Problem
 
 __all__ = ["DATASET", "Dataset", "Index", "Part", "Rows", "Shard", "write"]
 

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_core.config import Problem
 from rl_core.environments.protocol import Environment, Shown, Users
 from rl_core.errors import SchemaError
 from rl_core.features.vectorise import Vectoriser
+from rl_core.problem_config import Problem
 
 _PROBED = 32
 _OURS = Path(__file__).parent

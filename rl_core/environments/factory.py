@@ -8,13 +8,13 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from rl_core.config import Problem
 from rl_core.environment_config import PythonWorld
 from rl_core.environments.bandit_py import BanditPyAdapter, is_bandit_py
 from rl_core.environments.checked import CheckedEnvironment, told
 from rl_core.environments.plain import PlainEnvironment
 from rl_core.environments.protocol import Environment
 from rl_core.errors import ConfigError
+from rl_core.problem_config import Problem
 
 
 def make(world: PythonWorld, problem: Problem) -> Environment:

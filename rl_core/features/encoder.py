@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from rl_core.config import Problem
 from rl_core.errors import SchemaError
+from rl_core.problem_config import Problem
 
 CLIP_AT = 10.0
 REFUSE_AT = 1000.0

@@ -99,6 +99,13 @@ class Vectoriser:
         return put
 
 
+def canonical(features: Mapping[str, Any]) -> str:
+    """Write named features as the log keeps them: compact JSON, ascending by name."""
+    import orjson  # not there in Composer, which imports this module and logs nothing
+
+    return orjson.dumps(features, option=orjson.OPT_SORT_KEYS).decode()
+
+
 def hash_bucket(value: str, buckets: int) -> int:
     """Hash a word into 0..buckets-1 (BLAKE2b, RFC 7693), the same in every process and release."""
     digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8, person=b"feature").digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from rl_core.errors import SchemaError
 from rl_core.feature_config import Feature, Features
-from rl_core.features.vectorise import Vectoriser
+from rl_core.features.vectorise import Vectoriser, canonical
 from rl_core.importing.readers import Part
 
 _TRUE, _FALSE = frozenset({"true", "yes", "1", "t", "y"}), frozenset({"false", "no", "0", "f", "n"})
@@ -31,10 +30,11 @@ def of(part: Part, features: Features, columns: Sequence[str]) -> tuple[pa.Array
         said = {
             name: one(cell) for name, one, cell in zip(features, read, cells, strict=True) if cell not in (None, "")
         }
-        texts.append(json.dumps(said, ensure_ascii=False, separators=(",", ":"), default=str))
         try:
             vectoriser.row(said, "features")
+            texts.append(canonical(said))
         except SchemaError as error:
+            texts.append("{}")
             place, _, rule = str(error).partition(";")
             reason = f"{place.partition(' is ')[0]}:{rule}"  # without the value: one reason for all that break the rule
             wrong.setdefault(reason, np.zeros(len(part.lines), np.bool_))[row] = True

@@ -72,6 +72,11 @@ class Summary:
         said = f"{found.mean:.3f} ± {found.standard_error:.3f}, must be 1 (z {found.z:.1f})"
         if found.contradicts:
             said += f"\n  warning: {propensities.contradiction(p, found)}; no policy of this log will be promoted"
+            if never := int((self._counts == 0).sum()):
+                said += (
+                    f". {never:,} actions have no row: if they could not be chosen then, import before they are in the "
+                    "YAML, or say with --map eligible_actions=COLUMN which could"
+                )
         return f"  weights   mean of the uniform policy's {said}"
 
     def _actions(self) -> list[str]:

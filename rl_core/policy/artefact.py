@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -22,13 +23,14 @@ from rl_core.backends.contracts.registry import WindowRef
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import Block
 from rl_core.bandit.linucb import LinUCB, Statistics
-from rl_core.config import Agent, Problem
+from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
 from rl_core.features.encoder import Encoder
 from rl_core.files import write_atomically
 from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
 from rl_core.policy.probes import check_probes, make_probes
+from rl_core.problem_config import Problem
 
 STATISTICS = "statistics.npz"
 
@@ -74,7 +76,7 @@ class Policy:
         actions = manifest.actions if problem is None else problem.actions
         return cls(manifest, linucb.aligned(manifest.actions, actions), actions)
 
-    @property
+    @cached_property
     def encoder(self) -> Encoder:
         """What makes features of the observations that it scores."""
         return self.manifest.encodes

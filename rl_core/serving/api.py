@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from rl_core.config import Bandit, Problem
+from rl_core.config import Bandit
+from rl_core.problem_config import Problem
 from rl_core.schema import DECISION, REWARD, Column, Type
 from rl_core.serving.requests import EVENT_ID, SUBJECT
 

@@ -29,7 +29,8 @@ _ANSWERED = ("event_id", "action", "action_id", "propensity", "policy_version")
 class Decided(NamedTuple):
     """What became of one request: the event id of each instance, and the answer to each id that was not known before.
 
-    `rows` are those of the new ones for the log; each continues `shared`.
+    `rows` are those of the new ones for the log; each continues `shared`. `clipped` counts the numbers of their
+    observations that lay outside their range.
     """
 
     event_ids: list[str]
@@ -37,6 +38,7 @@ class Decided(NamedTuple):
     rows: list[bytes]
     shared: bytes
     deferred: bool
+    clipped: int
 
 
 def answer_of(payload: bytes) -> Answer:
@@ -74,7 +76,7 @@ class Decider:
         self._defer = bandit.serving.defer_activation
         self._action_ids = [orjson.dumps(action_id) for action_id in bandit.problem.actions]
         problem = bandit.problem
-        self._all = [index for index, action in enumerate(problem.actions) if action not in problem.inactive]
+        self._all = problem.active_indices
         self._names = names_of(problem.features)
         self._restricted = self._all if problem.inactive else None
         self._chosen: dict[tuple[int, float], bytes] = {}
@@ -96,7 +98,8 @@ class Decider:
         """
         made = iter(uuids7(request.event_ids.count(None)))
         event_ids = [next(made) if given is None else given for given in request.event_ids]
-        served.policy.encoder.refuse_absurd(request.observations, self._names)
+        if clipped := served.policy.encoder.clipped(request.observations):
+            served.policy.encoder.refuse_absurd(request.observations, self._names)
         eligible = [self._restricted if given is None else given for given in request.eligible]
         epsilon = self._epsilon if served.epsilon is None else served.epsilon
         actions, propensities = choose_all(
@@ -112,7 +115,7 @@ class Decider:
             observed = orjson.dumps(request.observations, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
             contexts = [b"[%b]" % numbers for numbers in observed]
         else:
-            contexts = [b'[],"features":%b' % orjson.dumps(sent.decode()) for sent in request.features]
+            contexts = [b'[],"features":%b' % orjson.dumps(sent) for sent in request.features]
         new: dict[str, Answer] = {}
         rows: list[bytes] = []
         for i, event_id in enumerate(event_ids):
@@ -130,7 +133,7 @@ class Decider:
             rows.append(row + b"}")
         decided_at = at.isoformat(timespec="microseconds").encode()
         shared = self._shared(served.version, epsilon, request.source, deferred, any_eligible)
-        return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred)
+        return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred, clipped)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
     def _shared(self, version: str, epsilon: float, source: str, deferred: bool, any_eligible: bool) -> bytes:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_core.backends.contracts.registry import PolicyRegistry
-from rl_core.config import Bandit, Problem
+from rl_core.config import Bandit
 from rl_core.errors import BanditError
 from rl_core.features.encoder import Encoder
 from rl_core.policy.artefact import Policy
+from rl_core.problem_config import Problem
 from rl_core.schema import UNIFORM
 
 _log = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from rl_core.config import Problem
 from rl_core.errors import SchemaError
-from rl_core.features.vectorise import Vectoriser
+from rl_core.features.vectorise import Vectoriser, canonical
+from rl_core.problem_config import Problem
 
 SOURCES = ("client", "simulator")
 EVENT_ID = r"^[^\x00-\x1f\x7f]{1,128}$"
@@ -41,7 +41,7 @@ class PredictRequest:
         eligible: action indices, ascending.
         deferred: the decisions train only once they are activated.
         subjects: whose data each instance is.
-        features: the named features of each as they were sent, JSON; None where a problem has none.
+        features: the named features of each as the log keeps them, JSON; None where a problem has none.
     """
 
     observations: npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ class PredictRequest:
     source: str
     deferred: bool | None
     subjects: list[str | None]
-    features: list[bytes] | None = None
+    features: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ def parse_predict(
         if type(row) is not dict:
             what = "missing" if row is _MISSING else _shown(row)
             raise SchemaError(f"instances[{i}].features is {what}; send an object of {', '.join(problem.features)}")
-    sent = [orjson.dumps(row) for row in rows]
-    return PredictRequest(vectoriser.rows(rows), event_ids, eligible, *parameters, subjects, sent)
+    made = vectoriser.rows(rows)
+    return PredictRequest(made, event_ids, eligible, *parameters, subjects, [canonical(row) for row in rows])
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:

@@ -92,8 +92,9 @@ class Service:
         given = [event_id for event_id in request.event_ids if event_id is not None]
         if not self._durable:
             await self._recall(given)
-        event_ids, new, rows, shared, deferred = self._decider.decide(request, served, self._answers, self._bus.now())
-        self.counts["clipped"] += served.policy.encoder.clipped(request.observations)
+        decided = self._decider.decide(request, served, self._answers, self._bus.now())
+        event_ids, new, rows, shared, deferred, clipped = decided
+        self.counts["clipped"] += clipped
         answers = {event_id: self._answers[event_id] for event_id in given if event_id not in new}
         answers |= new
         fresh = len(new)

@@ -6,7 +6,6 @@ The producer is named by everything that shapes its rows, so that the same call 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.environments import load_environment
 from rl_core.environments.protocol import Environment, Shown
 from rl_core.errors import StoreError
+from rl_core.features.vectorise import canonical
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION, UNIFORM
 
 PART_ROWS = 100_000
@@ -108,7 +108,7 @@ class _Generated:
         environment, n = self.environment, high - low
         rng = np.random.default_rng([self.seed, low // PART_ROWS])
         users = environment.observe(rng, n)
-        active = np.asarray(self._active, np.int32)
+        active = np.asarray(self.bandit.problem.active_indices, np.int32)
         actions = active[rng.integers(0, len(active), n)]
         event_ids = self._event_ids(low, high)
         microseconds = int(self.first.timestamp()) * 1_000_000 + self.first.microsecond + np.arange(low, high)
@@ -120,15 +120,10 @@ class _Generated:
         }
         action_ids = pa.array(self.bandit.problem.actions).take(pa.array(actions))
         rewards = environment.earned(users, action_ids.to_pylist(), event_ids)
-        decisions = stamps | _contexts(environment.shown(users)) | self._choices(actions, action_ids)
+        decisions = stamps | _contexts(environment.shown(users)) | self._choices(actions, action_ids, active)
         decisions |= {"decided_at": stamps["received_at"]}
         observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
         return job_log.rows_of(decisions, DECISION_SCHEMA), job_log.rows_of(observed, REWARD_SCHEMA)
-
-    @property
-    def _active(self) -> list[int]:
-        problem = self.bandit.problem
-        return [index for index, action in enumerate(problem.actions) if action in problem.active]
 
     def _event_ids(self, low: int, high: int) -> list[str]:
         """UUIDs of version 8: 72 bits name the producer, the last 48 count."""
@@ -136,17 +131,17 @@ class _Generated:
         head = f"{name[:8]}-{name[8:12]}-8{name[12:15]}-a{name[15:18]}-"
         return [f"{head}{index:012x}" for index in range(low, high)]
 
-    def _choices(self, actions: Any, action_ids: pa.Array) -> dict[str, pa.Array]:
+    def _choices(self, actions: Any, action_ids: pa.Array, active: Any) -> dict[str, pa.Array]:
         problem, n = self.bandit.problem, len(actions)
-        eligible = np.tile(np.asarray(self._active, np.int32), n)
+        eligible = np.tile(active, n)
         return {
             "policy_version": pa.repeat(UNIFORM, n),
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": action_ids,
             "action": pa.array(actions),
             "action_set_version": pa.repeat(problem.action_set_version, n),
-            "eligible_actions": job_log.lists(eligible, len(self._active)),
-            "propensity": pa.repeat(1.0 / len(self._active), n),
+            "eligible_actions": job_log.lists(eligible, len(active)),
+            "propensity": pa.repeat(1.0 / len(active), n),
             "epsilon": pa.repeat(1.0, n),
             "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
             "source": pa.repeat("generator", n),
@@ -158,6 +153,6 @@ class _Generated:
 def _contexts(shown: Shown) -> dict[str, pa.Array]:
     """What was shown, as the server logs it."""
     if isinstance(shown, list):
-        texts = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in shown]
+        texts = [canonical(one) for one in shown]
         return {"observation": job_log.empty_lists(len(texts)), "features": pa.array(texts, pa.string())}
     return {"observation": job_log.lists(shown.ravel(), shown.shape[1])}

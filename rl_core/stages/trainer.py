@@ -9,12 +9,13 @@ from pathlib import Path
 from rl_core.backends import open_backend
 from rl_core.bandit.blocks import action_ids, combine
 from rl_core.bandit.linucb import Statistics, dependent
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.feature_config import names_of
 from rl_core.policy.artefact import Manifest, read_manifest, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks
 from rl_core.policy.manifest import code_digest
+from rl_core.problem_config import Problem
 
 
 def run(

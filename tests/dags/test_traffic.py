@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rl_core.config import Bandit, Problem, Settings
+from rl_core.config import Bandit, Settings
+from rl_core.problem_config import Problem
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

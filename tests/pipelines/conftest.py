@@ -20,7 +20,8 @@ from bandit_ops.runners.base import JobStatus, Parameters, Pipeline
 from bandit_ops.runners.job_folder import MARK
 from bandit_ops.runners.local import LocalRunner
 from local_stack.processes import command_line, living_with, send
-from rl_core.config import Bandit, Problem, Settings
+from rl_core.config import Bandit, Settings
+from rl_core.problem_config import Problem
 from tests.harness.patience import until
 
 REPOSITORY = Path(__file__).parents[2]

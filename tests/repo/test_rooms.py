@@ -30,6 +30,7 @@ GROUND = {
     "frozen",
     "feature_config",
     "google_config",
+    "problem_config",
     "packing",
     "schema",
     "waiting",

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from rl_core.backends import open_backend
 from rl_core.bandit.blocks import Meaning, combine, make_block
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.errors import PolicyError
 from rl_core.policy.artefact import Policy
 from rl_core.policy.verdict import Verdict
+from rl_core.problem_config import Problem
 from rl_core.schema import INTERACTION_SCHEMA
 from rl_core.stages import deployer, ingester, trainer
 

@@ -20,11 +20,12 @@ from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.registry import FolderRegistry
 from rl_core.backends.local.store.event_store import DeltaEventStore
 from rl_core.bandit.linucb import accumulate
-from rl_core.config import Bandit, Problem, ServingContainer
+from rl_core.config import Bandit, ServingContainer
 from rl_core.errors import SchemaError
 from rl_core.joining.event_logger import EventLogger
 from rl_core.movielens.environment import MovieLensEnvironment
 from rl_core.policy.artefact import write_artefact
+from rl_core.problem_config import Problem
 from rl_core.serving import api
 from rl_core.serving.parts import Parts
 from rl_core.serving.policies import RegistryWatcher

@@ -19,11 +19,12 @@ from rl_core.backends.contracts.registry import Exclusion, PolicyRegistry
 from rl_core.backends.contracts.store import Window
 from rl_core.backends.local.endpoint import LocalEndpoint
 from rl_core.bandit.blocks import Meaning, combine, make_block
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.errors import ConfigError, DataError, EndpointError, PolicyError, PromotionConflict
 from rl_core.policy.artefact import STATISTICS, write_artefact
 from rl_core.policy.verdict import Verdict
 from rl_core.policy.windows import new_windows
+from rl_core.problem_config import Problem
 from rl_core.stages import deployer
 from rl_core.stages.deployer import Deployment
 from tests.harness.patience import patient, until

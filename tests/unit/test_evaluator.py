@@ -16,7 +16,7 @@ from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.exploration import probabilities
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.config import Agent, Bandit, Problem, Settings, Validation
+from rl_core.config import Agent, Bandit, Settings, Validation
 from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Dataset, Part, Rows
 from rl_core.errors import DataError, PolicyError
@@ -24,6 +24,7 @@ from rl_core.policy.artefact import block_name, write_artefact
 from rl_core.policy.judgement import MIN_ROWS
 from rl_core.policy.lineage import load_blocks, make_blocks, statistics_without
 from rl_core.policy.verdict import Verdict
+from rl_core.problem_config import Problem
 from rl_core.stages import evaluator
 from tests.log_rows import decision, decisions, rewards
 from tests.log_rows import reward as reward_of

@@ -13,10 +13,11 @@ import pytest
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage, PolicyRegistry
 from rl_core.bandit.linucb import accumulate
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.features.encoder import Encoder
 from rl_core.policy import saved_model
 from rl_core.policy.artefact import Policy, write_artefact
+from rl_core.problem_config import Problem
 from rl_core.stages import exporter
 
 DIM = 3

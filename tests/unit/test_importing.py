@@ -17,9 +17,10 @@ from rl_core.__main__ import run as command
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore
 from rl_core.backends.local.store.event_store import DeltaEventStore
-from rl_core.config import Bandit, Join, Problem, Settings, Startup, Validation
+from rl_core.config import Bandit, Join, Settings, Startup, Validation
 from rl_core.errors import BanditError, ConfigError, DataError
 from rl_core.importing import importer, readers
+from rl_core.problem_config import Problem
 from rl_core.stages import ingester
 
 MAP = ["event_id=visit", "action=article", "propensity=p", "reward=click", "observation=x1,x2"]

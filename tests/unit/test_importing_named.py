@@ -10,9 +10,10 @@ import pytest
 from pyarrow import parquet
 
 from rl_core.backends import open_backend
-from rl_core.config import Bandit, Problem, Settings, Startup, Validation
+from rl_core.config import Bandit, Settings, Startup, Validation
 from rl_core.errors import ConfigError, DataError
 from rl_core.importing import importer
+from rl_core.problem_config import Problem
 from rl_core.stages import ingester
 
 FEATURES = {

@@ -15,11 +15,12 @@ import pytest
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage
 from rl_core.bandit.blocks import fold_of
-from rl_core.config import Bandit, Problem, Settings, Validation
+from rl_core.config import Bandit, Settings, Validation
 from rl_core.dataset.quarantine import QUARANTINE, Quarantine
 from rl_core.dataset.row_rules import ABSURD, RULES, TWICE
 from rl_core.dataset.trajectories import DATASET, Dataset, Rows
 from rl_core.errors import DataError, StoreError
+from rl_core.problem_config import Problem
 from rl_core.schema import INTERACTION_SCHEMA
 from rl_core.stages import ingester
 

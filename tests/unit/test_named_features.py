@@ -16,13 +16,14 @@ from starlette.testclient import TestClient
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore, JoinableStore
 from rl_core.backends.local.bus.bus import LocalBus
-from rl_core.config import Agent, Bandit, Problem, ServingContainer, Settings
+from rl_core.config import Agent, Bandit, ServingContainer, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.errors import SchemaError
 from rl_core.feature_config import names_of
 from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser, hash_bucket
 from rl_core.joining.event_logger import EventLogger
+from rl_core.problem_config import Problem
 from rl_core.schema import INTERACTION_SCHEMA
 from rl_core.serving.parts import Parts
 from rl_core.serving.policies import RegistryWatcher

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from rl_core.bandit.blocks import Block
-from rl_core.config import Bandit, Problem
+from rl_core.config import Bandit
 from rl_core.policy.artefact import Policy
+from rl_core.problem_config import Problem
 from rl_core.serving.policies import OneArtefact
 
 DATA = Path(__file__).parents[1] / "data"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rl_core.config import Bandit, Problem
+from rl_core.config import Bandit
 from rl_core.errors import ConfigError
 from rl_core.packing import packed, unpacked
+from rl_core.problem_config import Problem
 
 LONGEST = 131_072  # bytes of one argument or variable, to Linux
 

@@ -13,9 +13,10 @@ import pytest
 from rl_core.backends.contracts.registry import WindowRef
 from rl_core.bandit.blocks import Block, Meaning, combine, make_block
 from rl_core.bandit.linucb import LinUCB, Statistics
-from rl_core.config import Agent, Problem
+from rl_core.config import Agent
 from rl_core.errors import PolicyError
 from rl_core.policy.artefact import MANIFEST, STATISTICS, Manifest, Policy, write_artefact
+from rl_core.problem_config import Problem
 
 PROBLEM = Problem(
     observation_dim=4,

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_core.config import Bandit, Problem
+from rl_core.config import Bandit
 from rl_core.errors import SchemaError
+from rl_core.problem_config import Problem
 from rl_core.serving import api
 from rl_core.serving.decisions import uuid7
 from rl_core.serving.requests import PredictRequest, parse_predict, parse_rewards

@@ -12,12 +12,13 @@ from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import Lineage, WindowRef
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.linucb import LinUCB, accumulate
-from rl_core.config import Agent, Bandit, Problem, Settings
+from rl_core.config import Agent, Bandit, Settings
 from rl_core.dataset import trajectories
 from rl_core.dataset.trajectories import Part, Rows
 from rl_core.errors import DataError, PolicyError, RegistryError
 from rl_core.policy.artefact import Policy, block_name
 from rl_core.policy.manifest import Manifest
+from rl_core.problem_config import Problem
 from rl_core.stages import trainer
 
 K, DIM = 4, 3

@@ -10,7 +10,6 @@ import pytest
 
 from rl_core.bandit.blocks import combine
 from rl_core.bandit.linucb import LinUCB
-from rl_core.config import Problem
 from rl_core.dataset import trajectories
 from rl_core.dataset.tfrecord import Layout
 from rl_core.dataset.trajectories import DATASET, Dataset, Part, Rows
@@ -18,6 +17,7 @@ from rl_core.errors import DataError
 from rl_core.features.encoder import Encoder
 from rl_core.policy.lineage import make_blocks
 from rl_core.policy.saved_model import import_tf_agents
+from rl_core.problem_config import Problem
 
 K, DIM = 11, 4
 PROBLEM = Problem(

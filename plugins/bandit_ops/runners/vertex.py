@@ -150,9 +150,8 @@ class VertexRunner:
         kms_key = google.vertex.kms_key or google.kms_key
         account, network = self._names.account("job"), google.vertex.network or ""
         digest = _digest(spec, parameters, account, network, kms_key)
-        ingest_anew(
-            spec, self._forgotten() if enable_caching else 0
-        )  # what is forgotten while a submit is tried again makes no other job
+        # Behind the digest: what is forgotten while a submit is tried again makes no other job.
+        ingest_anew(spec, self._forgotten() if enable_caching else 0)
         job = PipelineJob(
             display_name=google.vertex.display_name or self._bandit.pipeline_name(pipeline),
             pipeline_spec=spec,
