@@ -29,7 +29,16 @@ def _named_once(values: tuple[str, ...]) -> tuple[str, ...]:
 Values = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_named_once)]
 
 
-class Number(Frozen):
+class _Kind(Frozen):
+    """What all kinds have in common: `names` of the numbers that one becomes, an `example` of what is sent."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether a request may leave it out, or send null."""
+        return getattr(self, "missing", None) is not None
+
+
+class Number(_Kind):
     """One number. `min` and `max` bring it to -1..1, else the mean and the spread of the first training do."""
 
     kind: Literal["number"] = "number"
@@ -47,68 +56,100 @@ class Number(Frozen):
             raise ValueError(f"min={self.min} and max={self.max}: give both, min below max, or neither")
         return self
 
+    @property
+    def example(self) -> Any:
+        return 0.0 if self.min is None else self.min
+
     def names(self, name: str) -> list[str]:
         return [name]
 
 
-class Category(Frozen):
+class Category(_Kind):
     """One of `values`, or another: a 1 at its place."""
 
     kind: Literal["category"] = "category"
     values: Values
     missing: str | None = None
 
+    @property
+    def example(self) -> Any:
+        return self.values[0]
+
     def names(self, name: str) -> list[str]:
         return [*(f"{name}={value}" for value in self.values), f"{name}=other"]
 
 
-class Hashed(Frozen):
+class Hashed(_Kind):
     """One of many: a 1 in the bucket that its hash gives; some share one."""
 
     kind: Literal["hashed"] = "hashed"
     buckets: int = Field(ge=2, le=4096)
     missing: str | None = None
 
+    @property
+    def example(self) -> Any:
+        return "a word"
+
     def names(self, name: str) -> list[str]:
         return [f"{name}#{bucket}" for bucket in range(self.buckets)]
 
 
-class SetOf(Frozen):
+class SetOf(_Kind):
     """Any number of `values`: a 1 at the place of each, and one for any other. Missing is the empty set."""
 
     kind: Literal["set"] = "set"
     values: Values
 
+    @property
+    def optional(self) -> bool:
+        return True
+
+    @property
+    def example(self) -> Any:
+        return [self.values[0]]
+
     def names(self, name: str) -> list[str]:
         return [*(f"{name}:{value}" for value in self.values), f"{name}:other"]
 
 
-class Boolean(Frozen):
+class Boolean(_Kind):
     """True or false."""
 
     kind: Literal["boolean"] = "boolean"
     missing: bool | None = None
 
+    @property
+    def example(self) -> Any:
+        return True
+
     def names(self, name: str) -> list[str]:
         return [name]
 
 
-class Time(Frozen):
+class Time(_Kind):
     """A time, ISO 8601 with an offset: its place in the day and in the week (of UTC), each as a point on a circle."""
 
     kind: Literal["time"] = "time"
     missing: datetime | None = None
 
+    @property
+    def example(self) -> Any:
+        return "2026-01-31T12:00:00Z"
+
     def names(self, name: str) -> list[str]:
         return [f"{name}.{circle}.{axis}" for circle in ("day", "week") for axis in ("sin", "cos")]
 
 
-class Vector(Frozen):
+class Vector(_Kind):
     """So many numbers, an embedding say."""
 
     kind: Literal["vector"] = "vector"
     dim: int = Field(ge=1, le=4096)
     missing: Literal["zeros"] | None = None
+
+    @property
+    def example(self) -> Any:
+        return [0.0] * self.dim
 
     def names(self, name: str) -> list[str]:
         return [f"{name}[{index}]" for index in range(self.dim)]

@@ -36,8 +36,7 @@ class Vectoriser:
         self.width = 0
         self.clipped = 0
         for name, feature in features.items():
-            optional = isinstance(feature, SetOf) or feature.missing is not None
-            self._parts.append((name, self._put(feature), self.width, optional))
+            self._parts.append((name, self._put(feature), self.width, feature.optional))
             self.width += len(feature.names(name))
         self._known = features.keys()
 

@@ -77,7 +77,7 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
     parameters: Any = _parameters(bandit) | None
     context: dict[str, Any] = {"observation": [0.0] * problem.observation_dim}
     if problem.features:
-        context = {"features": dict.fromkeys(problem.features)}
+        context = {"features": {name: one.example for name, one in problem.features.items()}}
     example = {"instances": [{**context, "event_id": "order-4711"}]}
     return create_model(
         "PredictBody",
@@ -106,8 +106,11 @@ def _context(problem: Problem) -> dict[str, dict[str, Any]]:
     if not problem.features:
         dim = problem.observation_dim
         return {"observation": {"min_length": dim, "max_length": dim, "json_schema_extra": {"items": _NUMBER}}}
-    needed = [name for name, one in problem.features.items() if one.kind != "set" and one.missing is None]
-    sent = {name: _SENT[one.kind] for name, one in problem.features.items()}
+    needed = [name for name, one in problem.features.items() if not one.optional]
+    sent = {
+        name: {"anyOf": [_SENT[one.kind], {"type": "null"}]} if one.optional else _SENT[one.kind]
+        for name, one in problem.features.items()
+    }
     schema = {"type": "object", "properties": sent, "required": needed, "additionalProperties": False}
     return {"features": {"description": "the named features of the bandit's YAML", "json_schema_extra": schema}}
 

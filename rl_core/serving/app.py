@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Lifespan
 
+from rl_core import __version__
 from rl_core.config import Bandit, ServingContainer
 from rl_core.serving import api
 from rl_core.serving.hot_routes import HotRoutes
@@ -40,6 +41,7 @@ def build_app(
     app = FastAPIOffline(
         redoc_url=None,
         title=f"banditloop prediction server: {bandit.name}",
+        version=__version__,
         description="Decisions with propensities, logged before they are answered, and the rewards they earn.",
         lifespan=lifespan,
         redirect_slashes=False,

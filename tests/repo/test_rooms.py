@@ -18,6 +18,7 @@ RULES = {
     "rl_core": {"airflow", "kfp", "bandit_ops", "pipeline_defs", "local_stack"},
 }
 GROUND = {
+    "__version__",
     "bandit_yaml",
     "checking",
     "config",

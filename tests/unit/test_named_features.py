@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
+from rl_core import __version__
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.store import EventStore, JoinableStore
 from rl_core.backends.local.bus.bus import LocalBus
@@ -216,6 +217,9 @@ class TestTheLoop:
                 answer = client.post("/predict", json={"instances": [{"features": visitor}] * 20})
                 served = [one["action_id"] for one in answer.json()["predictions"]]
                 assert served.count(_best(visitor)) >= 12, "but for exploration: fewer once in 10^6 runs"
+            said = client.get("/openapi.json").json()["components"]["schemas"]["PredictBody"]["example"]
+            assert client.post("/predict", json=said).status_code == 200, "what /docs offers to be tried"
+            assert client.get("/openapi.json").json()["info"]["version"] == __version__
             wrong = client.post("/predict", json={"instances": [{"features": {"country": "de"}}]})
             assert (wrong.status_code, "member is missing" in wrong.text) == (400, True)
             assert client.post("/predict", json={"instances": [{"observation": [1.0] * 5}]}).status_code == 400
