@@ -94,13 +94,17 @@ class Encoder(BaseModel):
         far: NDArray[np.bool_] = np.abs(observations) > self._refused
         return far
 
-    def clipped(self, observations: Observations) -> int:
-        """Count the values that encoding clips."""
-        return 0 if self.clip is None else int((np.abs(observations) > self._limit).sum())
+    def clipped(self, observations: Observations, largest: float = np.inf) -> int:
+        """Count the values that encoding clips; `largest` is as of `encode`."""
+        return int((np.abs(observations) > self._limit).sum()) if largest > self._narrowest else 0
 
-    def encode(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Encode observations [n, dim] as features [n, width], in the precision in which they come."""
-        if self.clip is not None and (np.abs(observations) > self._limit).any():
+    def encode(self, observations: NDArray[Any], largest: float = np.inf) -> NDArray[Any]:
+        """Encode observations [n, dim] as features [n, width], in the precision in which they come.
+
+        Args:
+            largest: the size of the largest number among them, where it is known: it may save looking at each.
+        """
+        if largest > self._narrowest and (np.abs(observations) > self._limit).any():
             observations = np.clip(observations, -self._limit, self._limit).astype(observations.dtype, copy=False)
         if self.shift:
             added, divided = self._moved
@@ -119,6 +123,11 @@ class Encoder(BaseModel):
                 f"±{self._refused[j]:g}, which is "
                 f"{REFUSE_AT:g} times what is usual for it: send it in the unit of the rows that were trained on"
             )
+
+    @cached_property
+    def _narrowest(self) -> float:
+        """No smaller number is clipped."""
+        return float(np.inf) if self.clip is None else float(self._limit.min())
 
     @cached_property
     def _moved(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

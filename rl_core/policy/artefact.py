@@ -81,9 +81,12 @@ class Policy:
         """What makes features of the observations that it scores."""
         return self.manifest.encodes
 
-    def scores(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Return upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest."""
-        return self.linucb.scores(self.encoder.encode(observations))
+    def scores(self, observations: npt.NDArray[np.floating], largest: float = np.inf) -> npt.NDArray[np.float64]:
+        """Return upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest.
+
+        `largest` is as of `Encoder.encode`.
+        """
+        return self.linucb.scores(self.encoder.encode(observations, largest))
 
     def means(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the expected rewards [n, K] of observations [n, d]."""

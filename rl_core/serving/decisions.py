@@ -98,12 +98,14 @@ class Decider:
         """
         made = iter(uuids7(request.event_ids.count(None)))
         event_ids = [next(made) if given is None else given for given in request.event_ids]
-        if clipped := served.policy.encoder.clipped(request.observations):
+        if clipped := served.policy.encoder.clipped(request.observations, request.largest):
             served.policy.encoder.refuse_absurd(request.observations, self._names)
-        eligible = [self._restricted if given is None else given for given in request.eligible]
+        eligible = request.eligible
+        if self._restricted is not None:
+            eligible = [self._restricted if given is None else given for given in eligible]
         epsilon = self._epsilon if served.epsilon is None else served.epsilon
         actions, propensities = choose_all(
-            served.policy.scores(request.observations),
+            served.policy.scores(request.observations, request.largest),
             eligible,
             epsilon,
             draws_uniform(self._salt, event_ids),

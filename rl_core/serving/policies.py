@@ -34,7 +34,7 @@ class Uniform:
     num_actions: int
     encoder: Encoder
 
-    def scores(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, observations: NDArray[np.float32], largest: float = np.inf) -> NDArray[np.float64]:
         """Return zeros [n, K] for observations [n, d]."""
         return np.zeros((len(observations), self.num_actions))
 

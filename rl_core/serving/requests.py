@@ -39,12 +39,14 @@ class PredictRequest:
 
     Args:
         eligible: action indices, ascending.
+        largest: the size of the largest number among the observations.
         deferred: the decisions train only once they are activated.
         subjects: whose data each instance is.
         features: the named features of each as the log keeps them, JSON; None where a problem has none.
     """
 
     observations: npt.NDArray[np.float32]
+    largest: float
     event_ids: list[str | None]
     eligible: list[list[int] | None]
     source: str
@@ -107,13 +109,14 @@ def parse_predict(
             eligible.append(None if given is None else _eligible(given, where, problem))
     parameters = _parameters(request.get("parameters"))
     if vectoriser is None:
-        return PredictRequest(_observations(rows, problem), event_ids, eligible, *parameters, subjects)
+        return PredictRequest(*_observations(rows, problem), event_ids, eligible, *parameters, subjects)
     for i, row in enumerate(rows):
         if type(row) is not dict:
             what = "missing" if row is _MISSING else _shown(row)
             raise SchemaError(f"instances[{i}].features is {what}; send an object of {', '.join(problem.features)}")
     made = vectoriser.rows(rows)
-    return PredictRequest(made, event_ids, eligible, *parameters, subjects, [canonical(row) for row in rows])
+    sent = [canonical(row) for row in rows]
+    return PredictRequest(made, float(np.abs(made).max()), event_ids, eligible, *parameters, subjects, sent)
 
 
 def parse_rewards(body: bytes, problem: Problem, max_rewards: int, now: datetime) -> list[Reward]:
@@ -169,7 +172,8 @@ def _time(value: object, where: str) -> datetime:
     raise SchemaError(f"{where} is {_shown(value)}; write ISO 8601 with an offset, like 2026-01-31T12:00:00.123456Z")
 
 
-def _observations(rows: list[Any], problem: Problem) -> npt.NDArray[np.float32]:
+def _observations(rows: list[Any], problem: Problem) -> tuple[npt.NDArray[np.float32], float]:
+    """The observations, [n, d], and the size of the largest number among them."""
     dim, version = problem.observation_dim, problem.observation_version
     for i, got in enumerate(rows):
         if type(got) is list and len(got) == dim:
@@ -183,10 +187,11 @@ def _observations(rows: list[Any], problem: Problem) -> npt.NDArray[np.float32]:
         i, j = next((i, j) for i, row in enumerate(rows) for j, value in enumerate(row) if type(value) not in _NUMBERS)
         raise SchemaError(f"instances[{i}].observation[{j}] is {_shown(rows[i][j])}; send numbers only")
     observations = np.fromiter(chain.from_iterable(rows), np.float64, dim * len(rows))
-    if observations.max() > _LARGEST or observations.min() < -_LARGEST:
+    largest = max(float(observations.max()), -float(observations.min()))
+    if largest > _LARGEST:
         i, j = divmod(int(np.flatnonzero(np.abs(observations) > _LARGEST)[0]), dim)
         raise SchemaError(f"instances[{i}].observation[{j}] is {rows[i][j]!r}; it must fit float32 (below 3.4e38)")
-    return observations.astype(np.float32).reshape(len(rows), dim)
+    return observations.astype(np.float32).reshape(len(rows), dim), largest
 
 
 def _event_id(value: object, where: str) -> str:
