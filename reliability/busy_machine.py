@@ -150,9 +150,10 @@ class Play:
         return bool(newest["state"] == "running" and tasks.get("gate") == "running")
 
     def _idle(self) -> bool:
+        """Nothing runs; what is queued in a DAG that is paused never begins."""
         exporting = LocalRunner(self.bandit, self.settings).active()
         return not exporting and all(
-            run["state"] in ("success", "failed") for run in self.api.runs(self._dag("retrain"))
+            run["state"] in ("success", "failed", "queued") for run in self.api.runs(self._dag("retrain"))
         )
 
     def _runs(self) -> dict[str, int]:
@@ -189,8 +190,8 @@ def play(processes: int) -> dict[str, Any]:
 
 
 def healthy(result: dict[str, Any]) -> bool:
-    """Whether every run of the play succeeded and no job was cancelled or failed."""
-    return set(result["jobs"]) == {"SUCCEEDED"} and all(name.endswith("success") for name in result["runs"])
+    """Whether every run of the play that began succeeded, and no job was cancelled or failed."""
+    return set(result["jobs"]) == {"SUCCEEDED"} and all(name.endswith(("success", "queued")) for name in result["runs"])
 
 
 def main() -> int:
