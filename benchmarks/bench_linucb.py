@@ -38,7 +38,7 @@ def main() -> None:
         meaning = Meaning("o", tuple(map(str, range(actions_count))))
         return make_block(x, actions, rewards, seqs, folds, (0, rows), 0.0, num_actions=actions_count, meaning=meaning)
 
-    policy = LinUCB(accumulate(x, actions, rewards, actions_count), 0.2, 0.01)
+    policy = LinUCB.of(accumulate(x, actions, rewards, actions_count), 0.2, 0.01)
     one, many = x[:1], x[: min(rows, 100_000)]
     path = Path(tempfile.mkdtemp()) / "block.npz"
     block().save(path)
@@ -55,7 +55,7 @@ def main() -> None:
         ("fold of an event id", len(ids), lambda: fold_of(ids)),
         ("score a batch", len(many), lambda: policy.scores(many)),
         ("decide, one at a time (score, draw, choose)", 1000, decide),
-        ("solve a policy", 1, lambda: LinUCB(policy.statistics, 0.2, 0.01)),
+        ("solve a policy", 1, lambda: LinUCB.of(policy.statistics, 0.2, 0.01)),
         ("load a block and combine it", 1, lambda: combine([Block.load(path)], rows)),
     ]
     print_table(table, args.repeats)

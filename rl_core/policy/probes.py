@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from rl_core.bandit.linucb import LinUCB
 from rl_core.errors import PolicyError
+from rl_core.policy.solving import Model
 
 COUNT = 8
 CANDIDATES = 4096
@@ -40,16 +40,16 @@ class Probes(BaseModel):
         return self
 
 
-def make_probes(linucb: LinUCB, features: NDArray[Any] | None) -> Probes:
+def make_probes(model: Model, features: NDArray[Any] | None) -> Probes:
     """Choose features whose best action is clear, of those [n, d] that the policy was trained on, with its own scores.
 
     None: of random ones. Where no action stands out the first are taken: that nothing was learnt is for the evaluator
     to say.
     """
     if features is None or not len(features):
-        features = np.random.default_rng(0).standard_normal((CANDIDATES, linucb.dim))
+        features = np.random.default_rng(0).standard_normal((CANDIDATES, model.dim))
     candidates = features[:CANDIDATES].astype(np.float32)
-    scores = linucb.scores(candidates)
+    scores = model.scores(candidates)
     clear = np.flatnonzero(_gaps(scores) > GAP * float(scores.max() - scores.min()))
     chosen = (clear if len(clear) else np.arange(len(candidates)))[:COUNT]
     return Probes(
@@ -67,13 +67,13 @@ def _gaps(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return gaps
 
 
-def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
+def check_probes(manifest: Path, probes: Probes, model: Model) -> None:
     """Raise PolicyError unless the policy scores its probes as it did when it was written, within `tolerance`."""
     observations, expected = np.asarray(probes.observations, dtype=np.float32), np.asarray(probes.scores)
     shapes = (observations.shape[1], expected.shape[1])
-    if shapes != (linucb.dim, linucb.num_actions):
-        raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(linucb.dim, linucb.num_actions)}")
-    scores = linucb.scores(observations)
+    if shapes != (model.dim, model.num_actions):
+        raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(model.dim, model.num_actions)}")
+    scores = model.scores(observations)
     off = np.abs(scores - expected) / np.maximum(np.abs(expected).max(), np.finfo(float).tiny)
     for i in np.flatnonzero(~(off.max(axis=1) <= probes.tolerance)):
         k = int(np.argmax(off[i]))
