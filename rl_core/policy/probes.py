@@ -50,7 +50,8 @@ def make_probes(model: Model, features: NDArray[Any] | None) -> Probes:
         features = np.random.default_rng(0).standard_normal((CANDIDATES, model.dim))
     candidates = features[:CANDIDATES].astype(np.float32)
     scores = model.scores(candidates)
-    clear = np.flatnonzero(_gaps(scores) > GAP * float(scores.max() - scores.min()))
+    spread = float(scores.max() - scores.min())
+    clear = np.flatnonzero(_gaps(scores, TOLERANCE * spread) > GAP * spread)
     chosen = (clear if len(clear) else np.arange(len(candidates)))[:COUNT]
     return Probes(
         observations=candidates[chosen].astype(np.float64).tolist(),
@@ -60,10 +61,14 @@ def make_probes(model: Model, features: NDArray[Any] | None) -> Probes:
     )
 
 
-def _gaps(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each row's best score exceeds the next, [n]."""
-    best = np.sort(scores, axis=1)[:, -2:]
-    gaps: NDArray[np.float64] = best[:, 1] - best[:, 0]
+def _gaps(scores: NDArray[np.float64], same: float) -> NDArray[np.float64]:
+    """By how much each row's best score exceeds the next that is not the same, [n]; 0 where all are.
+
+    Actions of the same features have the same score in a model that shares: together they may stand out.
+    """
+    best = scores.max(axis=1)
+    others = np.where(scores < best[:, None] - same, scores, -np.inf).max(axis=1)
+    gaps: NDArray[np.float64] = np.where(np.isfinite(others), best - others, 0.0)
     return gaps
 
 
@@ -74,14 +79,16 @@ def check_probes(manifest: Path, probes: Probes, model: Model) -> None:
     if shapes != (model.dim, model.num_actions):
         raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(model.dim, model.num_actions)}")
     scores = model.scores(observations)
-    off = np.abs(scores - expected) / np.maximum(np.abs(expected).max(), np.finfo(float).tiny)
+    largest = max(float(np.abs(expected).max()), np.finfo(float).tiny)
+    off = np.abs(scores - expected) / largest
     for i in np.flatnonzero(~(off.max(axis=1) <= probes.tolerance)):
         k = int(np.argmax(off[i]))
         raise PolicyError(
             f"{manifest}: probe {i}: action {k} scores {scores[i, k]:.9g}, the manifest expects "
             f"{expected[i, k]:.9g} (tolerance {probes.tolerance:g}); statistics and manifest don't belong together"
         )
-    for i in np.flatnonzero(scores.argmax(axis=1) != np.asarray(probes.actions)) if probes.clear else ():
+    chosen = scores[np.arange(len(scores)), probes.actions]
+    for i in np.flatnonzero(chosen < scores.max(axis=1) - probes.tolerance * largest) if probes.clear else ():
         raise PolicyError(
             f"{manifest}: probe {i}: the policy chooses action {scores[i].argmax()}, "
             f"the manifest expects {probes.actions[i]}"
