@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rl_core.bandit.npz import read_npz, write_npz
+from rl_core.bandit.npz import halved, read_sums, write_npz
 from rl_core.errors import PolicyError
 
 Array = NDArray[np.float64]
@@ -77,13 +77,13 @@ class Statistics:
         return Statistics(weight * self.a, weight * self.b, weight * self.n)
 
     def save(self, path: Path) -> None:
-        """Write a, b and n as npz; equal statistics give equal bytes."""
-        write_npz(path, {"a": self.a, "b": self.b, "n": self.n})
+        """Write a by halves, b and n as npz; equal statistics give equal bytes."""
+        write_npz(path, {"half": halved(self.a), "b": self.b, "n": self.n})
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
         """Read statistics that `save` wrote. Raises PolicyError where the file holds none."""
-        held = read_npz(path, ("a", "b", "n"))
+        held = read_sums(path)
         statistics = cls(held["a"], held["b"], held["n"])
         statistics.check(path)
         return statistics

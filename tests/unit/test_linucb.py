@@ -220,6 +220,16 @@ class TestFiles:
         assert_equal(Statistics.load(tmp_path / "statistics.npz"), naive(rows), 0.0)
         assert sorted(path.name for path in tmp_path.glob("*")) == ["statistics.npz"]
 
+    def test_matrices_are_kept_by_halves_and_read_whole_as_they_used_to_be(
+        self, rows: dict[str, Any], tmp_path: Path
+    ) -> None:
+        sums = naive(rows)
+        np.savez(tmp_path / "whole.npz", a=sums.a, b=sums.b, n=sums.n)
+        assert_equal(Statistics.load(tmp_path / "whole.npz"), sums, 0.0)
+        many = Statistics.zeros(50, 40)
+        many.save(tmp_path / "halves.npz")
+        assert (tmp_path / "halves.npz").stat().st_size < 0.6 * many.a.nbytes
+
     def test_a_cut_file_is_an_error_of_one_line_that_names_it(self, rows: dict[str, Any], tmp_path: Path) -> None:
         path = tmp_path / "block.npz"
         block(rows, 0, 200).save(path)
