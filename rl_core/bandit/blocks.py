@@ -78,7 +78,7 @@ class Block:
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Read a block that `save` wrote, in this format or one before. Raises PolicyError where the file is not one."""
+        """Read a block that `save` wrote, in this format or an older one. Raises PolicyError where it is none."""
         held = read_sums(path, ("format", "seq_low", "seq_high", "half_life"))
         version = int(held["format"])
         if version not in (1, 2, _FORMAT) or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
