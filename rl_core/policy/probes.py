@@ -14,6 +14,7 @@ from rl_core.policy.solving import Model
 
 COUNT = 8
 CANDIDATES = 4096
+AT_ONCE = 64
 GAP = 1e-3
 TOLERANCE = 1e-6
 
@@ -49,16 +50,27 @@ def make_probes(model: Model, features: NDArray[Any] | None) -> Probes:
     if features is None or not len(features):
         features = np.random.default_rng(0).standard_normal((CANDIDATES, model.dim))
     candidates = features[:CANDIDATES].astype(np.float32)
-    scores = model.scores(candidates)
-    spread = float(scores.max() - scores.min())
-    clear = np.flatnonzero(_gaps(scores, TOLERANCE * spread) > GAP * spread)
-    chosen = (clear if len(clear) else np.arange(len(candidates)))[:COUNT]
+    clear = _clear(model, candidates)
+    chosen = candidates[clear] if clear else candidates[:COUNT]
+    scores = model.scores(chosen)
     return Probes(
-        observations=candidates[chosen].astype(np.float64).tolist(),
-        scores=scores[chosen].tolist(),
-        actions=scores[chosen].argmax(axis=1).tolist(),
-        clear=bool(len(clear)),
+        observations=chosen.astype(np.float64).tolist(),
+        scores=scores.tolist(),
+        actions=scores.argmax(axis=1).tolist(),
+        clear=bool(clear),
     )
+
+
+def _clear(model: Model, candidates: NDArray[np.float32]) -> list[int]:
+    """The first COUNT candidates whose best action is clear; usually among the first few, and all would cost much."""
+    found: list[int] = []
+    for low in range(0, len(candidates), AT_ONCE):
+        scores = model.scores(candidates[low : low + AT_ONCE])
+        spread = float(scores.max() - scores.min())
+        found += (low + np.flatnonzero(_gaps(scores, TOLERANCE * spread) > GAP * spread)).tolist()
+        if len(found) >= COUNT:
+            break
+    return found[:COUNT]
 
 
 def _gaps(scores: NDArray[np.float64], same: float) -> NDArray[np.float64]:
