@@ -28,7 +28,7 @@ def policy(actions: int, dim: int) -> LinUCB:
         rows = rng.standard_normal((3 * dim, dim))
         statistics.a[k], statistics.b[k] = rows.T @ rows, rng.standard_normal(3 * dim) @ rows
     statistics.n[:] = 3 * dim
-    return LinUCB(statistics, 0.2, 1.0)
+    return LinUCB.of(statistics, 0.2, 1.0)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rl_core.bandit.blocks import Block, Meaning, combine, fold_of, make_block
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import LinUCB, accumulate
+from rl_core.bandit.shared import SharedLinUCB, Sharing
 
 
 def main() -> None:
@@ -38,7 +39,9 @@ def main() -> None:
         meaning = Meaning("o", tuple(map(str, range(actions_count))))
         return make_block(x, actions, rewards, seqs, folds, (0, rows), 0.0, num_actions=actions_count, meaning=meaning)
 
-    policy = LinUCB(accumulate(x, actions, rewards, actions_count), 0.2, 0.01)
+    statistics = accumulate(x, actions, rewards, actions_count)
+    policy = LinUCB.of(statistics, 0.2, 0.01)
+    catalogue, user = _catalogue(10_000, 16, 64), rng.normal(size=(1, 65))
     one, many = x[:1], x[: min(rows, 100_000)]
     path = Path(tempfile.mkdtemp()) / "block.npz"
     block().save(path)
@@ -55,12 +58,27 @@ def main() -> None:
         ("fold of an event id", len(ids), lambda: fold_of(ids)),
         ("score a batch", len(many), lambda: policy.scores(many)),
         ("decide, one at a time (score, draw, choose)", 1000, decide),
-        ("solve a policy", 1, lambda: LinUCB(policy.statistics, 0.2, 0.01)),
+        ("score 10,000 actions of 16 features for a user of 64", 1, lambda: catalogue[0].scores(user)),
+        ("… each feature of the user crossed with each of the action", 1, lambda: catalogue[1].scores(user)),
+        ("solve a policy", 1, lambda: LinUCB.of(statistics, 0.2, 0.01)),
         ("load a block and combine it", 1, lambda: combine([Block.load(path)], rows)),
     ]
     print_table(table, args.repeats)
     path.unlink()
     path.parent.rmdir()
+
+
+def _catalogue(actions: int, features: int, user: int) -> list[SharedLinUCB]:
+    """Shared models without and with all crosses; what they have learnt makes no difference to their speed."""
+    rng, intercept = np.random.default_rng(1), np.asarray([user])
+    described = np.concatenate([np.ones((actions, 1)), rng.normal(size=(actions, features))], axis=1)
+    found = []
+    for crossed in (intercept, np.arange(user + 1)):
+        sharing = Sharing(described, (np.arange(user + 1), *[crossed] * features), np.ones(features + 1))
+        size = user + 1 + features * len(crossed)
+        root = np.triu(rng.normal(size=(size, size)))
+        found.append(SharedLinUCB(rng.normal(size=size), root, sharing, 0.5))
+    return found
 
 
 if __name__ == "__main__":

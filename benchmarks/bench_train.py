@@ -92,7 +92,7 @@ def main() -> None:
         dataset = write_dataset(out / "dataset", problem, args.rows)
         blocks = make_blocks(dataset, AGENT.half_life)
         statistics = combine(blocks, args.rows)
-        policy = LinUCB(statistics, AGENT.agent_alpha, AGENT.tikhonov_weight)
+        policy = LinUCB.of(statistics, AGENT.agent_alpha, AGENT.tikhonov_weight)
         saved_model.import_tf_agents()
         table: list[Row] = [
             ("train: shards to blocks", args.rows, lambda: make_blocks(dataset, AGENT.half_life)),

@@ -182,8 +182,8 @@ class Example:
     def _change_the_articles(self) -> None:
         """An article comes, one goes: two words in the YAML, and the server is started anew."""
         said = yaml.safe_load(self.yaml.read_text())
-        articles = [{"id": one, "active": False} if one == WITHDRAWN else one for one in said["problem"]["actions"]]
-        said["problem"]["actions"] = [*articles, NEW]
+        articles = [one | {"active": False} if one["id"] == WITHDRAWN else one for one in said["problem"]["actions"]]
+        said["problem"]["actions"] = [*articles, {"id": NEW, "features": {"topic": TOPICS[NEW]}}]
         self.yaml.write_text(yaml.safe_dump(said, sort_keys=False))
         self.console.print(f"half-way: {NEW} is new, {WITHDRAWN} is withdrawn")
 

@@ -49,7 +49,22 @@ _CONTROL_ONLY: Any = {  # what only schedule and control plane need: it would vo
 
 
 class Agent(Frozen):
-    """LinUCB's hyperparameters, named as TF-Agents names them."""
+    """LinUCB's hyperparameters, named as TF-Agents names them, and the linear model that it learns.
+
+    Attributes:
+        model: disjoint: each action learns by itself. shared: one model over the features of observation and action
+            (TF-Agents' `accepts_per_arm_features`). hybrid: what is shared, and what each action differs by. It may be
+            changed at any time: all are solved from the same sums.
+        crosses: which features of the observation the shared part multiplies with which of the action; without any,
+            what is good of an action is so for everybody. `observation` names a vector.
+    """
+
+    model: Literal["disjoint", "shared", "hybrid"] = Field(
+        default="disjoint", description="what actions have in common"
+    )
+    crosses: tuple[tuple[str, str], ...] = Field(
+        default=(), description="pairs [feature of the observation, feature of the action]"
+    )
 
     agent_alpha: float = Field(default=1.0, ge=0, description="width of the confidence bound")
     tikhonov_weight: float = Field(
@@ -222,6 +237,7 @@ class Bandit(Frozen):
             yield "environment: movielens observes numbers, not named features; leave one of them out"
         if (self.backend == "gcp" or self.runner == "vertex") and self.google is None:
             yield f"backend={self.backend} with runner={self.runner} needs a section google with at least a project"
+        yield from self._contradictory_model()
         days, least = self.retention.raw_log_days, 7 + self.join.reward_wait_s / 86_400
         if days is not None and days <= least:
             yield (
@@ -230,6 +246,23 @@ class Bandit(Frozen):
             )
         if self.runner == "vertex" and self.backend == "local":
             yield "runner=vertex can't reach backend=local on this machine; set backend: gcp"
+
+    def _contradictory_model(self) -> Iterator[str]:
+        agent, problem = self.agent, self.problem
+        if agent.model != "disjoint" and not problem.action_features:
+            yield f"agent.model={agent.model} shares by problem.action_features; declare them, or set model: disjoint"
+        if agent.model != "disjoint" and not problem.has_intercept:
+            yield f"agent.model={agent.model} needs problem.intercept: true"
+        if agent.crosses and agent.model == "disjoint":
+            yield "agent.crosses are of the models shared and hybrid; set agent.model, or leave them out"
+        for of_user, of_action in agent.crosses:
+            rule = "a pair is [feature of the observation, feature of the action]"
+            if of_user not in problem.observed_names:
+                known = ", ".join(problem.observed_names)
+                yield f"agent.crosses has {of_user!r}, which is not observed ({known}); {rule}"
+            if of_action not in problem.action_features:
+                known = ", ".join(problem.action_features)
+                yield f"agent.crosses has {of_action!r}, which is not among problem.action_features ({known}); {rule}"
 
     @property
     def id(self) -> str:

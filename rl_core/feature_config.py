@@ -12,10 +12,21 @@ features:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from rl_core.frozen import Frozen
 
@@ -169,3 +180,36 @@ Features = dict[FeatureName, Feature]
 def names_of(features: Features) -> list[str]:
     """Name every number that the features are made into, in order."""
     return [coordinate for name, feature in features.items() for coordinate in feature.names(name)]
+
+
+_SENT: dict[str, TypeAdapter[Any]] = {
+    "number": TypeAdapter(Annotated[FiniteFloat, Field(strict=True)]),
+    "category": TypeAdapter(str),
+    "hashed": TypeAdapter(str),
+    "set": TypeAdapter(list[str]),
+    "boolean": TypeAdapter(Annotated[bool, Field(strict=True)]),
+    "time": TypeAdapter(AwareDatetime),
+    "vector": TypeAdapter(list[Annotated[FiniteFloat, Field(strict=True)]]),
+}
+
+
+def faults_of(features: Features, given: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is wrong with features as a YAML gives them: an unknown name, one that is missing, another kind."""
+    for name in given.keys() - features.keys():
+        alike = get_close_matches(str(name), features, 1)
+        yield f"{name!r} is no feature; " + (
+            f"did you mean {alike[0]}?" if alike else f"they are {', '.join(features)}"
+        )
+    for name, feature in features.items():
+        value = given.get(name)
+        if value is None:
+            if not feature.optional:
+                yield f"{name} is missing; give it, or declare what stands for it: `missing`"
+            continue
+        try:
+            _SENT[feature.kind].validate_python(value)
+        except ValidationError as error:
+            yield f"{name} is {str(value)[:60]!r}, no {feature.kind} ({error.errors()[0]['msg']})"
+        else:
+            if isinstance(feature, Vector) and len(value) != feature.dim:
+                yield f"{name} has {len(value)} numbers; it is a vector of {feature.dim}"

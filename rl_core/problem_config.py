@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from rl_core.feature_config import Features, names_of
+from rl_core.feature_config import Features, faults_of, names_of
 from rl_core.frozen import Frozen
 
 
@@ -27,6 +28,9 @@ class Problem(Frozen):
         action_set_version: a name, to which a digest of the list is added by itself: `name@digest`.
         features: named features (`rl_core/feature_config.py`): requests send them instead of an observation, which is
             made of them then; `observation_dim` and `observation_version` follow from them.
+        action_features: named features of actions: `{id: budget, features: {section: politics}}`. With them a policy
+            may share what it learns of one action with those that are like it (`agent.model`).
+        described: the features of each action by its id; taken from the entries of `actions`.
         intercept: adds a 1 to each observation, so that also users whose observation is 0 get what is best on average;
             null: for named features.
         reward_min, reward_max: the bounds of a reward, in the problem's own unit; others are refused.
@@ -39,6 +43,10 @@ class Problem(Frozen):
     observation_version: str = Field(default="vector", min_length=1)
     actions: tuple[str, ...] = Field(min_length=2, description="stable action ids; their order is the action index")
     inactive: tuple[str, ...] = Field(default=(), description="ids of `actions` that are withdrawn: kept, not chosen")
+    action_features: Features = Field(default={}, description="named features of the actions, by name")
+    described: dict[str, dict[str, Any]] = Field(
+        default={}, description="by action id, its features; usually written beside the id in `actions`"
+    )
     action_set_version: str = Field(default="actions", min_length=1, description="a name; a digest is added to it")
     intercept: bool | None = Field(default=None, description="add a 1 to each observation; null: for named features")
     reward_min: float
@@ -63,6 +71,13 @@ class Problem(Frozen):
     @property
     def has_intercept(self) -> bool:
         return bool(self.features) if self.intercept is None else self.intercept
+
+    @property
+    def observed_names(self) -> dict[str, list[str]]:
+        """The names of what each named feature is made into, in order; of a vector one name, `observation`."""
+        if self.features:
+            return {name: feature.names(name) for name, feature in self.features.items()}
+        return {"observation": [f"observation[{index}]" for index in range(self.observation_dim)]}
 
     @property
     def standardised_coordinates(self) -> tuple[int, ...]:
@@ -96,20 +111,23 @@ class Problem(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _read_actions(cls, given: Any) -> Any:
-        """Take `{id, active}` apart, and give the list its digest."""
+        """Take `{id, active, features}` apart, and give the list its digest."""
         if not isinstance(given, dict) or not isinstance(given.get("actions"), list | tuple):
             return given
-        actions, inactive = [], list(given.get("inactive", ()))
+        actions, inactive, described = [], list(given.get("inactive", ())), dict(given.get("described", {}))
         for action in given["actions"]:
             if isinstance(action, dict):
-                if not action.keys() <= {"id", "active"} or "id" not in action:
-                    raise ValueError(f"an action is an id, or {{id: …, active: false}}; got {action}")
+                if not action.keys() <= {"id", "active", "features"} or "id" not in action:
+                    raise ValueError(f"an action is an id, or {{id: …, active: false, features: {{…}}}}; got {action}")
                 inactive += [] if action.get("active", True) else [action["id"]]
+                if "features" in action:
+                    described[str(action["id"])] = action["features"]
                 action = action["id"]
             actions.append(action)
         name = str(given.get("action_set_version", "actions")).partition("@")[0]
         version = f"{name}@{_digest([actions, sorted(map(str, inactive))])}"
-        return given | {"actions": actions, "inactive": inactive, "action_set_version": version}
+        made = {"actions": actions, "inactive": inactive, "described": described, "action_set_version": version}
+        return given | made
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -122,12 +140,24 @@ class Problem(Frozen):
             raise ValueError(f"only {len(self.active)} of {self.num_actions} actions is active; a choice needs two")
         if bad := [action for action in self.actions if not action or action != action.strip()]:
             raise ValueError(f"actions lists {bad[0]!r}; an action id is not empty and has no blanks at its ends")
+        if wrong := next(self._misdescribed(), None):
+            raise ValueError(wrong)
         if not self.reward_min <= self.reward_default <= self.reward_max:
             raise ValueError(
                 f"reward_default={self.reward_default} lies outside reward_min..reward_max "
                 f"({self.reward_min}..{self.reward_max})"
             )
         return self
+
+    def _misdescribed(self) -> Iterator[str]:
+        """What is wrong with the features of the actions."""
+        if unknown := sorted(self.described.keys() - set(self.actions)):
+            yield f"described names {unknown[0]!r}, which is not one of actions"
+        for action in self.actions if self.action_features else sorted(self.described):
+            given = self.described.get(action, {})
+            if not self.action_features:
+                yield f"action {action!r} has features, but none are declared: declare them under action_features"
+            yield from (f"action {action!r}: {wrong}" for wrong in faults_of(self.action_features, given))
 
 
 def _digest(definition: Any) -> str:

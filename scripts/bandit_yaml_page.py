@@ -71,6 +71,8 @@ def _takes(one: dict[str, Any]) -> str:
     if allowed := one.get("enum", [one["const"]] if "const" in one else []):
         return " or ".join(f"`{value}`" for value in allowed)
     kind = one.get("type", "")
+    if "prefixItems" in one:
+        return f"[{', '.join(map(_takes, one['prefixItems']))}]"
     if kind == "array":
         return f"list of {_takes(one['items'])}" + (f", {one['minItems']} at least" if "minItems" in one else "")
     bounds = [f"{sign} {one[key]:,}" for key, sign in _BOUNDS.items() if key in one]

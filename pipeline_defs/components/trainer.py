@@ -28,16 +28,17 @@ def trainer(
     """
     from pathlib import Path
 
-    from rl_core.config import Agent, Bandit, Settings
+    from rl_core.config import Bandit, Settings
     from rl_core.stages import trainer as stage
 
-    agent = Agent(agent_alpha=agent_alpha, tikhonov_weight=tikhonov_weight, half_life=half_life)
+    definition = Bandit.from_json(bandit)
+    asked = {"agent_alpha": agent_alpha, "tikhonov_weight": tikhonov_weight, "half_life": half_life}
     stage.run(
-        Bandit.from_json(bandit),
+        definition,
         Settings.from_environment(),
         Path(dataset.path),
         champion or None,
         full_retrain,
-        agent,
+        definition.agent.model_copy(update=asked),
         Path(policy.path),
     )

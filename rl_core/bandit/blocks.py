@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.linucb import Statistics, accumulate, check_range
-from rl_core.bandit.npz import read_npz, write_npz
+from rl_core.bandit.npz import halved, read_npz, read_sums, write_npz
 from rl_core.errors import PolicyError
 
 NUM_FOLDS = 5
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ class Block:
             "meaning": np.frombuffer(json.dumps(asdict(self.meaning)).encode(), np.uint8),
             "seen": np.asarray(self.seen, np.float64),
         }
-        stacked = {name: np.stack([getattr(fold, name) for fold in self.folds]) for name in ("a", "b", "n")}
-        write_npz(path, meta | stacked)
+        stacked = {name: np.stack([getattr(fold, name) for fold in self.folds]) for name in ("b", "n")}
+        write_npz(path, meta | {"half": np.stack([halved(fold.a) for fold in self.folds])} | stacked)
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Read a block that `save` wrote, now or in the format before. Raises PolicyError where the file is not one."""
-        held = read_npz(path, ("format", "seq_low", "seq_high", "half_life", "a", "b", "n"))
+        """Read a block that `save` wrote, in this format or an older one. Raises PolicyError where it is none."""
+        held = read_sums(path, ("format", "seq_low", "seq_high", "half_life"))
         version = int(held["format"])
-        if version not in (1, _FORMAT) or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
+        if version not in (1, 2, _FORMAT) or not len(held["a"]) == len(held["b"]) == len(held["n"]) == NUM_FOLDS:
             raise PolicyError(f"{path}: not a block of format {_FORMAT} with {NUM_FOLDS} folds; do a full retrain")
         if version == 1:
             meaning, seen = Meaning(str(read_npz(path, ("observation_version",))["observation_version"])), ()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rl_core.bandit.npz import read_npz, write_npz
+from rl_core.bandit.npz import halved, read_sums, write_npz
 from rl_core.errors import PolicyError
 
 Array = NDArray[np.float64]
@@ -77,13 +77,13 @@ class Statistics:
         return Statistics(weight * self.a, weight * self.b, weight * self.n)
 
     def save(self, path: Path) -> None:
-        """Write a, b and n as npz; equal statistics give equal bytes."""
-        write_npz(path, {"a": self.a, "b": self.b, "n": self.n})
+        """Write a by halves, b and n as npz; equal statistics give equal bytes."""
+        write_npz(path, {"half": halved(self.a), "b": self.b, "n": self.n})
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
         """Read statistics that `save` wrote. Raises PolicyError where the file holds none."""
-        held = read_npz(path, ("a", "b", "n"))
+        held = read_sums(path)
         statistics = cls(held["a"], held["b"], held["n"])
         statistics.check(path)
         return statistics
@@ -180,15 +180,25 @@ def _add_rows(
 
 
 class LinUCB:
-    """The policy solved from statistics, `theta` [K, d] float64; trainer, evaluator and server score with it."""
+    """The policy as it is solved: trainer, evaluator and server score with it.
 
-    def __init__(
-        self, statistics: Statistics, agent_alpha: float, tikhonov_weight: float, scale: ArrayLike | None = None
-    ) -> None:
-        """Solve θ_a for each action, by a Cholesky factorisation where A_a + λI is positive definite in float64.
+    Attributes:
+        theta: [K, d], the expected reward of action k is θ_k·x.
+        root: R [K, d, d], |R_k x| is the width of its confidence bound: RᵀR = (A_k + λS²)⁻¹.
+    """
 
-        Dependent features with a tiny λ are not: then by eigenvalues, the smallest taken as what rounding leaves of
-        the largest. The features are brought to one size for it, or their units would decide.
+    def __init__(self, theta: Array, root: Array, agent_alpha: float) -> None:
+        self.agent_alpha = agent_alpha
+        self.num_actions, self.dim = theta.shape
+        self.theta = theta
+        self._theta_t = np.ascontiguousarray(theta.T)
+        self._whiten = np.ascontiguousarray(root.reshape(self.num_actions * self.dim, self.dim).T)
+
+    @classmethod
+    def of(
+        cls, statistics: Statistics, agent_alpha: float, tikhonov_weight: float, scale: ArrayLike | None = None
+    ) -> LinUCB:
+        """Solve the disjoint model: each action by itself.
 
         Args:
             scale: [d] > 0, the size of each feature to which λ is relative; None: 1 each.
@@ -196,26 +206,16 @@ class LinUCB:
         Raises:
             PolicyError: A is no sum of squares.
         """
-        self.statistics = statistics
-        self.agent_alpha = agent_alpha
-        self.tikhonov_weight = tikhonov_weight
-        self.num_actions, self.dim = statistics.b.shape
-        self.scale: Array = np.ones(self.dim) if scale is None else np.asarray(scale, np.float64)
-        moments = statistics.a / np.multiply.outer(self.scale, self.scale) + tikhonov_weight * np.eye(self.dim)
-        root = _inverse_root(moments) / self.scale  # R with RᵀR = (A + λS²)⁻¹: xᵀRᵀRx = |Rx|², never negative
-        self.theta: Array = np.einsum("kij,ki->kj", root, np.einsum("kij,kj->ki", root, statistics.b))
-        self._theta_t = np.ascontiguousarray(self.theta.T)
-        self._whiten = np.ascontiguousarray(root.reshape(self.num_actions * self.dim, self.dim).T)
+        root = inverse_roots(statistics.a, tikhonov_weight, scale)
+        theta: Array = np.einsum("kij,ki->kj", root, np.einsum("kij,kj->ki", root, statistics.b))
+        return cls(theta, root, agent_alpha)
 
-    def aligned(self, own: Sequence[str], wanted: Sequence[str]) -> LinUCB:
-        """Solve the policy for other action ids: what was learnt of an id stays with it, a new one has the prior."""
-        if tuple(own) == tuple(wanted):
-            return self
-        return LinUCB(self.statistics.aligned(own, wanted), self.agent_alpha, self.tikhonov_weight, self.scale)
+    def taken(self, indices: Sequence[int]) -> LinUCB:
+        """Return the policy of these of its actions, in this order."""
+        return LinUCB(self.theta[list(indices)], self.root[list(indices)], self.agent_alpha)
 
     @property
     def root(self) -> Array:
-        """R [K, d, d] with RᵀR = (A + λS²)⁻¹: what |Rx|, the width of the bound, is computed from."""
         return self._whiten.T.reshape(self.num_actions, self.dim, self.dim)
 
     def means(self, observations: NDArray[np.floating[Any]]) -> Array:
@@ -232,6 +232,26 @@ class LinUCB:
             whitened = (x[rows] @ self._whiten).reshape(-1, self.num_actions, self.dim)
             scores[rows] += self.agent_alpha * np.sqrt(np.einsum("nkd,nkd->nk", whitened, whitened))
         return scores
+
+
+def inverse_roots(a: Array, tikhonov_weight: float, scale: ArrayLike | None = None) -> Array:
+    """Return R [K, d, d] with RᵀR = (A + λS²)⁻¹, so that xᵀRᵀRx = |Rx|² is never negative.
+
+    By a Cholesky factorisation where A + λS² is positive definite in float64. Dependent features with a tiny λ are not:
+    then by eigenvalues, the smallest taken as what rounding leaves of the largest. The features are brought to one size
+    for it, or their units would decide.
+
+    Args:
+        a: [K, d, d].
+        scale: S, [d] > 0; None: 1 each.
+
+    Raises:
+        PolicyError: A is no sum of squares.
+    """
+    dim = a.shape[-1]
+    size = np.ones(dim) if scale is None else np.asarray(scale, np.float64)
+    moments = a / np.multiply.outer(size, size) + tikhonov_weight * np.eye(dim)
+    return _inverse_root(moments) / size
 
 
 def _inverse_root(moments: Array) -> Array:

@@ -22,14 +22,16 @@ import numpy.typing as npt
 from rl_core.backends.contracts.registry import WindowRef
 from rl_core.backends.contracts.store import Window
 from rl_core.bandit.blocks import Block
-from rl_core.bandit.linucb import LinUCB, Statistics
+from rl_core.bandit.linucb import Statistics
 from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.features.catalogue import Catalogue
 from rl_core.features.encoder import Encoder
 from rl_core.files import write_atomically
 from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
 from rl_core.policy.probes import check_probes, make_probes
+from rl_core.policy.solving import Model, Recipe
 from rl_core.problem_config import Problem
 
 STATISTICS = "statistics.npz"
@@ -50,12 +52,13 @@ __all__ = [
 class Policy:
     """A loaded and verified artefact; server, evaluator and endpoint score with it.
 
-    `actions` are the ids that its scores are of, in their order: the problem's where one was given.
+    `actions` are the ids that scores and statistics are of, in their order: the problem's where one was given.
     """
 
     manifest: Manifest
-    linucb: LinUCB
+    model: Model
     actions: tuple[str, ...]
+    statistics: Statistics
 
     @classmethod
     def load(cls, path: Path, problem: Problem | None = None) -> Self:
@@ -71,10 +74,17 @@ class Policy:
             )
         for name, digest in manifest.files.items():
             verify(path / name, digest)
-        linucb = solve(_statistics(path, manifest), manifest.hyperparameters, manifest.scale)
-        check_probes(path / MANIFEST, manifest.probes, linucb)
-        actions = manifest.actions if problem is None else problem.actions
-        return cls(manifest, linucb.aligned(manifest.actions, actions), actions)
+        statistics, actions = _statistics(path, manifest), manifest.actions
+        model = manifest.recipe().solve(statistics, actions, actions)
+        check_probes(path / MANIFEST, manifest.probes, model)
+        if problem is None:
+            return cls(manifest, model, actions, statistics)
+        recipe = manifest.recipe(problem)
+        if recipe.catalogue != manifest.catalogue or not set(problem.actions) <= set(actions):
+            model = recipe.solve(statistics, actions, problem.actions)
+        elif problem.actions != actions:
+            model = model.taken([actions.index(action) for action in problem.actions])
+        return cls(manifest, model, problem.actions, statistics.aligned(actions, problem.actions))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -86,16 +96,11 @@ class Policy:
 
         `largest` is as of `Encoder.encode`.
         """
-        return self.linucb.scores(self.encoder.encode(observations, largest))
+        return self.model.scores(self.encoder.encode(observations, largest))
 
     def means(self, observations: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the expected rewards [n, K] of observations [n, d]."""
-        return self.linucb.means(self.encoder.encode(observations))
-
-
-def solve(statistics: Statistics, agent: Agent, scale: npt.ArrayLike | None) -> LinUCB:
-    """Solve a policy by its hyperparameters, λ relative to the features' `scale` [d]; None: absolute."""
-    return LinUCB(statistics, agent.agent_alpha, agent.tikhonov_weight, scale)
+        return self.model.means(self.encoder.encode(observations))
 
 
 def write_artefact(
@@ -108,6 +113,7 @@ def write_artefact(
     scale: npt.NDArray[np.float64] | None = None,
     actions: Sequence[str] | None = None,
     encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
     features: npt.NDArray[np.floating] | None = None,
     action_sets: Mapping[str, ActionSet] | None = None,
     parent: str | None = None,
@@ -121,12 +127,14 @@ def write_artefact(
         scale: the size of each feature, to which λ is relative; None: λ is absolute.
         actions: the id of each of its actions; None: the problem's.
         encoder: made the features it was trained on; None: one without ranges.
+        catalogue: what is known of the actions, for a model that shares.
         features: [n, d] that it was trained on, to choose probes from; None: random ones.
         action_sets: what the lineage's rows may name beside the problem's own list.
     """
     out.mkdir(parents=True, exist_ok=True)
     encoder = encoder or Encoder.of(problem)
-    linucb = solve(statistics, agent, scale)
+    known = tuple(problem.actions if actions is None else actions)
+    model = Recipe(agent, scale, catalogue).solve(statistics, known, known)
     statistics.save(out / STATISTICS)
     trained = []
     for block in blocks:
@@ -140,16 +148,17 @@ def write_artefact(
         observation_dim=problem.observation_dim,
         observation_version=problem.observation_version,
         action_set_version=problem.action_set_version,
-        actions=tuple(problem.actions if actions is None else actions),
+        actions=known,
         action_sets={**(action_sets or {}), **own},
         encoder=encoder,
         scale=None if scale is None else tuple(scale.tolist()),
+        catalogue=catalogue,
         rewards=(problem.reward_min, problem.reward_max, problem.reward_default),
         parent=parent,
         windows=tuple(sorted((*inherited, *trained), key=lambda ref: ref.seq_low)),
         trained=tuple((ref.seq_low, ref.seq_high) for ref in trained),
         code_digest=code_digest,
-        probes=make_probes(linucb, features),
+        probes=make_probes(model, features),
         files={str(f.relative_to(out)): sha256(f.read_bytes()) for f in files},
     )
     write_atomically(out / MANIFEST, manifest.model_dump_json(indent=1).encode())

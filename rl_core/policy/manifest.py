@@ -6,14 +6,18 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rl_core.backends.contracts.registry import WindowRef
 from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.features.catalogue import Catalogue
 from rl_core.features.encoder import Encoder
 from rl_core.policy.probes import Probes
+from rl_core.policy.solving import Recipe
+from rl_core.problem_config import Problem
 
 MANIFEST = "manifest.json"
 
@@ -26,6 +30,7 @@ class Manifest(BaseModel):
         action_sets: the lists of actions that the rows of its lineage may name, by `action_set_version`.
         encoder: what makes features of observations; None in manifests of before there was one.
         scale: the size of each feature, to which λ is relative; None: λ is absolute.
+        catalogue: what is known of the actions; None where they have no features.
         rewards: reward_min, reward_max and reward_default, in the problem's unit.
     """
 
@@ -40,6 +45,7 @@ class Manifest(BaseModel):
     action_sets: dict[str, ActionSet] = {}
     encoder: Encoder | None = None
     scale: tuple[float, ...] | None = None
+    catalogue: Catalogue | None = None
     rewards: tuple[float, float, float] | None = None
     parent: str | None
     windows: tuple[WindowRef, ...]
@@ -54,6 +60,11 @@ class Manifest(BaseModel):
     def encodes(self) -> Encoder:
         """What makes features of its observations."""
         return self.encoder or Encoder(dim=self.observation_dim)
+
+    def recipe(self, problem: Problem | None = None) -> Recipe:
+        """How the policy is solved from its statistics; given a problem, for actions as it describes them now."""
+        catalogue = self.catalogue if self.catalogue is None or problem is None else self.catalogue.renewed(problem)
+        return Recipe(self.hyperparameters, None if self.scale is None else np.asarray(self.scale), catalogue)
 
     @property
     def named_sets(self) -> dict[str, ActionSet]:

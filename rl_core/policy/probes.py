@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from rl_core.bandit.linucb import LinUCB
 from rl_core.errors import PolicyError
+from rl_core.policy.solving import Model
 
 COUNT = 8
 CANDIDATES = 4096
+AT_ONCE = 64
 GAP = 1e-3
 TOLERANCE = 1e-6
 
@@ -40,48 +41,66 @@ class Probes(BaseModel):
         return self
 
 
-def make_probes(linucb: LinUCB, features: NDArray[Any] | None) -> Probes:
+def make_probes(model: Model, features: NDArray[Any] | None) -> Probes:
     """Choose features whose best action is clear, of those [n, d] that the policy was trained on, with its own scores.
 
     None: of random ones. Where no action stands out the first are taken: that nothing was learnt is for the evaluator
     to say.
     """
     if features is None or not len(features):
-        features = np.random.default_rng(0).standard_normal((CANDIDATES, linucb.dim))
+        features = np.random.default_rng(0).standard_normal((CANDIDATES, model.dim))
     candidates = features[:CANDIDATES].astype(np.float32)
-    scores = linucb.scores(candidates)
-    clear = np.flatnonzero(_gaps(scores) > GAP * float(scores.max() - scores.min()))
-    chosen = (clear if len(clear) else np.arange(len(candidates)))[:COUNT]
+    clear = _clear(model, candidates)
+    chosen = candidates[clear] if clear else candidates[:COUNT]
+    scores = model.scores(chosen)
     return Probes(
-        observations=candidates[chosen].astype(np.float64).tolist(),
-        scores=scores[chosen].tolist(),
-        actions=scores[chosen].argmax(axis=1).tolist(),
-        clear=bool(len(clear)),
+        observations=chosen.astype(np.float64).tolist(),
+        scores=scores.tolist(),
+        actions=scores.argmax(axis=1).tolist(),
+        clear=bool(clear),
     )
 
 
-def _gaps(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each row's best score exceeds the next, [n]."""
-    best = np.sort(scores, axis=1)[:, -2:]
-    gaps: NDArray[np.float64] = best[:, 1] - best[:, 0]
+def _clear(model: Model, candidates: NDArray[np.float32]) -> list[int]:
+    """The first COUNT candidates whose best action is clear; usually among the first few, and all would cost much."""
+    found: list[int] = []
+    for low in range(0, len(candidates), AT_ONCE):
+        scores = model.scores(candidates[low : low + AT_ONCE])
+        spread = float(scores.max() - scores.min())
+        found += (low + np.flatnonzero(_gaps(scores, TOLERANCE * spread) > GAP * spread)).tolist()
+        if len(found) >= COUNT:
+            break
+    return found[:COUNT]
+
+
+def _gaps(scores: NDArray[np.float64], same: float) -> NDArray[np.float64]:
+    """By how much each row's best score exceeds the next that is not the same, [n]; 0 where all are.
+
+    Actions of the same features have the same score in a model that shares: together they may stand out.
+    """
+    best = scores.max(axis=1)
+    others = np.where(scores < best[:, None] - same, scores, -np.inf).max(axis=1)
+    gaps: NDArray[np.float64] = np.where(np.isfinite(others), best - others, 0.0)
     return gaps
 
 
-def check_probes(manifest: Path, probes: Probes, linucb: LinUCB) -> None:
+def check_probes(manifest: Path, probes: Probes, model: Model) -> None:
     """Raise PolicyError unless the policy scores its probes as it did when it was written, within `tolerance`."""
     observations, expected = np.asarray(probes.observations, dtype=np.float32), np.asarray(probes.scores)
     shapes = (observations.shape[1], expected.shape[1])
-    if shapes != (linucb.dim, linucb.num_actions):
-        raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(linucb.dim, linucb.num_actions)}")
-    scores = linucb.scores(observations)
-    off = np.abs(scores - expected) / np.maximum(np.abs(expected).max(), np.finfo(float).tiny)
+    if shapes != (model.dim, model.num_actions):
+        raise PolicyError(f"{manifest}: probes have [dims, actions] {shapes}, not {(model.dim, model.num_actions)}")
+    scores = model.scores(observations)
+    largest = max(float(np.abs(expected).max()), np.finfo(float).tiny)
+    off = np.abs(scores - expected) / largest
     for i in np.flatnonzero(~(off.max(axis=1) <= probes.tolerance)):
         k = int(np.argmax(off[i]))
         raise PolicyError(
             f"{manifest}: probe {i}: action {k} scores {scores[i, k]:.9g}, the manifest expects "
             f"{expected[i, k]:.9g} (tolerance {probes.tolerance:g}); statistics and manifest don't belong together"
         )
-    for i in np.flatnonzero(scores.argmax(axis=1) != np.asarray(probes.actions)) if probes.clear else ():
+    chosen = scores[np.arange(len(scores)), probes.actions]
+    for i in np.flatnonzero(chosen < scores.max(axis=1) - probes.tolerance * largest) if probes.clear else ():
         raise PolicyError(
             f"{manifest}: probe {i}: the policy chooses action {scores[i].argmax()}, "
             f"the manifest expects {probes.actions[i]}"

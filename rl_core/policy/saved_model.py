@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rl_core.bandit.linucb import LinUCB
 from rl_core.errors import PolicyError
+from rl_core.policy.solving import Model
 
 
-def export(linucb: LinUCB, out: Path) -> None:
+def export(model: Model, out: Path) -> None:
     """Save the policy as the SavedModel folder `out`; in a fresh process, equal policies give equal bytes.
 
     Its observation is float32 [batch, d], its action int32 [batch]. Takes a second, and 5 more to import TensorFlow.
@@ -36,7 +36,7 @@ def export(linucb: LinUCB, out: Path) -> None:
     logging.set_verbosity(logging.ERROR)  # it warns of the slash in its own parameter names
     try:
         with _third_party_warnings_ignored():
-            saver = policy_saver.PolicySaver(policy_of(linucb))
+            saver = policy_saver.PolicySaver(policy_of(model))
             del saver.policy.distribution  # its type would bind every loader to import TensorFlow Probability
             saver.save(str(out))
     finally:
@@ -63,7 +63,7 @@ def import_tf_agents() -> None:
         ) from error
 
 
-def policy_of(linucb: LinUCB) -> Any:
+def policy_of(model: Model) -> Any:
     """Make the `TFPolicy`; its `scores` [n, K] of observations [n, d] are the upper confidence bounds."""
     import_tf_agents()
     import tensorflow as tf
@@ -75,11 +75,11 @@ def policy_of(linucb: LinUCB) -> Any:
     class StackedLinearUCBPolicy(tf_policy.TFPolicy):  # type: ignore[misc]  # untyped
         def __init__(self) -> None:
             super().__init__(
-                time_step.time_step_spec(tensor_spec.TensorSpec([linucb.dim], tf.float32, "observation")),
-                tensor_spec.BoundedTensorSpec([], tf.int32, 0, linucb.num_actions - 1, "action"),
+                time_step.time_step_spec(tensor_spec.TensorSpec([model.dim], tf.float32, "observation")),
+                tensor_spec.BoundedTensorSpec([], tf.int32, 0, model.num_actions - 1, "action"),
             )
-            self.theta = tf.Variable(linucb.theta, trainable=False, name="theta")
-            self.root = tf.Variable(linucb.root, trainable=False, name="root")
+            self.theta = tf.Variable(model.theta, trainable=False, name="theta")
+            self.root = tf.Variable(model.root, trainable=False, name="root")
 
         def _variables(self) -> list[Any]:
             return [self.theta, self.root]
@@ -88,7 +88,7 @@ def policy_of(linucb: LinUCB) -> Any:
             x = tf.cast(observation, tf.float64)
             # One action after another: all at once would take K times the memory, of large batches too much.
             widths = tf.map_fn(lambda root: tf.norm(tf.matmul(x, root, transpose_b=True), axis=1), self.root)
-            return tf.matmul(x, self.theta, transpose_b=True) + linucb.agent_alpha * tf.transpose(widths)
+            return tf.matmul(x, self.theta, transpose_b=True) + model.agent_alpha * tf.transpose(widths)
 
         def _distribution(self, step: Any, policy_state: Any) -> Any:
             chosen = tf.argmax(self.scores(step.observation), axis=1, output_type=tf.int32)

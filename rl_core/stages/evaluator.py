@@ -23,16 +23,16 @@ from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.bandit import ope
-from rl_core.bandit.blocks import NUM_FOLDS, Block
+from rl_core.bandit.blocks import NUM_FOLDS, Block, action_ids
 from rl_core.bandit.exploration import probabilities
-from rl_core.bandit.linucb import LinUCB
 from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
 from rl_core.errors import PolicyError
 from rl_core.features.encoder import Encoder
-from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest, solve
+from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest
 from rl_core.policy.judgement import MIN_ROWS, Decision, Judged, decide
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
+from rl_core.policy.solving import Model, Recipe
 from rl_core.policy.verdict import Verdict
 
 
@@ -42,11 +42,12 @@ class _Contender:
 
     blocks: Sequence[Block]
     manifest: Manifest
+    recipe: Recipe
     seen: Sequence[Window]
 
-    def without(self, fold: int, actions: Sequence[str]) -> LinUCB:
-        statistics = statistics_without(self.blocks, self.seen, fold, actions)
-        return solve(statistics, self.manifest.hyperparameters, self.manifest.scale)
+    def without(self, fold: int, actions: Sequence[str]) -> Model:
+        own = action_ids(self.blocks)
+        return self.recipe.solve(statistics_without(self.blocks, self.seen, fold, own), own, actions)
 
     def features(self, rows: Rows, encoder: Encoder) -> NDArray[np.float32]:
         """Its own features of rows that this encoder made: another one's only where it was given an intercept since."""
@@ -78,7 +79,7 @@ def run(
     backend = open_backend(bandit, settings)
     registry = backend.registry()
     manifest = read_manifest(policy)
-    challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, rows.windows)
+    challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, manifest.recipe(), rows.windows)
     rival = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
     if rows.count() < MIN_ROWS:
         said = f"too few rows to judge: {rows.count()}, at least {MIN_ROWS} are needed"
@@ -110,7 +111,8 @@ def _champion(
     manifest = read_manifest(registry.path(version))
     if (difference := misfit(manifest, bandit.problem)) is not None:
         raise PolicyError(another_problem(version, difference))
-    return _Contender(load_blocks(registry, registry.lineage(version).windows, manifest.actions), manifest, seen)
+    blocks = load_blocks(registry, registry.lineage(version).windows, manifest.actions)
+    return _Contender(blocks, manifest, manifest.recipe(bandit.problem), seen)
 
 
 def _seqs_of(policies: Sequence[str], dataset: Dataset, open_store: Callable[[], EventStore]) -> NDArray[np.int64]:

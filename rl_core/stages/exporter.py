@@ -32,12 +32,12 @@ def run(bandit: Bandit, settings: Settings, version: str, promoted: bool) -> Non
         print(f"exporter: {version} {'is exported already' if promoted else 'was not promoted'}", flush=True)
         return
     started = time.perf_counter()
-    policy = Policy.load(registry.path(version))
+    policy = Policy.load(registry.path(version), bandit.problem)
     active = bandit.problem.active
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "encoder.json").write_text(policy.encoder.model_dump_json(indent=1))
         (folder / "actions.json").write_text(json.dumps(active, indent=1))
-        saved_model.export(policy.linucb.aligned(policy.actions, active), folder / "saved_model")
+        saved_model.export(policy.model.taken(bandit.problem.active_indices), folder / "saved_model")
         registry.attach(version, folder)
     print(f"exporter: {version} in {time.perf_counter() - started:.2f} s", flush=True)

@@ -12,6 +12,7 @@ from rl_core.bandit.linucb import Statistics, dependent
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.dataset.trajectories import Dataset
 from rl_core.feature_config import names_of
+from rl_core.features.catalogue import Catalogue
 from rl_core.policy.artefact import Manifest, read_manifest, write_artefact
 from rl_core.policy.lineage import load_blocks, make_blocks
 from rl_core.policy.manifest import code_digest
@@ -57,6 +58,7 @@ def run(
         scale=scale,
         actions=actions,
         encoder=encoder,
+        catalogue=_catalogue(bandit.problem, agent, parent),
         features=next((shard.observation for shard in rows.read() if len(shard)), None),
         action_sets=parent.named_sets if parent else {},
         parent=champion,
@@ -70,6 +72,12 @@ def run(
         flush=True,
     )
     return manifest
+
+
+def _catalogue(problem: Problem, agent: Agent, parent: Manifest | None) -> Catalogue | None:
+    if not problem.action_features:
+        return None
+    return Catalogue.of(problem, agent.crosses, parent.catalogue if parent else None)
 
 
 def _dependent(statistics: Statistics, problem: Problem) -> str:

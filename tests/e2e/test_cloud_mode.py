@@ -261,8 +261,8 @@ def test_the_loop_closes_on_google_cloud_as_it_does_here(
     assert decided(store) == decided(here.store), "the same decisions, propensities and rewards"
     there = Policy.load(registry.path("movielens-v1-0002"))
     np.testing.assert_allclose(
-        there.linucb.means(environment.observations_f32),
-        here.champion().linucb.means(environment.observations_f32),
+        there.model.means(environment.observations_f32),
+        here.champion().model.means(environment.observations_f32),
         rtol=1e-10,
         atol=1e-10,
     )

@@ -87,7 +87,7 @@ def test_a_bandit_begins_with_nothing_and_its_first_retrain_makes_the_champion(
     assert "no prediction server runs" not in done.reason
     [attempt] = open_backend(bandit, settings).registry().attempts()
     assert (attempt.windows, attempt.trigger, attempt.metrics["quarantined"]) == (((0, VISITS),), "sensor", 0)
-    trained = Policy.load(site.registry.path(done.version), bandit.problem).linucb.statistics
+    trained = Policy.load(site.registry.path(done.version), bandit.problem).statistics
     assert trained.n.sum() == VISITS, "no row was set apart"
     after = visit(site, 300)
     assert {one["policy_version"] for one in after} == {done.version}

@@ -106,7 +106,7 @@ def test_a_log_without_environment_gives_birth_and_is_learnt_from_on(loop: Loop,
     loop.log(100)
     loop.retrain()
     assert loop.held() == [(0, 300), (300, 400)]
-    assert loop.champion().linucb.statistics.n.sum() == 400
+    assert loop.champion().statistics.n.sum() == 400
 
 
 def test_the_first_retrain_gives_birth_and_a_rejected_one_leaves_its_rows_out_for_good(
@@ -120,7 +120,7 @@ def test_the_first_retrain_gives_birth_and_a_rejected_one_leaves_its_rows_out_fo
     judge(True)
     loop.log(200)
     born = loop.retrain()
-    assert (born.promoted, loop.held(), loop.champion().linucb.statistics.n.sum()) == (True, [(100, 300)], 200)
+    assert (born.promoted, loop.held(), loop.champion().statistics.n.sum()) == (True, [(100, 300)], 200)
     assert excluded(loop.registry) == [(0, 100, "as the test says")]
     assert [attempt.trigger for attempt in loop.registry.attempts()] == ["manual", "manual"]
     with pytest.raises(Refused, match=f"has a champion already \\({born.version}\\), made by a startup or"):
@@ -170,4 +170,4 @@ def test_the_half_life_changes_with_a_full_retrain_and_is_kept_by_the_runs_that_
     assert loop.retrain().promoted
     policy = loop.champion()
     assert (policy.manifest.hyperparameters.half_life, loop.held()) == (50.0, [(0, 200), (200, 300), (300, 400)])
-    assert np.isclose(policy.linucb.statistics.n.sum(), sum(2 ** (-age / 50) for age in range(400)), rtol=1e-12)
+    assert np.isclose(policy.statistics.n.sum(), sum(2 ** (-age / 50) for age in range(400)), rtol=1e-12)

@@ -41,7 +41,7 @@ def curves(environment: MovieLensEnvironment) -> tuple[NDArray[np.float64], NDAr
     for world in range(WORLDS):
         statistics = serve(environment, None, 200, "startup", world)
         for round in range(4):
-            policy = LinUCB(statistics, agent_alpha=0.2, tikhonov_weight=0.01)
+            policy = LinUCB.of(statistics, agent_alpha=0.2, tikhonov_weight=0.01)
             greedy[world, round] = quality(environment, policy, 0.0)
             served[world, round] = quality(environment, policy, EPSILON)
             if round < 3:
@@ -68,7 +68,7 @@ def test_a_second_pass_over_the_same_rows_makes_the_policy_worse(environment: Mo
     """Counting every row 50 times divides λ by 50: the noise of 200 rows is believed."""
     starts = [serve(environment, None, 200, "startup", seed) for seed in range(40)]
     once, often = (
-        np.array([quality(environment, LinUCB(start.scaled(epochs), 0.0, 1.0), 0.0) for start in starts])
+        np.array([quality(environment, LinUCB.of(start.scaled(epochs), 0.0, 1.0), 0.0) for start in starts])
         for epochs in (1, 50)
     )
     difference = once - often

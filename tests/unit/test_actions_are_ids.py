@@ -110,8 +110,8 @@ def test_any_sequence_of_lists_and_retrainings_is_one_training_with_the_last_lis
     in_steps = _policy(bandit, settings, champion)
     whole = _train(bandit, settings, folder, (0, ROWS * len(lists)), champion, full=True)
     at_once = _policy(bandit, settings, whole)
-    assert np.abs(in_steps.linucb.theta - at_once.linucb.theta).max() < 1e-9
-    assert np.array_equal(in_steps.linucb.statistics.n, at_once.linucb.statistics.n)
+    assert np.abs(in_steps.model.theta - at_once.model.theta).max() < 1e-9
+    assert np.array_equal(in_steps.statistics.n, at_once.statistics.n)
     assert in_steps.actions == bandit.problem.actions
 
 
@@ -123,19 +123,19 @@ class TestAnAction:
         version = _train(before, settings, tmp_path, _log(before, settings, 0), None)
         after = _bandit(movielens, "cba")
         policy, was = _policy(after, settings, version), _policy(before, settings, version)
-        assert np.array_equal(policy.linucb.theta, np.stack([np.zeros(3), *was.linucb.theta[::-1]]))
+        assert np.array_equal(policy.model.theta, np.stack([np.zeros(3), *was.model.theta[::-1]]))
 
     def test_that_is_gone_from_the_list_goes_on_where_it_stood_when_it_returns(
         self, movielens: Bandit, settings: Settings, tmp_path: Path
     ) -> None:
         with_it, without = _bandit(movielens, "abc"), _bandit(movielens, "ba")
         first = _train(with_it, settings, tmp_path, _log(with_it, settings, 0), None)
-        learnt = _policy(with_it, settings, first).linucb.theta[2]
+        learnt = _policy(with_it, settings, first).model.theta[2]
         second = _train(without, settings, tmp_path, _log(without, settings, 1), first)
-        assert _policy(without, settings, second).linucb.num_actions == 2
-        returned = _policy(with_it, settings, second).linucb
-        assert returned.statistics.n[2] == _policy(with_it, settings, first).linucb.statistics.n[2]
-        assert returned.theta[2] == pytest.approx(learnt, rel=0.05)  # λ follows the features' scale, which moved
+        assert _policy(without, settings, second).model.num_actions == 2
+        returned = _policy(with_it, settings, second)
+        assert returned.statistics.n[2] == _policy(with_it, settings, first).statistics.n[2]
+        assert returned.model.theta[2] == pytest.approx(learnt, rel=0.05)  # λ follows the features' scale, which moved
 
     def test_of_a_list_that_nobody_knows_is_quarantined(
         self, movielens: Bandit, settings: Settings, tmp_path: Path

@@ -104,7 +104,7 @@ class TestWithoutAChampion:
         policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
         verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
         rows = _rows((0, 4000))
-        true = _truth_of(LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01), bandit)
+        true = _truth_of(LinUCB.of(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01), bandit)
         assert verdict.promote
         assert "no champion yet" in verdict.reason
         assert verdict.metrics["challenger_dr_low"] < true < verdict.metrics["challenger_dr_high"]
@@ -304,7 +304,7 @@ class TestTheEstimate:
         dataset = _dataset(bandit, tmp_path / "data", rows, (0, 4000))
         policy = _train(bandit, settings, dataset, None, tmp_path / "policy")
         verdict = evaluator.run(bandit, settings, dataset, policy, None, False, tmp_path / "verdict")
-        learnt = LinUCB(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01)
+        learnt = LinUCB.of(accumulate(rows.observation, rows.action, rows.reward, K), 0.1, 0.01)
         served = probabilities(learnt.scores(rows.observation), rows.eligible, bandit.serving.epsilon)
         true = float((served * (rows.observation @ TRUTH.T)).sum(axis=1).mean())
         assert verdict.metrics["challenger_dr_low"] < true < verdict.metrics["challenger_dr_high"]

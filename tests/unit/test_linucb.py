@@ -95,7 +95,7 @@ class TestAccumulate:
 class TestScores:
     def test_follow_the_textbook(self, rows: dict[str, Any]) -> None:
         statistics = naive(rows)
-        policy = LinUCB(statistics, agent_alpha=0.7, tikhonov_weight=0.3)
+        policy = LinUCB.of(statistics, agent_alpha=0.7, tikhonov_weight=0.3)
         x = rows["observations"][0].astype(np.float64)
         for k in range(K):
             inverse = np.linalg.inv(statistics.a[k] + 0.3 * np.eye(D))
@@ -105,24 +105,24 @@ class TestScores:
             assert policy.scores(x[None])[0, k] == pytest.approx(theta @ x + 0.7 * np.sqrt(x @ inverse @ x), rel=1e-10)
 
     def test_of_many_rows_are_those_of_each_row(self, rows: dict[str, Any]) -> None:
-        policy = LinUCB(naive(rows), 1.0, 0.01)
+        policy = LinUCB.of(naive(rows), 1.0, 0.01)
         many = np.random.default_rng(3).normal(size=(2500, D))
         one_by_one = np.concatenate([policy.scores(row[None]) for row in many])
         assert policy.scores(many) == pytest.approx(one_by_one, rel=1e-12)
 
     def test_without_alpha_are_the_means(self, rows: dict[str, Any]) -> None:
-        policy = LinUCB(naive(rows), 0.0, 0.01)
+        policy = LinUCB.of(naive(rows), 0.0, 0.01)
         assert np.array_equal(policy.scores(rows["observations"]), policy.means(rows["observations"]))
 
     def test_of_an_action_never_taken_are_the_prior_width(self) -> None:
         x = np.arange(1.0, D + 1)[None]
-        scores = LinUCB(Statistics.zeros(K, D), 0.5, 0.04).scores(x)
+        scores = LinUCB.of(Statistics.zeros(K, D), 0.5, 0.04).scores(x)
         assert scores == pytest.approx(np.full((1, K), 0.5 * np.linalg.norm(x) / 0.2), rel=1e-12)
 
     def test_damaged_statistics_are_refused(self) -> None:
         damaged = replace(Statistics.zeros(K, D), a=np.full((K, D, D), -1.0))
         with pytest.raises(PolicyError, match="not positive definite"):
-            LinUCB(damaged, 1.0, 0.01)
+            LinUCB.of(damaged, 1.0, 0.01)
 
 
 class TestPartitions:
@@ -147,7 +147,7 @@ class TestPartitions:
     def test_lambda_is_never_discounted(self, rows: dict[str, Any]) -> None:
         forgotten = combine([block(rows, 0, ROWS, 1.0)], ROWS + 10_000)
         x = np.ones((1, D))
-        assert LinUCB(forgotten, 1.0, 0.01).scores(x) == pytest.approx(np.full((1, K), np.sqrt(D / 0.01)))
+        assert LinUCB.of(forgotten, 1.0, 0.01).scores(x) == pytest.approx(np.full((1, K), np.sqrt(D / 0.01)))
 
     def test_folds_add_up_to_the_whole_and_leaving_one_out_leaves_out_its_rows(self, rows: dict[str, Any]) -> None:
         whole = block(rows, 0, ROWS)
@@ -219,6 +219,16 @@ class TestFiles:
         naive(rows).save(tmp_path / "statistics.npz")
         assert_equal(Statistics.load(tmp_path / "statistics.npz"), naive(rows), 0.0)
         assert sorted(path.name for path in tmp_path.glob("*")) == ["statistics.npz"]
+
+    def test_matrices_are_kept_by_halves_and_read_whole_as_they_used_to_be(
+        self, rows: dict[str, Any], tmp_path: Path
+    ) -> None:
+        sums = naive(rows)
+        np.savez(tmp_path / "whole.npz", a=sums.a, b=sums.b, n=sums.n)
+        assert_equal(Statistics.load(tmp_path / "whole.npz"), sums, 0.0)
+        many = Statistics.zeros(50, 40)
+        many.save(tmp_path / "halves.npz")
+        assert (tmp_path / "halves.npz").stat().st_size < 0.6 * many.a.nbytes
 
     def test_a_cut_file_is_an_error_of_one_line_that_names_it(self, rows: dict[str, Any], tmp_path: Path) -> None:
         path = tmp_path / "block.npz"

@@ -59,7 +59,7 @@ def artefact(tmp_path: Path) -> Path:
 class TestAnArtefact:
     def test_scores_exactly_as_the_statistics_it_was_written_from(self, artefact: Path) -> None:
         observations = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
-        expected = LinUCB(combine([_block()], 300), 0.2, 0.01).scores(observations)
+        expected = LinUCB.of(combine([_block()], 300), 0.2, 0.01).scores(observations)
         assert np.array_equal(Policy.load(artefact, PROBLEM).scores(observations), expected)
 
     def test_lists_inherited_windows_before_those_trained_now(self, tmp_path: Path) -> None:

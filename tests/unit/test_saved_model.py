@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rl_core.bandit.linucb import LinUCB, accumulate
+from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
 from rl_core.policy.saved_model import export, import_tf_agents, policy_of
 
 pytestmark = pytest.mark.tf
@@ -38,15 +38,19 @@ import sys
 from pathlib import Path
 from rl_core.bandit.linucb import LinUCB, Statistics
 from rl_core.policy.saved_model import export
-export(LinUCB(Statistics.load(Path(sys.argv[1])), 0.2, 0.01), Path(sys.argv[2]))
+export(LinUCB.of(Statistics.load(Path(sys.argv[1])), 0.2, 0.01), Path(sys.argv[2]))
 """
 
 
 def _policy(rows: int, scale: float = 1.0, num_actions: int = ACTIONS, dim: int = DIM) -> LinUCB:
+    return LinUCB.of(_sums(rows, scale, num_actions, dim), 0.2, 0.01)
+
+
+def _sums(rows: int, scale: float = 1.0, num_actions: int = ACTIONS, dim: int = DIM) -> Statistics:
     rng = np.random.default_rng(5)
     observations = (rng.standard_normal((rows, dim)) * scale).astype(np.float32)
     actions = rng.integers(0, num_actions, rows)
-    return LinUCB(accumulate(observations, actions, rng.standard_normal(rows), num_actions), 0.2, 0.01)
+    return accumulate(observations, actions, rng.standard_normal(rows), num_actions)
 
 
 def _observations() -> NDArray[np.float32]:
@@ -92,7 +96,7 @@ def test_tf_agents_own_loader_takes_it(tmp_path: Path) -> None:
 
 
 def test_two_processes_export_the_same_bytes_and_keep_quiet(tmp_path: Path, repo: Path) -> None:
-    _policy(200).statistics.save(tmp_path / "statistics.npz")
+    _sums(200).save(tmp_path / "statistics.npz")
     for name in ("one", "two"):
         assert _run(EXPORT, repo, str(tmp_path / "statistics.npz"), str(tmp_path / name)) == ""
     files = sorted(f.relative_to(tmp_path / "one") for f in (tmp_path / "one").rglob("*") if f.is_file())
@@ -108,13 +112,13 @@ def test_scores_and_actions_are_those_of_tf_agents_own_policy_of_the_same_statis
     from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import time_step
 
-    ours = _policy(4_000, num_actions=20)
-    eigenvalues, eigenvectors = np.linalg.eigh(ours.statistics.a)
+    ours, sums = _policy(4_000, num_actions=20), _sums(4_000, num_actions=20)
+    eigenvalues, eigenvectors = np.linalg.eigh(sums.a)
     stock = LinearUCBPolicy(
         tensor_spec.BoundedTensorSpec([], tf.int32, 0, 19, "action"),
-        [tf.constant(a) for a in ours.statistics.a],
-        [tf.constant(b) for b in ours.statistics.b],
-        [tf.constant(n) for n in ours.statistics.n],
+        [tf.constant(a) for a in sums.a],
+        [tf.constant(b) for b in sums.b],
+        [tf.constant(n) for n in sums.n],
         time_step.time_step_spec(tensor_spec.TensorSpec([DIM], tf.float32, "observation")),
         alpha=0.2,
         eig_vals=[tf.constant(one) for one in eigenvalues],

@@ -85,10 +85,10 @@ class TestTheFirstPolicy:
             manifest = trainer.run(bandit, settings, dataset, None, False, AGENT, tmp_path / "policy")
         rows = _rows(0, 300)
         statistics = accumulate(rows.observation, rows.action, rows.reward, K)
-        expected = LinUCB(statistics, 0.2, 0.01, scale=statistics.scale)
+        expected = LinUCB.of(statistics, 0.2, 0.01, scale=statistics.scale)
         policy = Policy.load(tmp_path / "policy", bandit.problem)
-        assert np.abs(policy.linucb.theta - expected.theta).max() < 1e-12
-        assert policy.linucb.statistics.n.sum() == 300
+        assert np.abs(policy.model.theta - expected.theta).max() < 1e-12
+        assert policy.statistics.n.sum() == 300
         assert manifest == policy.manifest
         assert manifest.parent is None
         assert manifest.trained == ((0, 300),)
@@ -113,15 +113,15 @@ class TestARetrain:
         assert manifest.windows == (WindowRef(0, 500, manifest.files["block-0-500.npz"]),)
         assert manifest.parent == champion
         for name in ("a", "b", "n"):
-            one, other = getattr(full.linucb.statistics, name), getattr(steps.linucb.statistics, name)
+            one, other = getattr(full.statistics, name), getattr(steps.statistics, name)
             assert np.abs(one - other).max() <= 1e-10 * np.abs(other).max()
-        assert np.abs(full.linucb.theta - steps.linucb.theta).max() <= 1e-10 * np.abs(steps.linucb.theta).max()
+        assert np.abs(full.model.theta - steps.model.theta).max() <= 1e-10 * np.abs(steps.model.theta).max()
 
     def test_adds_its_window_to_the_lineage(self, bandit: Bandit, settings: Settings, tmp_path: Path) -> None:
         _, policy = _train_in_steps(bandit, settings, tmp_path, AGENT, (0, 200), (200, 450))
         assert [(ref.seq_low, ref.seq_high) for ref in policy.manifest.windows] == [(0, 200), (200, 450)]
         assert policy.manifest.trained == ((200, 450),)
-        assert policy.linucb.statistics.n.sum() == 450
+        assert policy.statistics.n.sum() == 450
 
     def test_of_a_window_that_the_champion_holds_is_refused(
         self, bandit: Bandit, settings: Settings, tmp_path: Path

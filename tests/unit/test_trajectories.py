@@ -159,10 +159,11 @@ class TestTFAgents:
         dataset = _write(tmp_path, (0, 1000), (1000, 4000))
         for batch in self._load(dataset, agent).batch(400):
             agent.train(batch)
-        ours = LinUCB(combine(make_blocks(dataset, half_life=0.0), head=4000), 0.2, 0.01)
+        statistics = combine(make_blocks(dataset, half_life=0.0), head=4000)
+        ours = LinUCB.of(statistics, 0.2, 0.01)
         for stock, mine in (
-            (np.stack([m.numpy() for m in agent.cov_matrix]), ours.statistics.a),
-            (np.stack([v.numpy() for v in agent.data_vector]), ours.statistics.b),
+            (np.stack([m.numpy() for m in agent.cov_matrix]), statistics.a),
+            (np.stack([v.numpy() for v in agent.data_vector]), statistics.b),
             (agent.theta.numpy(), ours.theta),
         ):
             assert np.abs(stock - mine).max() <= 1e-5 * np.abs(mine).max()

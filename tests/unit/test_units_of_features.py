@@ -20,7 +20,7 @@ UNITS = [np.array([1.0, 1.0, 1.0]), np.array([1e-4, 1e6, 3600.0]), np.array([1e-
 
 def _policy(x: np.ndarray, reward: np.ndarray, alpha: float = 0.2, weight: float = 0.01) -> LinUCB:
     statistics = accumulate(x, ACTION, reward, 4)
-    return LinUCB(statistics, alpha, weight, statistics.scale)
+    return LinUCB.of(statistics, alpha, weight, statistics.scale)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=str)
@@ -51,7 +51,7 @@ def test_of_the_reward_does_not_blunt_a_probe(unit: float, tmp_path: Path) -> No
 def test_without_a_scale_lambda_is_absolute() -> None:
     statistics = accumulate(X, ACTION, REWARD, 4)
     expected = np.linalg.solve(statistics.a[0] + 7.0 * np.eye(3), statistics.b[0])
-    assert LinUCB(statistics, 0.2, 7.0).theta[0] == pytest.approx(expected)
+    assert LinUCB.of(statistics, 0.2, 7.0).theta[0] == pytest.approx(expected)
 
 
 class TestSolving:
@@ -70,7 +70,7 @@ class TestSolving:
 
     def test_an_action_without_rows_has_the_prior(self) -> None:
         statistics = accumulate(X, ACTION % 3, REWARD, 4)
-        policy = LinUCB(statistics, 1.0, 1e-300, statistics.scale)
+        policy = LinUCB.of(statistics, 1.0, 1e-300, statistics.scale)
         assert policy.means(X[:5])[:, 3].tolist() == [0] * 5
 
     def test_names_the_features_that_add_nothing(self) -> None:
