@@ -57,6 +57,7 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
         raise DataError(f"windows {_shown(windows)} hold no served interaction; there is nothing to train on")
     print(
         f"ingester: {rows} interactions of {_shown(windows)}, {len(index.shards)} shards{_apart(validation)}, "
+        f"{_unjudged(index.unjudged)}"
         f"{time.perf_counter() - started:.2f} s",
         flush=True,
     )
@@ -84,6 +85,10 @@ def _apart(validation: Validation) -> str:
         return ""
     counts = ", ".join(f"{name} {count}" for name, count in validation.apart.most_common())
     return f", {validation.total_apart} rows quarantined ({counts})"
+
+
+def _unjudged(rows: int) -> str:
+    return f"{rows} rows only train (which actions they could choose from, nobody knows), " if rows else ""
 
 
 def _parts(
