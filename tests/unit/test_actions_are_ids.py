@@ -28,7 +28,7 @@ from rl_core.stages import deployer, evaluator, ingester, trainer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AGENT = Agent(agent_alpha=0.2, tikhonov_weight=0.01)
-WORLD = {action: np.random.default_rng(n).standard_normal(3) for n, action in enumerate("abcdef")}
+WORLD = {action: np.random.default_rng(n).standard_normal(3) for n, action in enumerate("abcdefz")}
 ROWS = 40
 
 
@@ -46,7 +46,9 @@ def _bandit(movielens: Bandit, actions: Sequence[Any], version: str = "v1", **pr
     return movielens.model_copy(update={"problem": Problem.model_validate(given), "pipe_version": version})
 
 
-def _log(bandit: Bandit, settings: Settings, seed: int, n: int = ROWS, form: str = "ids") -> tuple[int, int]:
+def _log(
+    bandit: Bandit, settings: Settings, seed: int, n: int = ROWS, form: str = "ids", by: str = "uniform"
+) -> tuple[int, int]:
     """Append n interactions of a uniform policy over the active actions, under the bandit's own list of them.
 
     They say what was eligible by `ids`, by their list `alone`, or by `indices`, as logs of before ids do.
@@ -66,7 +68,7 @@ def _log(bandit: Bandit, settings: Settings, seed: int, n: int = ROWS, form: str
             row |= {"action": problem.actions.index(action), "eligible_actions": eligible}
         if form == "ids":
             row |= {"eligible_action_ids": problem.active}
-        row |= {"propensity": 1 / len(eligible), "epsilon": 1.0, "policy_version": "uniform", "source": "client"}
+        row |= {"propensity": 1 / len(eligible), "epsilon": 1.0, "policy_version": by, "source": "client"}
         row |= {"reward": float(x @ WORLD[action]), "closed_by": "reward", "served": True, "schema_version": 1}
         rows.append(row)
     store.append_interactions(pa.Table.from_pylist(rows, INTERACTION_SCHEMA))
@@ -201,6 +203,22 @@ class TestARow:
         gone = dataset.index.quarantined["action_id"]
         assert 0 < gone < ROWS, "rows of the action itself wait for it to be listed"
         assert dataset.count() == dataset.index.unjudged == ROWS - gone
+
+    def test_of_a_policy_that_was_rolled_back_means_the_list_that_it_was_trained_with(
+        self, movielens: Bandit, tmp_path: Path
+    ) -> None:
+        settings, before, between = (
+            Settings(home=tmp_path / "home"),
+            _bandit(movielens, "abc"),
+            _bandit(movielens, "bza"),
+        )
+        first = _train(before, settings, tmp_path, _log(before, settings, 1), None)
+        second = _train(between, settings, tmp_path, _log(between, settings, 2), first)
+        window = _log(between, settings, 3, form="alone", by=second)
+        ingester.run(before, settings, [window], tmp_path / "after", first)
+        dataset = Dataset.open(tmp_path / "after")
+        assert set(dataset.index.actions) == {*"abcz"}
+        assert (dataset.count(), dataset.index.unjudged, dataset.index.quarantined) == (ROWS, 0, {})
 
     @pytest.mark.parametrize("form", ["alone", "indices"])
     def test_that_can_not_be_judged_promotes_nobody(self, movielens: Bandit, tmp_path: Path, form: str) -> None:
