@@ -51,8 +51,8 @@ except ImportError:
 row = {"policy_version": "movielens-v1-0001", "observation_version": "movielens-first-k20", "epsilon": 0.05,
        "action_set_version": "movielens-first-20", "seed_stream": "blake2b(salt, event_id)", "served": True,
        "rollout_stage": None, "schema_version": 1, "policy_info": None, "source": "client",
-       "decided_at": "2026-01-01T00:00:00.000000+00:00", "eligible_actions": list(range(20))}
-own = {"action": 2, "action_id": "movie-3", "propensity": 0.9525, "observation": [random.random() for _ in range(20)]}
+       "decided_at": "2026-01-01T00:00:00.000000+00:00"}
+own = {"action_id": "movie-3", "propensity": 0.9525, "observation": [random.random() for _ in range(20)]}
 shared, own = json.dumps(row)[:-1].encode() + b", ", json.dumps(own)[1:].encode()
 def message(n):
     key = f"01990000-0000-7000-8000-{n:012x}"

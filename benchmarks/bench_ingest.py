@@ -37,10 +37,9 @@ def random_rows(count: int, dim: int, actions: int) -> Rows:
 
 def fill_store(bandit: Bandit, settings: Settings, rows: Rows) -> None:
     """Append the rows as interactions that a client was served."""
-    n, (dim, actions) = len(rows), (rows.observation.shape[1], rows.eligible.shape[1])
+    n, dim = len(rows), rows.observation.shape[1]
     columns = {field.name: pa.nulls(n, field.type) for field in INTERACTION_SCHEMA}
     now = pa.repeat(pa.scalar(1_700_000_000_000_000).cast(pa.timestamp("us", tz="UTC")), n)
-    every = np.tile(np.arange(actions, dtype=np.int32), n)
     columns |= dict.fromkeys(("decided_at", "received_at", "closed_at"), now)
     columns |= dict.fromkeys(("policy_version", "producer", "source", "closed_by"), pa.repeat("uniform", n))
     columns |= {
@@ -50,10 +49,8 @@ def fill_store(bandit: Bandit, settings: Settings, rows: Rows) -> None:
         "observation": pa.ListArray.from_arrays(
             np.arange(0, n * dim + 1, dim, dtype=np.int32), rows.observation.ravel()
         ),
-        "eligible_actions": pa.ListArray.from_arrays(np.arange(0, n * actions + 1, actions, dtype=np.int32), every),
         "observation_version": pa.repeat(bandit.problem.observation_version, n),
         "action_set_version": pa.repeat(bandit.problem.action_set_version, n),
-        "action": pa.array(rows.action),
         "action_id": pa.array(bandit.problem.actions).take(pa.array(rows.action)),
         "propensity": pa.array(rows.propensity),
         "epsilon": pa.repeat(0.05, n),

@@ -115,14 +115,13 @@ def reward_matches_user(store: EventStore, environment: MovieLensEnvironment) ->
     The user is found by the logged observation, the reward is computed anew from the environment.
     """
     rows = store.query(
-        "SELECT event_id, observation, action, reward FROM interactions WHERE closed_by = 'reward' ORDER BY seq"
+        "SELECT event_id, observation, action_id, reward FROM interactions WHERE closed_by = 'reward' ORDER BY seq"
     )
     if rows.num_rows == 0:
         return 0.0
     observations = np.array(rows["observation"].to_pylist(), dtype=np.float32)
-    actions = rows["action"].to_numpy()
     users = environment.users_of(observations)
-    expected = environment.rewards(users.clip(0), actions, rows["event_id"].to_pylist())
+    expected = environment.earned(users.clip(0), rows["action_id"].to_pylist(), rows["event_id"].to_pylist())
     agrees = (users >= 0) & (np.abs(expected - rows["reward"].to_numpy()) < 1e-6)
     return float(agrees.mean())
 

@@ -1,6 +1,7 @@
 """The columns of the log's tables. Arrow, Delta, BigQuery and OpenAPI schemas are derived from the tuples below.
 
-Columns are only ever added, and added nullable. All times are UTC with microseconds.
+Columns are only ever added, and added nullable; one that was required may become nullable, never the other way. All
+times are UTC with microseconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ SCHEMA_VERSION = 1
 UNIFORM = "uniform"
 """The policy_version of what no registry holds: the generator's choices, and a server's before the first policy."""
 
-Type = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "float32[]", "int32[]", "map"]
+Type = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "float32[]", "int32[]", "string[]", "map"]
 
 ARROW_TYPES: dict[Type, pa.DataType] = {
     "string": pa.string(),
@@ -25,6 +26,7 @@ ARROW_TYPES: dict[Type, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "float32[]": pa.list_(pa.float32()),
     "int32[]": pa.list_(pa.int32()),
+    "string[]": pa.list_(pa.string()),
     "map": pa.map_(pa.string(), pa.string()),
 }
 
@@ -52,9 +54,9 @@ DECISION = (
     Column("observation", "float32[]", "[observation_dim], as sent"),
     Column("observation_version", "string", "how observations of this kind are made"),
     Column("action_id", "string", "the stable id of the action"),
-    Column("action", "int32", "its index within action_set_version"),
-    Column("action_set_version", "string", "the action catalogue"),
-    Column("eligible_actions", "int32[]", "action indices that could have been chosen, ascending"),
+    Column("action", "int32", "its index within action_set_version, in logs of before ids; null since", nullable=True),
+    Column("action_set_version", "string", "the list of actions that was in force, named with a digest of it"),
+    Column("eligible_actions", "int32[]", "in logs of before eligible_action_ids: the same as indices", nullable=True),
     Column("propensity", "float64", "exact probability of this action under the behaviour policy; in (0, 1]"),
     Column("epsilon", "float64", "the uniform floor in force"),
     Column("seed_stream", "string", "names the random stream of the draw", nullable=True),
@@ -68,6 +70,12 @@ DECISION = (
     ),
     Column("subject", "string", "whose data it is; what is forgotten on request goes by it", nullable=True),
     Column("features", "string", "the named features as sent, a JSON object; observation is empty then", nullable=True),
+    Column(
+        "eligible_action_ids",
+        "string[]",
+        "ids of the actions that could have been chosen; null or empty: all that action_set_version has active",
+        nullable=True,
+    ),
     *_STAMP,
 )
 
@@ -163,6 +171,7 @@ _BIGQUERY_TYPES: dict[Type, str] = {
     "timestamp": "TIMESTAMP",
     "float32[]": "FLOAT",
     "int32[]": "INTEGER",
+    "string[]": "STRING",
     "map": "STRING",
 }
 

@@ -82,7 +82,7 @@ class Load:
         self.acknowledged.append(event_id)
         self.first_answer.setdefault(told["policy_version"], time.time())
         if self._rng.random() < REWARDED:
-            reward = self._environment.reward(user, told["action"], event_id)
+            reward = float(self._environment.earned([user], [told["action_id"]], [event_id])[0])
             self._rewards.append({"event_id": event_id, "reward": reward})
 
     async def _send(self, due: float, path: str, content: dict[str, Any]) -> dict[str, Any] | None:

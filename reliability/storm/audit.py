@@ -72,9 +72,9 @@ def read(store: Path) -> dict[str, list[dict[str, Any]]]:
     from deltalake import DeltaTable
 
     columns = {
-        "decisions": ["event_id", "action", "propensity", "policy_version", "decided_at", "producer", "offset"],
+        "decisions": ["event_id", "action_id", "propensity", "policy_version", "decided_at", "producer", "offset"],
         "rewards": ["event_id", "reward", "received_at", "producer", "offset"],
-        "interactions": ["seq", "event_id", "action", "propensity", "policy_version", "reward", "closed_by"],
+        "interactions": ["seq", "event_id", "action_id", "propensity", "policy_version", "reward", "closed_by"],
         "rewards_apart": ["event_id", "producer", "offset", "reason"],
         "rejected_events": ["kind", "producer", "offset", "reason"],
     }
@@ -128,7 +128,7 @@ def _by_event(rows: Iterable[dict[str, Any]], prefix: str) -> dict[str, list[dic
 
 
 def _told(row: Mapping[str, Any]) -> Answer:
-    return row["action"], row["propensity"], row["policy_version"]
+    return row["action_id"], row["propensity"], row["policy_version"]
 
 
 def _acknowledged_are_stored(

@@ -20,7 +20,7 @@ from rl_core.backends.local.http_client import HttpConnection
 from rl_core.errors import EndpointError
 from rl_core.movielens.environment import MovieLensEnvironment
 
-Answer = tuple[int, float, str]  # action, propensity, policy_version
+Answer = tuple[str, float, str]  # action_id, propensity, policy_version
 ASKING = {"once": 0.68, "batch": 0.1, "hang up": 0.08, "twice at once": 0.07, "again later": 0.07}
 REWARDING = {"on time": 0.60, "doubled": 0.12, "late": 0.08, "before its decision": 0.06, "never": 0.14}
 UNKNOWN = 0.04
@@ -119,7 +119,7 @@ class Traffic:
         record = self.records[event_id]
         if record.answer is None or fate in ("never", "before its decision"):
             return
-        value = self._environment.reward(user, record.answer[0], event_id)
+        value = float(self._environment.earned([user], [record.answer[0]], [event_id])[0])
         connection = HttpConnection(lambda: self._url)
         late = fate == "late"
         await asyncio.sleep(self._wait + rng.uniform(0.5, 1.5) if late else rng.uniform(0, 0.6 * self._wait))
@@ -161,7 +161,7 @@ class Traffic:
         now = time.time()
         for event_id, given in zip(event_ids, answer["predictions"], strict=True):
             record = self.records[event_id]
-            told: Answer = (given["action"], given["propensity"], given["policy_version"])
+            told: Answer = (given["action_id"], given["propensity"], given["policy_version"])
             if record.answer is None:
                 record.answer, record.answered_at = told, now
                 self.acknowledged += 1

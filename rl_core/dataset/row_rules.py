@@ -6,7 +6,7 @@ those before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rl_core.dataset.action_set import ActionSet
+from rl_core.dataset.eligibility import Eligibility, Lists
 from rl_core.errors import SchemaError
 from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser
@@ -34,6 +34,7 @@ COLUMNS = (
     "action",
     "action_set_version",
     "eligible_actions",
+    "eligible_action_ids",
     "propensity",
     "epsilon",
     "reward",
@@ -62,15 +63,13 @@ class Known:
     Attributes:
         policies: that may have made a decision.
         others: those of them whose propensities keep no floor.
-        actions: the ids that may train; their order is the index in the dataset.
-        sets: what an index means in a row, by its `action_set_version`.
+        lists: the ids that may train, in the order of the index in the dataset; and what an index means in a row.
         encoder: tells which observations are absurd.
     """
 
     policies: Sequence[str]
     others: Sequence[str]
-    actions: tuple[str, ...]
-    sets: Mapping[str, ActionSet]
+    lists: Lists
     encoder: Encoder
 
 
@@ -91,13 +90,6 @@ class Batch:
         """Return the length of each row's list in a column, [n]."""
         found: NDArray[Any] = pc.list_value_length(self.table[name]).to_numpy()
         return found
-
-    def any_of(self, name: str, bad: Wrong) -> Wrong:
-        """Mark rows [n] whose list holds a `bad` element, of all rows' elements one behind the other."""
-        rows = np.zeros(self.table.num_rows, np.bool_)
-        if bad.any():
-            rows[np.repeat(np.arange(len(rows)), self.lengths(name))[bad]] = True
-        return rows
 
     @cached_property
     def _vectorised(self) -> tuple[NDArray[np.float32], Wrong]:
@@ -130,60 +122,37 @@ class Batch:
     @cached_property
     def action(self) -> NDArray[np.int32]:
         """Return the index of each row's action id among the known ones, [n]; -1 where it is none of them."""
-        found = pc.index_in(self.table["action_id"], pa.array(self.known.actions, pa.string()))
-        index: NDArray[np.int32] = pc.fill_null(found, -1).to_numpy()
-        return index
+        return self.known.lists.indices(self.table["action_id"]).astype(np.int32)
 
     @cached_property
-    def of_set(self) -> NDArray[np.int64]:
-        """Return which of the known action sets each row names, [n]; -1 for none."""
-        found = pc.index_in(self.table["action_set_version"], pa.array(list(self.known.sets), pa.string()))
-        index: NDArray[np.int64] = pc.fill_null(found, -1).cast(pa.int64()).to_numpy()
-        return index
+    def eligibility(self) -> Eligibility:
+        """What each row says of the actions that could have been chosen."""
+        return Eligibility(self.table, self.known.lists)
 
-    @cached_property
-    def translated(self) -> NDArray[np.int32]:
-        """Return what each index means, by set, [sets + 1, widest + 1]; -1 where a set has no such index."""
-        widths = [len(one.actions) for one in self.known.sets.values()]
-        table = np.full((len(widths) + 1, max(widths, default=0) + 1), -1, np.int32)
-        at = {action: index for index, action in enumerate(self.known.actions)}
-        for number, one in enumerate(self.known.sets.values()):
-            table[number, : len(one.actions)] = [at.get(action, -1) for action in one.actions]
-        return table
-
-    def meant(self, of_set: NDArray[np.int64], index: NDArray[Any]) -> NDArray[np.int32]:
-        """Translate indices as they stand in rows, [m], of these sets; -1 where they mean nothing that is known."""
-        last = self.translated.shape[1] - 1
-        found: NDArray[np.int32] = self.translated[of_set, np.where((index >= 0) & (index < last), index, last)]
-        return found
-
-    @cached_property
+    @property
     def contradicted(self) -> Wrong:
-        """Mark rows whose index is another action than their id, in the action set that they name."""
-        given = pc.fill_null(self.table["action"], _NO_INDEX).to_numpy()
-        wrong: Wrong = (given != _NO_INDEX) & (self.meant(self.of_set, given) != self.action)
+        """Mark rows whose index is another action than their id in the list that they name, if it is known."""
+        given, of_list = pc.fill_null(self.table["action"], _NO_INDEX).to_numpy(), self.eligibility.lists_of
+        wrong: Wrong = (given != _NO_INDEX) & (of_list >= 0) & (self.known.lists.meant(of_list, given) != self.action)
         return wrong
 
-    @cached_property
-    def eligible_meant(self) -> NDArray[np.int32]:
-        """Return what the entries of all rows' eligible actions mean, one behind the other."""
-        flat = pc.fill_null(pc.list_flatten(self.table["eligible_actions"]), -1).to_numpy()
-        return self.meant(np.repeat(self.of_set, self.lengths("eligible_actions")), flat)
-
-    @cached_property
-    def eligible(self) -> Wrong:
-        """Return which actions could have been chosen, a mask [n, K]."""
-        mask = np.zeros((self.table.num_rows, len(self.known.actions)), np.bool_)
-        row = np.repeat(np.arange(len(mask)), self.lengths("eligible_actions"))
-        mask[row, self.eligible_meant] = True
-        return mask
+    @property
+    def ineligible(self) -> Wrong:
+        """Mark rows whose action could not have been chosen."""
+        found = self.eligibility
+        wrong: Wrong = found.told & ~found.known[np.arange(self.table.num_rows), self.action]
+        return wrong
 
 
 def _no_floor(batch: Batch) -> Wrong:
-    """A policy mixed with a uniform floor gives no action less than ε/K, and none more than what is left."""
-    epsilon, propensity = batch.values("epsilon"), batch.values("propensity")
-    share = epsilon / batch.eligible.sum(axis=1)
+    """A policy mixed with a uniform floor gives no action less than ε/K, and none more than what is left.
+
+    Where nobody knows K, nobody can tell.
+    """
+    epsilon, propensity, count = batch.values("epsilon"), batch.values("propensity"), batch.eligibility.count
+    share = epsilon / np.maximum(count, 1)
     within = (propensity >= share - _ROUNDING) & (propensity <= 1.0 - epsilon + share + _ROUNDING)
+    within |= (count == 0) & np.isfinite(epsilon)
     if others := batch.known.others:
         within |= pc.is_in(batch.table["policy_version"], pa.array(others, pa.string())).to_numpy()
     broken: Wrong = ~within
@@ -213,12 +182,6 @@ RULES: tuple[Rule, ...] = (
         "mend what writes such rows, or declare what stands for a feature that is missing",
     ),
     Rule(
-        "action_set_version",
-        lambda problem: f"action_set_version must be {problem.action_set_version!r}, or one that the champion knows",
-        lambda batch: batch.of_set < 0,
-        "write the name of a list that was trained with, or leave these rows out: nobody knows what their indices mean",
-    ),
-    Rule(
         "policy_version",
         lambda problem: (
             f"policy_version must be {UNIFORM!r}, one that the registry knows, or one of validation.other_policies"
@@ -246,19 +209,18 @@ RULES: tuple[Rule, ...] = (
         "action",
         lambda problem: "action must be the index of action_id in the list that action_set_version names",
         lambda batch: batch.contradicted,
-        "the id is what counts: give the list that the indices are of a name of its own, or leave action null",
+        "the id is what counts: leave action null",
     ),
     Rule(
         "eligible_actions",
-        lambda problem: "eligible_actions must hold at least one index of its action set, and no other",
-        lambda batch: (
-            batch.any_of("eligible_actions", batch.eligible_meant < 0) | (batch.lengths("eligible_actions") == 0)
-        ),
+        lambda problem: "eligible_action_ids must hold ids; of an older row, eligible_actions indices of its list",
+        lambda batch: batch.eligibility.misnamed,
+        "leave eligible_action_ids null where all that are active in the row's list could have been chosen",
     ),
     Rule(
         "action_eligible",
-        lambda problem: "action must be one of eligible_actions",
-        lambda batch: ~batch.eligible[np.arange(batch.table.num_rows), batch.action],
+        lambda problem: "action_id must be one of the actions that could have been chosen",
+        lambda batch: batch.ineligible,
     ),
     Rule(
         "propensity",

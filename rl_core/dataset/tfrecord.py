@@ -23,7 +23,10 @@ _PIECE = 4096
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """n interactions: observation [n, d] float32, eligible [n, K] bool, all others [n]."""
+    """n interactions: observation [n, d] float32, eligible [n, K] bool, all others [n].
+
+    A row of which no action is eligible only trains: what could have been chosen is not known of all.
+    """
 
     seq: NDArray[np.int64]
     observation: NDArray[np.float32]

@@ -69,6 +69,8 @@ class Index(BaseModel):
     shards: tuple[Shard, ...]
     quarantined: dict[str, int] = {}
     """How many rows of the windows lie in quarantine.parquet, by the rule that they break."""
+    unjudged: int = 0
+    """How many of the rows no policy is judged on, since nobody knows what could have been chosen: none is eligible."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     actions = problem.actions if actions is None else actions
     layout = Layout(Encoder.of(problem).width, len(actions))
-    shards = []
+    shards, unjudged = [], 0
     for number, part in enumerate(parts):
+        unjudged += int((~part.rows.eligible.any(axis=1)).sum())
         for fold in range(NUM_FOLDS):
             own = np.flatnonzero(part.folds == fold)
             if len(own):
@@ -149,6 +152,7 @@ def write(
         windows=tuple(windows),
         shards=tuple(shards),
         quarantined=dict(sorted((quarantined or {}).items())),
+        unjudged=unjudged,
     )
     _write(out / DATASET, [index.model_dump_json(indent=1).encode()])
     return index

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rl_core.bandit.blocks import digests_of, folds_of
 from rl_core.config import Bandit
 from rl_core.dataset.action_set import ActionSet
+from rl_core.dataset.eligibility import Lists
 from rl_core.dataset.row_rules import ABSURD, RULES, TWICE, Batch, Known, Wrong
 from rl_core.dataset.tfrecord import Rows
 from rl_core.features.encoder import Encoder
@@ -55,8 +56,9 @@ class Validation:
         self._known = Known(
             policies=sorted({UNIFORM, *registered, *bandit.validation.other_policies}),
             others=bandit.validation.other_policies,
-            actions=tuple(dict.fromkeys([*problem.actions, *(a for one in known_sets.values() for a in one.actions)])),
-            sets=known_sets,
+            lists=Lists(
+                dict.fromkeys([*problem.actions, *(a for one in known_sets.values() for a in one.actions)]), known_sets
+            ),
             encoder=encoder if encoder is not None and encoder.defines(problem) else Encoder.of(problem),
         )
         self._seen = np.empty(0, np.uint64)  # 8 bytes a row: two ids share them once in 10^5 runs of 10^7 rows
@@ -92,7 +94,7 @@ class Validation:
             batch.action,
             batch.values("reward").astype(np.float32),
             batch.values("propensity"),
-            batch.eligible,
+            batch.eligibility.known & batch.eligibility.whole[:, None],
         )
         empty = table.slice(0, 0).append_column("reason", pa.array([], pa.string()))
         return Checked(rows, folds_of(digests), pa.concat_tables([empty, *set_apart]))
@@ -105,7 +107,7 @@ class Validation:
     @property
     def actions(self) -> tuple[str, ...]:
         """The id of each action index of the rows: the problem's, then those that only the champion knows."""
-        return self._known.actions
+        return self._known.lists.actions
 
     @property
     def total_apart(self) -> int:

@@ -17,10 +17,12 @@ from rl_core.config import Bandit
 from rl_core.importing import named
 from rl_core.importing.mapping import Mapping
 from rl_core.importing.readers import Part
+from rl_core.problem_config import Problem
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
 
 _NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _NOTHING = pa.array(["", "na", "nan", "null", "none"])
+_WRITTEN_OUT = 100  # actions
 Flags = NDArray[np.bool_]
 
 
@@ -184,15 +186,6 @@ def in_tables(
         began = (first - datetime(1970, 1, 1, tzinfo=first.tzinfo)) // timedelta(microseconds=1)
         at = pa.array(began + made + np.arange(n)).cast(pa.timestamp("us", tz="UTC"))
         stamps = {"received_at": at, "producer": pa.repeat(producer, n), "event_id": part.event_id}
-        k = problem.num_actions
-        eligible = (
-            lists(np.tile(np.arange(k, dtype=np.int32), n), k)
-            if part.eligible is None
-            else pa.ListArray.from_arrays(
-                np.concatenate([[0], part.eligible.sum(axis=1).cumsum()]).astype(np.int32),
-                np.nonzero(part.eligible)[1].astype(np.int32),
-            )
-        )
         decisions = stamps | {
             "offset": pa.array(made + 1 + np.arange(n)),
             "decided_at": at,
@@ -203,9 +196,8 @@ def in_tables(
             "features": pa.nulls(n, pa.string()) if part.features is None else part.features,
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": pa.array(problem.actions).take(pa.array(part.action)),
-            "action": pa.array(part.action),
             "action_set_version": pa.repeat(problem.action_set_version, n),
-            "eligible_actions": eligible,
+            "eligible_action_ids": _eligible_ids(part, problem),
             "propensity": pa.array(part.propensity),
             "epsilon": pa.repeat(0.0, n),
             "source": pa.repeat("import", n),
@@ -221,6 +213,20 @@ def in_tables(
         }
         yield rows_of(decisions, DECISION_SCHEMA), rows_of(rewards, REWARD_SCHEMA)
         made, earned = made + n, earned + count
+
+
+def _eligible_ids(part: Checked, problem: Problem) -> pa.Array:
+    """The ids of the actions that could have been chosen in each row, so that they are known whatever list is next.
+
+    Of many actions they would be most of the log: where all could be chosen null says so, as long as none is withdrawn.
+    """
+    n, k, ids = len(part.lines), problem.num_actions, pa.array(problem.actions, pa.string())
+    if part.eligible is None:
+        if k > _WRITTEN_OUT and not problem.inactive:
+            return pa.nulls(n, pa.list_(pa.string()))
+        return lists(ids.take(pa.array(np.tile(np.arange(k, dtype=np.int32), n))), k)
+    begins = np.concatenate([[0], part.eligible.sum(axis=1).cumsum()]).astype(np.int32)
+    return pa.ListArray.from_arrays(begins, ids.take(pa.array(np.nonzero(part.eligible)[1])))
 
 
 def counted(reasons: Iterable[tuple[int, str]]) -> list[tuple[str, int, int]]:

@@ -91,6 +91,11 @@ class Policy:
         """What makes features of the observations that it scores."""
         return self.manifest.encodes
 
+    @cached_property
+    def lists(self) -> frozenset[str]:
+        """The lists of actions, by `action_set_version`, that it or one of its ancestors was trained with."""
+        return frozenset(self.manifest.named_sets)
+
     def scores(self, observations: npt.NDArray[np.floating], largest: float = np.inf) -> npt.NDArray[np.float64]:
         """Return upper confidence bounds [n, K] of observations [n, d]; the best action is the first of the highest.
 

@@ -17,11 +17,9 @@ from rl_core.serving.requests import EVENT_ID, SUBJECT
 
 _PYTHON: dict[Type, Any] = {
     "string": str,
-    "int32": int,
     "float64": float,
     "timestamp": datetime,
     "float32[]": list[float],
-    "int32[]": list[int],
 }
 _FLOAT32_MAX = 3.4028234e38
 _STRICT = ConfigDict(extra="forbid")
@@ -54,10 +52,9 @@ def bodies(bandit: Bandit) -> tuple[Any, Any, Any]:
 
 def predict_body(bandit: Bandit) -> type[BaseModel]:
     """Make the model of a predict request: instances, with this bandit's dimension and actions."""
-    problem, last = bandit.problem, bandit.problem.num_actions - 1
-    actions = ({"enum": list(bandit.problem.actions)}, {"type": "integer", "minimum": 0, "maximum": last})
-    listed = [{"type": "array", "items": action, "minItems": 1, "uniqueItems": True} for action in actions]
-    eligible = {"anyOf": [*listed, {"type": "null"}]}
+    problem = bandit.problem
+    listed = {"type": "array", "items": {"enum": list(problem.actions)}, "minItems": 1, "uniqueItems": True}
+    eligible: dict[str, Any] = {"anyOf": [listed, {"type": "null"}]}
     instance = create_model(
         "Instance",
         __config__=_STRICT,
@@ -65,13 +62,15 @@ def predict_body(bandit: Bandit) -> type[BaseModel]:
             DECISION,
             **_context(problem),
             event_id={"default": None, "pattern": EVENT_ID},
-            eligible_actions={
-                "null": True,
-                "default": None,
-                "description": "the actions that may be chosen, by their ids or by their indices; all, if left out",
-                "json_schema_extra": eligible,
-            },
             subject={"default": None, "pattern": SUBJECT},
+        ),
+        eligible_actions=(
+            list[str] | None,
+            Field(
+                default=None,
+                description="the ids of the actions that may be chosen; all that are active, if left out",
+                json_schema_extra=eligible,
+            ),
         ),
     )
     parameters: Any = _parameters(bandit) | None
@@ -160,7 +159,7 @@ def _parameters(bandit: Bandit) -> type[Parameters]:
 
 Prediction: type[BaseModel] = create_model(
     "Prediction",
-    **_fields(DECISION, event_id={}, action={}, action_id={}, propensity={}, policy_version={}),
+    **_fields(DECISION, event_id={}, action_id={}, propensity={}, policy_version={}),
     deferred=(
         Literal[True],
         Field(default=None, description="there only where the decision trains once it is activated, else never"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ Answer = bytes
 
 _random = random.Random()  # noqa: S311  seeded by the system; ids are unique, not secret, and os.urandom costs 50 µs
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-_ANSWERED = ("event_id", "action", "action_id", "propensity", "policy_version")
+_ANSWERED = ("event_id", "action_id", "propensity", "policy_version")
 
 
 class Decided(NamedTuple):
@@ -66,6 +66,9 @@ class Decider:
 
     Answers and rows are put together as JSON text: as dicts, those of 256 instances cost more than the decisions.
 
+    A row names the ids that could be chosen, unless that was all of a list that its policy was trained with: whoever
+    has the policy finds them there (docs/decisions/0021).
+
     Args:
         salt: secret of this endpoint; with it an event id's draw is fixed, without it nobody can foresee the draw.
     """
@@ -76,13 +79,14 @@ class Decider:
         self._defer = bandit.serving.defer_activation
         self._action_ids = [orjson.dumps(action_id) for action_id in bandit.problem.actions]
         problem = bandit.problem
-        self._all = problem.active_indices
+        self._list = problem.action_set_version
+        self._all = _eligible_ids(self._action_ids, problem.active_indices)
         self._names = names_of(problem.features)
-        self._restricted = self._all if problem.inactive else None
+        self._restricted = problem.active_indices if problem.inactive else None
         self._chosen: dict[tuple[int, float], bytes] = {}
         self._constant = {
             "observation_version": bandit.problem.observation_version,
-            "action_set_version": bandit.problem.action_set_version,
+            "action_set_version": self._list,
             "seed_stream": "blake2b(salt, event_id)",
             "served": True,
             "rollout_stage": None,
@@ -113,6 +117,7 @@ class Decider:
         deferred = self._defer if request.deferred is None else request.deferred
         told = b',"policy_version":%b%b}' % (orjson.dumps(served.version), b',"deferred":true' if deferred else b"")
         any_eligible = any(given is not None for given in request.eligible)
+        all_eligible = b"" if self._list in served.policy.lists else self._all
         if request.features is None:
             observed = orjson.dumps(request.observations, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
             contexts = [b"[%b]" % numbers for numbers in observed]
@@ -127,30 +132,33 @@ class Decider:
             named = b'"event_id":%b%b' % (orjson.dumps(event_id), chosen)
             row = b'%b,"observation":%b' % (named, contexts[i])
             if any_eligible:
-                its = eligible[i]
-                row += b',"eligible_actions":%b' % orjson.dumps(self._all if its is None else its)
+                its = request.eligible[i]
+                row += all_eligible if its is None else _eligible_ids(self._action_ids, its)
             if (subject := request.subjects[i]) is not None:
                 row += b',"subject":%b' % orjson.dumps(subject)
             new[event_id] = b"{%b%b" % (named, told)
             rows.append(row + b"}")
         decided_at = at.isoformat(timespec="microseconds").encode()
-        shared = self._shared(served.version, epsilon, request.source, deferred, any_eligible)
-        return Decided(event_ids, new, rows, b'{"decided_at":"%b",%b,' % (decided_at, shared), deferred, clipped)
+        shared = self._shared(served.version, epsilon, request.source, deferred)
+        begin = b'{"decided_at":"%b",%b%b,' % (decided_at, shared, b"" if any_eligible else all_eligible)
+        return Decided(event_ids, new, rows, begin, deferred, clipped)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
-    def _shared(self, version: str, epsilon: float, source: str, deferred: bool, any_eligible: bool) -> bytes:
+    def _shared(self, version: str, epsilon: float, source: str, deferred: bool) -> bytes:
         """What all rows of a request have in common but for its time, as the inside of a JSON object."""
         its: dict[str, object] = {"policy_version": version, "epsilon": epsilon, "source": source}
         shared = {**self._constant, **its}
-        if not any_eligible:
-            shared["eligible_actions"] = self._all
         if deferred:
             shared["deferred"] = True
         return orjson.dumps(shared)[1:-1]
 
     def _chosen_as(self, action: int, propensity: float) -> bytes:
         """JSON: there are at most two propensities for each action and number of eligible ones."""
-        action_id, probability = self._action_ids[action], orjson.dumps(propensity)
-        written = b',"action":%d,"action_id":%b,"propensity":%b' % (action, action_id, probability)
+        written = b',"action_id":%b,"propensity":%b' % (self._action_ids[action], orjson.dumps(propensity))
         self._chosen[action, propensity] = written
         return written
+
+
+def _eligible_ids(action_ids: Sequence[bytes], indices: Sequence[int]) -> bytes:
+    """What a row says of the actions that could be chosen, to continue a JSON object."""
+    return b',"eligible_action_ids":[%b]' % b",".join([action_ids[index] for index in indices])

@@ -33,6 +33,7 @@ class Uniform:
 
     num_actions: int
     encoder: Encoder
+    lists: frozenset[str] = frozenset()
 
     def scores(self, observations: NDArray[np.float32], largest: float = np.inf) -> NDArray[np.float64]:
         """Return zeros [n, K] for observations [n, d]."""

@@ -212,24 +212,21 @@ def _no_name(value: object, where: str, most: int) -> SchemaError:
 
 
 def _eligible(value: object, where: str, problem: Problem) -> list[int]:
-    """The indices, ascending, of actions that are given by their ids or by their indices, without withdrawn ones."""
-    where, last = f"{where}.eligible_actions", problem.num_actions - 1
-    rule = f"list action ids, or indices of 0..{last} ({problem.action_set_version}), at least one, each once"
+    """The indices, ascending, of actions that are given by their ids, without withdrawn ones."""
+    where = f"{where}.eligible_actions"
+    rule = f"list action ids ({problem.action_set_version}), at least one, each once"
     if not isinstance(value, list) or not value:
         raise SchemaError(f"{where} is {_shown(value)}; {rule}, or leave it out for all")
-    index_of = _index_of(problem.actions) if type(value[0]) is str else None
+    index_of = _index_of(problem.actions)
     indices: list[int] = []
     for j, action in enumerate(value):
-        if index_of is not None and type(action) is str:
-            if action not in index_of:
-                raise SchemaError(
-                    f"{where}[{j}] is {_shown(action)}, which is no action{_nearest(action, problem)}; {rule}"
-                )
-            indices.append(index_of[action])
-        elif index_of is None and type(action) in _NUMBERS and 0 <= action <= last and action == int(action):
-            indices.append(int(action))
-        else:
+        if type(action) is not str:
             raise SchemaError(f"{where}[{j}] is {_shown(action)}; {rule}")
+        if action not in index_of:
+            raise SchemaError(
+                f"{where}[{j}] is {_shown(action)}, which is no action{_nearest(action, problem)}; {rule}"
+            )
+        indices.append(index_of[action])
     if len(set(indices)) != len(indices):
         twice = next(action for action in value if value.count(action) > 1)
         raise SchemaError(f"{where} holds {_shown(twice)} more than once; {rule}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,19 +81,30 @@ def run(
     manifest = read_manifest(policy)
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, manifest.recipe(), rows.windows)
     rival = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
-    if rows.count() < MIN_ROWS:
-        said = f"too few rows to judge: {rows.count()}, at least {MIN_ROWS} are needed"
-        decision = Decision(rival is None, said, {})
+    unjudged = rows.index.unjudged
+    if (fit := rows.count() - unjudged) < MIN_ROWS:
+        said = f"too few rows to judge: {fit}, at least {MIN_ROWS} are needed"
+        decision = Decision(rival is None and not unjudged, said, {})
     else:
         others = bandit.validation.other_policies if rival is None else ()
         judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))
         decision = decide(judged, bandit)
     decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
+    decision.metrics["unjudged"] = float(unjudged)
+    if unjudged:
+        decision = replace(decision, reason=f"{decision.reason}; {_only_trained(unjudged)}")
     verdict = Verdict(champion=champion, rows=rows.count(), **asdict(decision))
     verdict.save(out)
     decided = "promote" if verdict.promote else "reject"
     print(f"evaluator: {decided}: {verdict.reason} ({time.perf_counter() - started:.2f} s)", flush=True)
     return verdict
+
+
+def _only_trained(rows: int) -> str:
+    return (
+        f"{rows} more rows only train, since nobody knows which actions they could choose from: they name a list that "
+        "came and went; write eligible_action_ids, or train once with that list"
+    )
 
 
 def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> list[Block]:
@@ -136,6 +147,7 @@ def _judge(
         shards = list(dataset.read(fold=fold))
         if shards:
             rows = Rows.concatenated(shards)
+            rows = rows.take(np.flatnonzero(rows.eligible.any(axis=1))) if dataset.index.unjudged else rows
             actions, encoder = dataset.index.actions, dataset.index.encoder
             new, old = challenger.without(fold, actions), champion.without(fold, actions) if champion else None
             parts.append(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,7 +119,7 @@ class _Generated:
         }
         action_ids = pa.array(self.bandit.problem.actions).take(pa.array(actions))
         rewards = environment.earned(users, action_ids.to_pylist(), event_ids)
-        decisions = stamps | _contexts(environment.shown(users)) | self._choices(actions, action_ids, active)
+        decisions = stamps | _contexts(environment.shown(users)) | self._choices(action_ids, len(active))
         decisions |= {"decided_at": stamps["received_at"]}
         observed = stamps | {"reward": pa.array(rewards), "observed_at": stamps["received_at"]}
         return job_log.rows_of(decisions, DECISION_SCHEMA), job_log.rows_of(observed, REWARD_SCHEMA)
@@ -131,17 +130,14 @@ class _Generated:
         head = f"{name[:8]}-{name[8:12]}-8{name[12:15]}-a{name[15:18]}-"
         return [f"{head}{index:012x}" for index in range(low, high)]
 
-    def _choices(self, actions: Any, action_ids: pa.Array, active: Any) -> dict[str, pa.Array]:
-        problem, n = self.bandit.problem, len(actions)
-        eligible = np.tile(active, n)
+    def _choices(self, action_ids: pa.Array, num_active: int) -> dict[str, pa.Array]:
+        problem, n = self.bandit.problem, len(action_ids)
         return {
             "policy_version": pa.repeat(UNIFORM, n),
             "observation_version": pa.repeat(problem.observation_version, n),
             "action_id": action_ids,
-            "action": pa.array(actions),
             "action_set_version": pa.repeat(problem.action_set_version, n),
-            "eligible_actions": job_log.lists(eligible, len(active)),
-            "propensity": pa.repeat(1.0 / len(active), n),
+            "propensity": pa.repeat(1.0 / num_active, n),
             "epsilon": pa.repeat(1.0, n),
             "seed_stream": pa.repeat(f"{self.producer}/{self.seed}", n),
             "source": pa.repeat("generator", n),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from rl_core.backends import open_backend
+from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.backends.contracts.store import EventStore, Window
 from rl_core.config import Bandit, Settings
 from rl_core.dataset import trajectories
+from rl_core.dataset.action_set import ActionSet
 from rl_core.dataset.quarantine import Quarantine
 from rl_core.dataset.row_rules import COLUMNS
 from rl_core.dataset.trajectories import Part
 from rl_core.dataset.validation import Validation
-from rl_core.errors import DataError
+from rl_core.errors import DataError, PolicyError
 from rl_core.policy.manifest import read_manifest
 
 PART_ROWS = 250_000
@@ -25,8 +28,8 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     """Write the windows' served interactions into the dataset folder `out`; return how many.
 
     Ranges of the features are the champion's; without one they are learnt from these windows. Actions that only the
-    champion knows may train too. Rows that may not lie in `quarantine.parquet`, also where there are so many of them
-    that the run stops.
+    champion knows may train too, or a policy that decided here. Rows that may not lie in `quarantine.parquet`, also
+    where there are so many of them that the run stops.
 
     Raises:
         DataError: a window is empty or overlaps another; or more rows break a rule than
@@ -35,14 +38,14 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     """
     started = time.perf_counter()
     _check_windows(windows)
-    registry = open_backend(bandit, settings).registry()
+    backend = open_backend(bandit, settings)
+    registry, store = backend.registry(), backend.store()
     champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
-    validation = Validation(
-        bandit, registry.versions(), known.encodes if known else None, known.named_sets if known else None
-    )
+    lists = _lists(registry, _deciders(store, windows) - {champion}) | (known.named_sets if known else {})
+    validation = Validation(bandit, registry.versions(), known.encodes if known else None, lists)
     with Quarantine(out) as quarantine:
-        parts = _parts(open_backend(bandit, settings).store(), windows, validation, quarantine)
+        parts = _parts(store, windows, validation, quarantine)
         index = trajectories.write(
             out,
             bandit.problem,
@@ -57,6 +60,7 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
         raise DataError(f"windows {_shown(windows)} hold no served interaction; there is nothing to train on")
     print(
         f"ingester: {rows} interactions of {_shown(windows)}, {len(index.shards)} shards{_apart(validation)}, "
+        f"{_unjudged(index.unjudged)}"
         f"{time.perf_counter() - started:.2f} s",
         flush=True,
     )
@@ -74,6 +78,24 @@ def _check_windows(windows: Sequence[Window]) -> None:
             raise DataError(f"windows {_shown([before, after])} overlap; every interaction belongs to one window")
 
 
+def _deciders(store: EventStore, windows: Sequence[Window]) -> set[str]:
+    """The policies that decided within the windows."""
+    within = " OR ".join(f"(seq > {low} AND seq <= {high})" for low, high in windows)
+    return set(store.query(f"SELECT DISTINCT policy_version FROM interactions WHERE {within}")[0].to_pylist())  # noqa: S608
+
+
+def _lists(registry: PolicyRegistry, versions: set[str]) -> dict[str, ActionSet]:
+    """The lists of actions that these policies were trained with, as far as they are registered and can be read.
+
+    They are the champion's too, unless it is no descendant: after a rollback.
+    """
+    lists: dict[str, ActionSet] = {}
+    for version in sorted(versions.intersection(registry.versions())):
+        with suppress(PolicyError):  # what can't be read tells nothing: the rows train all the same
+            lists |= read_manifest(registry.path(version)).named_sets
+    return lists
+
+
 def _shown(windows: Sequence[Window]) -> str:
     return ", ".join(f"({low}, {high}]" for low, high in windows)
 
@@ -84,6 +106,10 @@ def _apart(validation: Validation) -> str:
         return ""
     counts = ", ".join(f"{name} {count}" for name, count in validation.apart.most_common())
     return f", {validation.total_apart} rows quarantined ({counts})"
+
+
+def _unjudged(rows: int) -> str:
+    return f"{rows} rows only train (which actions they could choose from, nobody knows), " if rows else ""
 
 
 def _parts(

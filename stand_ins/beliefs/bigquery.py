@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
 from google.cloud import bigquery
 
 from rl_core.backends.gcp.store.event_store import BigQueryEventStore, Log
@@ -103,6 +103,26 @@ def a_row_that_does_not_fit_is_told_and_not_stored(scratch: Scratch) -> str | No
     return None
 
 
+def a_required_column_may_become_nullable_and_never_the_other_way(scratch: Scratch) -> str | None:
+    """By a patch with a new column beside it, a list: what an older table of the log is brought up to date with."""
+    client, name = scratch.clients.bigquery, f"{scratch.dataset}.relaxed"
+    client.create_table(bigquery.Table(name, schema=[bigquery.SchemaField("n", "INTEGER", mode="REQUIRED")]))
+    query(scratch, "INSERT INTO relaxed (n) VALUES (1)").result()
+    table = client.get_table(name)
+    table.schema = [bigquery.SchemaField("n", "INTEGER"), bigquery.SchemaField("ids", "STRING", mode="REPEATED")]
+    client.update_table(table, ["schema"])
+    query(scratch, "INSERT INTO relaxed (n, ids) VALUES (NULL, ['a']), (2, NULL)").result()
+    found = [(row["n"], row["ids"]) for row in query(scratch, "SELECT n, ids FROM relaxed ORDER BY n").result()]
+    assert found == [(None, ["a"]), (1, []), (2, [])], f"a null list is an empty one; got {found}"
+    table = client.get_table(name)
+    table.schema = [bigquery.SchemaField("n", "INTEGER", mode="REQUIRED"), table.schema[1]]
+    try:
+        client.update_table(table, ["schema"])
+    except BadRequest as error:
+        return f"the way back is refused: {error.message}"
+    raise AssertionError("a nullable column became required")
+
+
 def a_range_of_seq_reads_its_partitions_only(scratch: Scratch) -> str | None:
     table = bigquery.Table(f"{scratch.dataset}.ranged", schema=[bigquery.SchemaField("seq", "INTEGER")])
     table.range_partitioning = bigquery.RangePartitioning(
@@ -151,7 +171,7 @@ def every_statement_of_the_log_and_its_joiner_is_taken(scratch: Scratch) -> str 
 _SERVERS = ("bus-1", "bus-joiner")
 _VALUES: dict[str, Any] = {
     "string": "a", "bool": True, "map": [("a", "b")], "int32": 1, "int64": 1, "float64": 1.0,
-    "float32[]": [0.5], "int32[]": [0, 1],
+    "float32[]": [0.5], "int32[]": [0, 1], "string[]": ["a", "b"],
 }  # fmt: skip
 
 
@@ -178,5 +198,10 @@ BELIEFS = (
         "bigquery", "a row streamed twice under one id is no error", streamed_rows_are_queried_soon_and_may_come_twice
     ),
     Belief("bigquery", "a row that does not fit is told, by index", a_row_that_does_not_fit_is_told_and_not_stored),
+    Belief(
+        "bigquery",
+        "a required column may become nullable, never the other way; a null list is an empty one",
+        a_required_column_may_become_nullable_and_never_the_other_way,
+    ),
     Belief("bigquery", "a range of seq reads its partitions only", a_range_of_seq_reads_its_partitions_only),
 )

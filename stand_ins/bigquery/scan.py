@@ -67,7 +67,8 @@ def _size(field: Mapping[str, Any]) -> str:
     name, kind = f'"{field["name"]}"', values.legacy(field["type"])
     one = f"2 + strlen({name})" if kind in ("STRING", "JSON") else "1" if kind == "BOOLEAN" else "8"
     if field.get("mode") == "REPEATED":
-        one = f"({one}) * len({name})"
+        texts = kind in ("STRING", "JSON")
+        one = f"2 * len({name}) + strlen(array_to_string({name}, ''))" if texts else f"({one}) * len({name})"
     return f"(CASE WHEN {name} IS NULL THEN 0 ELSE {one} END)"
 
 

@@ -106,20 +106,14 @@ class Warehouse:
     def patch(self, dataset: str, name: str, body: Resource) -> Resource:
         with self._lock:
             found = self.table(dataset, name) if name else self.dataset(dataset)
-            old = [field["name"] for field in found.get("schema", {}).get("fields", [])]
+            old = {field["name"]: field for field in found.get("schema", {}).get("fields", [])}
             new = body.get("schema", {}).get("fields", [])
-            added = [field for field in new if field["name"] not in old]
-            if new and {field["name"] for field in new} < set(old):
-                raise BigQueryError(400, f"Provided Schema does not match Table {self.project}:{dataset}.{name}.")
-            if any(field.get("mode") == "REQUIRED" for field in added):
-                raise BigQueryError(
-                    400,
-                    f"Provided Schema does not match Table {self.project}:{dataset}.{name}. Cannot add required "
-                    f"fields to an existing schema. (field: {added[0]['name']})",
-                )
+            misfit = f"Provided Schema does not match Table {self.project}:{dataset}.{name}."
+            if new and {field["name"] for field in new} < old.keys():
+                raise BigQueryError(400, misfit)
+            changes = [change for field in new for change in _altered(old.get(field["name"]), field, misfit)]
             resource = {**found, **body}
-            statements = [f'ALTER TABLE "{dataset}"."{name}" ADD COLUMN {_column(field)}' for field in added]
-            self._change(dataset, name, resource, *statements)
+            self._change(dataset, name, resource, *(f'ALTER TABLE "{dataset}"."{name}" {one}' for one in changes))
         return resource
 
     def drop(self, dataset: str, name: str) -> None:
@@ -178,6 +172,24 @@ class Warehouse:
 def _column(field: Mapping[str, Any]) -> str:
     required = " NOT NULL" if field.get("mode") == "REQUIRED" else ""
     return f'"{field["name"]}" {values.duckdb_type(field)}{required}'
+
+
+def _altered(old: Mapping[str, Any] | None, new: Mapping[str, Any], misfit: str) -> Iterator[str]:
+    """What makes of a column what a patch says of it: added and nullable, or relaxed from REQUIRED to NULLABLE."""
+    name, mode = new["name"], new.get("mode") or "NULLABLE"
+    if old is None:
+        if mode == "REQUIRED":
+            raise BigQueryError(400, f"{misfit} Cannot add required fields to an existing schema. (field: {name})")
+        yield f"ADD COLUMN {_column(new)}"
+        return
+    kinds = [values.legacy(field["type"]) for field in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise BigQueryError(400, f"{misfit} Field {name} has changed type from {kinds[0]} to {kinds[1]}")
+    before = old.get("mode") or "NULLABLE"
+    if (before, mode) == ("REQUIRED", "NULLABLE"):
+        yield f'ALTER COLUMN "{name}" DROP NOT NULL'
+    elif before != mode:
+        raise BigQueryError(400, f"{misfit} Field {name} has changed mode from {before} to {mode}")
 
 
 def _check_layout(body: Resource, fields: Sequence[Mapping[str, Any]]) -> None:

@@ -215,6 +215,7 @@ class Rows:
             pa.bool_(): n % 3 > 0,
             pa.list_(pa.float32()): [n / 3, -0.0, 1e-30],
             pa.list_(pa.int32()): list(range(n % 4)),
+            pa.list_(pa.string()): [f"{field.name}-{m} é'\"" for m in range(n % 4)],
             pa.map_(pa.string(), pa.string()): [("why", f"{n}")],
         }
         return values[field.type]

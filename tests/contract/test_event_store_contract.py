@@ -48,7 +48,7 @@ class TestAppend:
     def test_values_come_back_as_they_went_in(self, store: EventStore, rows: Rows) -> None:
         sent = rows.decisions(9)
         assert store.append("decisions", sent) == 9
-        columns = "event_id, decided_at, seed_stream, action, propensity, served, observation, eligible_actions"
+        columns = "event_id, decided_at, seed_stream, action, propensity, served, observation"
         expected = sent.select(columns.split(", ")).to_pylist()
         assert logged(store, columns, "decisions") == [tuple(row.values()) for row in expected]
 
@@ -124,7 +124,7 @@ class TestInteractions:
 
     def test_columns_come_in_the_order_asked_for(self, store: EventStore, rows: Rows) -> None:
         store.append_interactions(rows.interactions(2))
-        assert store.interactions((0, 2), columns=["reward", "action"]).column_names == ["reward", "action"]
+        assert store.interactions((0, 2), columns=["reward", "action_id"]).column_names == ["reward", "action_id"]
         with pytest.raises(StoreError, match="no column 'rewards'"):
             store.interactions((0, 2), columns=["rewards"])
 

@@ -54,14 +54,14 @@ def traffic(environment: MovieLensEnvironment, post: Post) -> None:
         event_id = f"cloud-mode-{number:04d}"
         instance = {"observation": environment.observations_f32[user].tolist(), "event_id": event_id}
         (prediction,) = post({"instances": [instance], "parameters": {"source": "simulator"}})["predictions"]
-        reward = environment.reward(user, prediction["action"], event_id)
+        reward = float(environment.earned([user], [prediction["action_id"]], [event_id])[0])
         assert post({"rewards": [{"event_id": event_id, "reward": reward}]})["accepted"] == 1
 
 
-def decided(store: EventStore) -> dict[str, tuple[int, float, float]]:
+def decided(store: EventStore) -> dict[str, tuple[str, float, float]]:
     """Action, propensity and reward of every interaction."""
-    rows = store.interactions((0, store.head()), ["event_id", "action", "propensity", "reward"]).to_pylist()
-    return {row["event_id"]: (row["action"], row["propensity"], row["reward"]) for row in rows}
+    rows = store.interactions((0, store.head()), ["event_id", "action_id", "propensity", "reward"]).to_pylist()
+    return {row["event_id"]: (row["action_id"], row["propensity"], row["reward"]) for row in rows}
 
 
 class LocalMode:

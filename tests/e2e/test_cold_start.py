@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.tf
 
 VISITS = 300
-BEST = 3
+BEST = "movie-4"
 """The action that earns a reward, whoever asks."""
 
 
@@ -38,7 +38,7 @@ def movielens(movielens: Bandit, monkeypatch: pytest.MonkeyPatch) -> Bandit:
     return bare
 
 
-def visit(site: Site, first: int, eligible: list[int] | None = None) -> list[dict[str, Any]]:
+def visit(site: Site, first: int, eligible: list[str] | None = None) -> list[dict[str, Any]]:
     """A hundred decisions with their rewards."""
     users = site.environment.observations_f32
     asked = {"eligible_actions": eligible} if eligible else {}
@@ -49,7 +49,7 @@ def visit(site: Site, first: int, eligible: list[int] | None = None) -> list[dic
     answer = site.post("/predict", {"instances": instances})
     assert answer.status_code == 200, answer.text
     predictions: list[dict[str, Any]] = answer.json()["predictions"]
-    rewards = [{"event_id": one["event_id"], "reward": 5.0 * (one["action"] == BEST)} for one in predictions]
+    rewards = [{"event_id": one["event_id"], "reward": 5.0 * (one["action_id"] == BEST)} for one in predictions]
     assert site.post("/reward", {"rewards": rewards}).status_code == 200
     return predictions
 
@@ -74,7 +74,7 @@ def test_a_bandit_begins_with_nothing_and_its_first_retrain_makes_the_champion(
 ) -> None:
     server, bandit = site.serve(), site.bandit
     site.run("log")
-    answers = [*visit(site, 0), *visit(site, 100), *visit(site, 200, eligible=[BEST, 5, 9])]
+    answers = [*visit(site, 0), *visit(site, 100), *visit(site, 200, eligible=[BEST, "movie-6", "movie-10"])]
     assert {one["policy_version"] for one in answers} == {"uniform"}
     assert {one["propensity"] for one in answers} == {1 / 20, 1 / 3}
     store = open_backend(bandit, settings).store()
@@ -91,7 +91,7 @@ def test_a_bandit_begins_with_nothing_and_its_first_retrain_makes_the_champion(
     assert trained.n.sum() == VISITS, "no row was set apart"
     after = visit(site, 300)
     assert {one["policy_version"] for one in after} == {done.version}
-    assert sum(one["action"] == BEST for one in after) > 50, "it has learnt"
+    assert sum(one["action_id"] == BEST for one in after) > 50, "it has learnt"
     health = httpx.get(f"{site.url()}/health", trust_env=False).json()
     assert (health["status"], health["serves"]) == ("ok", done.version)
     assert server.poll() is None, "and was never restarted"

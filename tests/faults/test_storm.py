@@ -130,7 +130,7 @@ class TestTheAudit:
     @pytest.mark.parametrize(
         ("table", "change", "figure"),
         [
-            ("decisions", {"action": 3}, "lost"),
+            ("decisions", {"action_id": "movie-3"}, "lost"),
             ("decisions", {"propensity": 0.5}, "lost"),
             ("decisions", {"event_id": "s1-b"}, "lost"),
             ("interactions", {"event_id": "s1-b"}, "open"),
@@ -165,14 +165,14 @@ class TestTheAudit:
 
     def test_wants_nothing_that_the_bus_named_and_everything_else(self) -> None:
         named, wrong = {"decisions": {2}, "rewards": {2, 3}}, tables()
-        told = records() | {"s1-b": Record(100.0, (1, 0.9, "v1"), 100.1, rewards=[Sent(2.5, 100.5, 100.6)])}
+        told = records() | {"s1-b": Record(100.0, ("movie-1", 0.9, "v1"), 100.1, rewards=[Sent(2.5, 100.5, 100.6)])}
         kinds = {"decision": named["decisions"], "reward": named["rewards"]}
         gone = [(kind, offset) for kind, offsets in kinds.items() for offset in offsets]
         wrong["rejected_events"] = [{"kind": k, "offset": n, "producer": "bus-1", "reason": "gone"} for k, n in gone]
         found = audit(told, strangers(), wrong, wait_s=4, prefix="s1-", named=named)
         assert (found.lost, found.rewards_lost, found.seq_gaps) == (0, 0, 0)
         assert (found.damaged_decisions, found.damaged_rewards, found.unjoined_by_damage) == (1, 2, 1)
-        told["s1-c"] = Record(100.0, (1, 0.9, "v1"), 100.1)
+        told["s1-c"] = Record(100.0, ("movie-1", 0.9, "v1"), 100.1)
         assert audit(told, strangers(), wrong, wait_s=4, prefix="s1-", named=named).lost == 1
         assert audit(told, strangers(), wrong, wait_s=4, prefix="s1-", named=NOTHING).seq_gaps == 3
 
@@ -216,7 +216,7 @@ def strangers() -> dict[str, Sent]:
 
 def records() -> dict[str, Record]:
     """One decision, answered at once and rewarded in its first second."""
-    return {"s1-a": Record(100.0, (2, 0.9, "v1"), 100.1, rewards=[Sent(2.5, 100.5, 100.6)])}
+    return {"s1-a": Record(100.0, ("movie-2", 0.9, "v1"), 100.1, rewards=[Sent(2.5, 100.5, 100.6)])}
 
 
 def tables() -> dict[str, list[dict[str, Any]]]:
@@ -225,7 +225,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
     def at(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
 
-    told = {"event_id": "s1-a", "action": 2, "propensity": 0.9, "policy_version": "v1"}
+    told = {"event_id": "s1-a", "action_id": "movie-2", "propensity": 0.9, "policy_version": "v1"}
     return {
         "decisions": [{**told, "decided_at": at(100.05), "producer": "bus-1", "offset": 1}],
         "rewards": [{"event_id": "s1-a", "reward": 2.5, "received_at": at(100.55), "producer": "bus-1", "offset": 1}],

@@ -155,7 +155,7 @@ def post(url: str, payload: bytes, attributes: dict[str, str]) -> int:
 def decision(event_id: str) -> bytes:
     values: dict[str, Any] = {
         "string": "text", "int32": 1, "float64": 0.5, "bool": True, "timestamp": AT.isoformat(),
-        "float32[]": [0.5, -1.0], "int32[]": [0, 1], "map": None,
+        "float32[]": [0.5, -1.0], "int32[]": [0, 1], "string[]": ["a"], "map": None,
     }  # fmt: skip
     row = {column.name: values[column.type] for column in DECISION if column.name not in STAMPS}
     return orjson.dumps({**row, "event_id": event_id})

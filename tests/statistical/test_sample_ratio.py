@@ -77,10 +77,9 @@ class TestALogAsTheServerWritesIt:
         columns |= dict.fromkeys(("decided_at", "received_at", "closed_at"), pa.repeat(pa.scalar(now), n))
         texts = ("event_id", "policy_version", "observation_version", "action_set_version", "action_id", "source")
         columns |= dict.fromkeys(texts, pa.repeat("x", n)) | {"producer": pa.repeat("bus-1", n)}
-        columns |= dict.fromkeys(("action", "schema_version"), pa.repeat(pa.scalar(1, pa.int32()), n))
+        columns["schema_version"] = pa.repeat(pa.scalar(1, pa.int32()), n)
         columns |= {
             "observation": pa.array([[]] * n, pa.list_(pa.float32())),
-            "eligible_actions": pa.array([[]] * n, pa.list_(pa.int32())),
             "propensity": pa.array(propensity),
             "epsilon": pa.repeat(0.05, n),
             "reward": pa.repeat(0.0, n),

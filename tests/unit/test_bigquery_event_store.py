@@ -59,7 +59,7 @@ class TestSchema:
 
     def test_every_value_comes_back_as_it_went_in(self, store: BigQueryEventStore) -> None:
         made = [decision(f"e{n}", n, n) for n in range(1, 5)]
-        made[0] |= {"observation": [], "eligible_actions": [], "policy_info": []}
+        made[0] |= {"observation": [], "eligible_actions": [3, 0], "policy_info": []}
         made[1] |= {"observation": [0.1, -0.0, 1e-30, 3.4e38], "policy_info": [("b", ""), ("a", 'é"\n')]}
         sent = decisions(*made)
         store.append("decisions", sent.slice(0, 2))

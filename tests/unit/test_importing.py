@@ -102,7 +102,7 @@ class TestAFile:
         rows = told(store)
         assert [row["event_id"] for row in rows] == table["visit"]
         assert [row["action_id"] for row in rows] == table["article"]
-        assert [IDS[row["action"]] for row in rows] == table["article"]
+        assert [row["eligible_action_ids"] for row in rows] == [[*IDS]] * N
         assert [row["reward"] for row in rows] == [value or 0.0 for value in table["click"]]
         assert {row["closed_by"] for row in rows} == {"reward", "timeout"}
         assert {(row["policy_version"], row["source"], row["propensity"]) for row in rows} == {
@@ -123,7 +123,7 @@ class TestAFile:
         importer.run(bandit, settings, tmp_path / "log.parquet", ["eligible_actions=eligible"])
         rows = told(store)
         assert [row["observation"] for row in rows] == lists
-        assert [row["eligible_actions"] for row in rows] == [[0, 2], [0, 2]]
+        assert [row["eligible_action_ids"] for row in rows] == [["a", "NA"]] * 2
         assert len({row["event_id"] for row in rows}) == 2
 
     def test_of_vowpal_wabbit_says_cost_ranking_and_context(
@@ -148,7 +148,7 @@ class TestAFile:
             ("e2", "NA", 0.0, 0.1),
         ]
         assert [row["observation"] for row in rows] == [[0.25, 1.0]] * 2
-        assert [row["eligible_actions"] for row in rows] == [[0, 2]] * 2
+        assert [row["eligible_action_ids"] for row in rows] == [["a", "NA"]] * 2
 
     def test_of_lists_may_hold_some_that_are_none(
         self, bandit: Bandit, settings: Settings, store: EventStore, tmp_path: Path

@@ -146,7 +146,6 @@ class TestAWindow:
 
 BROKEN: list[tuple[Row, str]] = [
     ({"observation_version": "users-v0"}, "observation_version"),
-    ({"action_set_version": "letters-v0"}, "action_set_version"),
     ({"policy_version": "movielens-v1-0099"}, "policy_version"),
     ({"observation": [1.0, 2.0]}, "observation_dim"),
     ({"observation": []}, "observation_dim"),
@@ -156,8 +155,9 @@ BROKEN: list[tuple[Row, str]] = [
     ({"action": -1}, "action"),
     ({"eligible_actions": [0, 7]}, "eligible_actions"),
     ({"eligible_actions": [0, None]}, "eligible_actions"),
-    ({"eligible_actions": []}, "eligible_actions"),
+    ({"eligible_action_ids": ["a", None]}, "eligible_actions"),
     ({"action": 1, "action_id": "b", "eligible_actions": [0, 2]}, "action_eligible"),
+    ({"action": None, "action_id": "b", "eligible_action_ids": ["a", "c"]}, "action_eligible"),
     ({"action_id": "z"}, "action_id"),
     ({"action_id": ""}, "action_id"),
     ({"action_id": "c"}, "action"),

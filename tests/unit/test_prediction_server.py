@@ -163,7 +163,6 @@ class TestAnAnswer:
         action, propensity = choose(scores, None, 0.2, draw_uniform(SALT, "order-1"))
         assert answer == {
             "event_id": "order-1",
-            "action": action,
             "action_id": "abcd"[action],
             "propensity": propensity,
             "policy_version": version,
@@ -175,27 +174,34 @@ class TestAnAnswer:
         [row] = world.logged()
         assert required(DECISION) <= set(row) <= {column.name for column in DECISION} - STAMPED
         assert {name: row[name] for name in answer} == answer
-        assert (row["observation"], row["eligible_actions"]) == (OBSERVATION, [0, 1, 2, 3])
+        assert row["observation"] == OBSERVATION
+        assert row.keys().isdisjoint(("action", "eligible_actions")), "an index means nothing outside of arrays"
         assert (row["epsilon"], row["source"], row["served"]) == (0.2, "client", True)
 
     def test_is_among_the_eligible_actions_with_their_share_of_epsilon(self, world: World) -> None:
         world.promote()
         client = world.client()
-        answers = ask(client, *(f"e{i}" for i in range(40)), eligible_actions=[3, 1])
-        assert {answer["action"] for answer in answers} == {1, 3}
+        answers = ask(client, *(f"e{i}" for i in range(40)), eligible_actions=["d", "b"])
+        assert {answer["action_id"] for answer in answers} == {"b", "d"}
         assert {round(answer["propensity"], 12) for answer in answers} == {0.9, 0.1}
-        assert world.logged()[0]["eligible_actions"] == [1, 3]
-
-    def test_is_the_same_whether_eligible_actions_are_named_by_id_or_by_index(self, world: World) -> None:
-        world.promote()
-        client = world.client()
-        ask(client, *(f"e{i}" for i in range(20)), eligible_actions=["d", "b"])
-        by_id = world.logged()
-        for row in by_id:
+        for row in world.logged():
             u = draw_uniform(SALT, row["event_id"])
             scores = Policy.load(world.registry.path(row["policy_version"])).scores(np.array([OBSERVATION], np.float32))
-            assert (row["action"], row["propensity"]) == choose(scores[0], [1, 3], 0.2, u)
-            assert row["eligible_actions"] == [1, 3]
+            action, propensity = choose(scores[0], [1, 3], 0.2, u)
+            assert (row["action_id"], row["propensity"]) == ("abcd"[action], propensity)
+            assert row["eligible_action_ids"] == ["b", "d"]
+
+    def test_is_logged_with_the_ids_that_could_be_chosen_until_a_policy_was_trained_with_the_list(
+        self, world: World
+    ) -> None:
+        client = world.client()
+        ask(client, "before any policy")
+        world.promote()
+        until(lambda: client.get("/state").json()["serves"] != "uniform")
+        ask(client, "its policy knows the list")
+        both = [{"observation": OBSERVATION, "event_id": f"beside-{i}"} for i in range(2)]
+        client.post("/predict", json={"instances": [{**both[0], "eligible_actions": ["a"]}, both[1]]})
+        assert [row.get("eligible_action_ids") for row in world.logged()] == [[*"abcd"], None, ["a"], None]
 
     def test_carries_the_source_into_the_log(self, world: World) -> None:
         world.promote()
@@ -210,7 +216,7 @@ class TestTheSameEventIdAgain:
         client = world.client()
         first = ask(client, "x")
         again = client.post(
-            "/predict", json={"instances": [{"observation": [9, 9, 9], "event_id": "x", "eligible_actions": [2]}]}
+            "/predict", json={"instances": [{"observation": [9, 9, 9], "event_id": "x", "eligible_actions": ["c"]}]}
         )
         assert again.json()["predictions"] == first
         assert len(world.logged()) == 1
@@ -299,19 +305,19 @@ class TestAColdStart:
     def test_answers_uniformly_with_exact_propensities(self, world: World) -> None:
         client = world.client()
         answers = ask(client, *(f"e{i}" for i in range(40)))
-        assert {answer["action"] for answer in answers} == {0, 1, 2, 3}
+        assert {answer["action_id"] for answer in answers} == {*"abcd"}
         assert {answer["propensity"] for answer in answers} == {1 / 4}
         assert {answer["policy_version"] for answer in answers} == {"uniform"}
-        some = ask(client, *(f"f{i}" for i in range(40)), eligible_actions=[3, 0, 1])
-        assert {answer["action"] for answer in some} == {0, 1, 3}
+        some = ask(client, *(f"f{i}" for i in range(40)), eligible_actions=[*"dab"])
+        assert {answer["action_id"] for answer in some} == {*"abd"}
         assert {answer["propensity"] for answer in some} == {1 / 3}
-        [only] = ask(client, "g", eligible_actions=[2])
-        assert (only["action"], only["propensity"]) == (2, 1)
+        [only] = ask(client, "g", eligible_actions=["c"])
+        assert (only["action_id"], only["propensity"]) == ("c", 1)
 
     def test_logs_rows_that_may_train(self, world: World) -> None:
         client = world.client()
         ask(client, *(f"e{i}" for i in range(20)))
-        ask(client, *(f"f{i}" for i in range(20)), eligible_actions=[3, 1])
+        ask(client, *(f"f{i}" for i in range(20)), eligible_actions=["d", "b"])
         rows = world.logged()
         assert required(DECISION) <= set(rows[0]) <= {column.name for column in DECISION} - STAMPED
         assert {(row["policy_version"], row["epsilon"], row["served"]) for row in rows} == {("uniform", 1.0, True)}

@@ -10,7 +10,7 @@ from google.cloud.bigquery import SchemaField, Table  # noqa: TID253
 from rl_core.backends.gcp.provisioning import build
 from rl_core.backends.gcp.store.tables import JOINER
 from rl_core.errors import ProvisioningError
-from rl_core.schema import bigquery_schema
+from rl_core.schema import DECISION, bigquery_schema
 from stand_ins.faults import Fault
 from tests.provisioning_world import World
 
@@ -87,6 +87,21 @@ def test_a_table_from_before_a_column_was_added_gets_it(world: World) -> None:
     client.create_table(Table("test-project.movielens_v1.joiner", older))
     assert "dataset movielens_v1 with its tables: updated" in world.provision(world.site(), "storage")
     assert client.get_table("movielens_v1.joiner").schema[-1].name == "joined_at"
+    again = world.provision(world.site(), "storage")
+    assert "dataset movielens_v1 with its tables: was there before, kept as it is" in again
+
+
+def test_a_column_that_may_be_null_since_is_let_be_null(world: World) -> None:
+    client = world.site().clients.bigquery
+    client.create_dataset("movielens_v1")
+    older = [
+        SchemaField.from_api_repr(field | ({"mode": "REQUIRED"} if field["name"] == "action" else {}))
+        for field in bigquery_schema(DECISION)
+    ]
+    client.create_table(Table("test-project.movielens_v1.decisions", older))
+    assert "dataset movielens_v1 with its tables: updated" in world.provision(world.site(), "storage")
+    modes = {column.name: column.mode for column in client.get_table("movielens_v1.decisions").schema}
+    assert (modes["action"], modes["action_id"]) == ("NULLABLE", "REQUIRED")
     again = world.provision(world.site(), "storage")
     assert "dataset movielens_v1 with its tables: was there before, kept as it is" in again
 

@@ -85,7 +85,7 @@ class TestActions:
         assert set(_chosen(client, [1.0, 0.0])) == {"b", "c"}
         assert set(_chosen(client, [1.0, 0.0], eligible_actions=["a", "c"])) == {"c"}
         rows = [orjson.loads(one.payload) for one in bus.read("decisions", 0)]
-        assert {tuple(row["eligible_actions"]) for row in rows} == {(1, 2), (2,)}
+        assert {tuple(row["eligible_action_ids"]) for row in rows} == {("b", "c"), ("c",)}
         assert {row["propensity"] for row in rows[200:]} == {1.0}
 
     def test_that_are_all_withdrawn_are_refused(self, serve: SERVED) -> None:

@@ -53,7 +53,7 @@ def test_the_wheel_rewards_the_user_who_was_shown(wheel: Bandit, settings: Setti
     rewards = np.array([row["reward"] for row in rows])
     far = np.linalg.norm(observations, axis=1) > 0.5
     best = np.array([{(1, 1): 1, (1, -1): 2, (-1, 1): 3, (-1, -1): 4}[tuple(signs)] for signs in np.sign(observations)])
-    lucky = far & (np.array([row["action"] for row in rows]) == best)
+    lucky = far & (np.array([wheel.problem.actions.index(row["action_id"]) for row in rows]) == best)
     assert 20 < lucky.sum() < 80
     assert np.abs(rewards[lucky] - 5).max() < 0.1
     assert rewards[~lucky].max() < 1.3

@@ -25,7 +25,7 @@ class Dataset:
         dataset = self._look()
         if dataset is None:
             return Found.ABSENT
-        if tables.missing_tables(self._site.clients) or self._columns_lack():
+        if tables.missing_tables(self._site.clients) or self._columns_differ():
             return Found.STALE
         return self._site.owner(dataset.labels)
 
@@ -45,11 +45,11 @@ class Dataset:
                 client.delete_table(table.reference, not_found_ok=True)
         return Found.FOREIGN
 
-    def _columns_lack(self) -> bool:
-        """Whether a table is from before a column was added."""
+    def _columns_differ(self) -> bool:
+        """Whether a table is from before a column was added, or was let be null."""
         for name, kind in tables.KINDS.items():
             found = self._site.clients.bigquery.get_table(self._site.names.table(name))
-            if {column.name for column in kind.columns} - {field.name for field in found.schema}:
+            if tables.up_to_date(found.schema, kind.columns) != found.schema:
                 return True
         return False
 

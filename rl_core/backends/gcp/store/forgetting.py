@@ -26,6 +26,7 @@ _EMPTY = {
     "timestamp": "closed_at",
     "float32[]": "[]",
     "int32[]": "[]",
+    "string[]": "[]",
 }
 
 
@@ -64,4 +65,4 @@ def forget(queries: Queries, found: Forgotten, subjects: Sequence[str]) -> None:
 def _empty(column: Column) -> str:
     if column.name in _SET:
         return _SET[column.name]
-    return "NULL" if column.nullable else _EMPTY[column.type]
+    return "NULL" if column.nullable and not column.type.endswith("[]") else _EMPTY[column.type]

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rl_core.schema import Column, arrow_schema
 
@@ -27,13 +28,16 @@ def stored(rows: pa.Table) -> pa.Table:
 
 
 def read(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert rows as BigQuery gave them to our types."""
+    """Convert rows as BigQuery gave them to our types. It keeps no null list: an empty one is null where it may be."""
     columns = []
     for field in schema:
         column = rows[field.name]
         if field.type.equals(_MAP):
             pairs = [None if v is None else list(json.loads(v).items()) for v in column.to_pylist()]
             columns.append(pa.array(pairs, field.type))
+        elif field.nullable and pa.types.is_list(field.type):
+            listed = column.cast(field.type)
+            columns.append(pc.if_else(pc.greater(pc.list_value_length(listed), 0), listed, pa.scalar(None, field.type)))
         else:
             columns.append(column.cast(field.type))
     return pa.table(columns, schema=schema)

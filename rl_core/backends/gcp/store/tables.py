@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -105,7 +105,7 @@ KINDS: dict[str, TableKind] = {
 
 
 def ensure_tables(clients: GoogleClients) -> list[str]:
-    """Make dataset and tables where missing, add columns that a table lacks; return the full names of what was made.
+    """Make dataset and tables where missing, bring columns up to date; return the full names of what was made.
 
     Raises StoreError naming setting and role.
     """
@@ -129,7 +129,7 @@ def ensure_tables(clients: GoogleClients) -> list[str]:
                 made.append(place)
             except Conflict:
                 if isinstance(resource, bigquery.Table):
-                    _bring_up_to_date(client, resource)
+                    _bring_up_to_date(client, resource, KINDS[resource.table_id].columns)
         _first_row(clients)
     return made
 
@@ -200,13 +200,28 @@ def _resources(clients: GoogleClients) -> Iterator[tuple[str, Any]]:
         yield place, table
 
 
-def _bring_up_to_date(client: Any, wanted: Any) -> None:
-    """Columns are only ever added, and added nullable; how long partitions are kept may change."""
+def up_to_date(found: Sequence[Any], columns: tuple[Column, ...]) -> list[Any]:
+    """Return a table's fields with those that it lacks, and nullable where they may be null now; else as they are."""
+    from google.cloud import bigquery
+
+    wanted = {field["name"]: field for field in bigquery_schema(columns)}
+    relaxed = [
+        bigquery.SchemaField.from_api_repr({**field.to_api_repr(), "mode": "NULLABLE"})
+        if field.mode == "REQUIRED" and wanted.get(field.name, {}).get("mode") == "NULLABLE"
+        else field
+        for field in found
+    ]
+    known = {field.name for field in found}
+    lacking = [bigquery.SchemaField.from_api_repr(field) for name, field in wanted.items() if name not in known]
+    return [*relaxed, *lacking]
+
+
+def _bring_up_to_date(client: Any, wanted: Any, columns: tuple[Column, ...]) -> None:
+    """Columns are only ever added or let be null; how long partitions are kept may change."""
     found = client.get_table(wanted.reference)
-    known = {column.name for column in found.schema}
-    lacking = [column for column in wanted.schema if column.name not in known]
-    if lacking:
-        found.schema = [*found.schema, *lacking]
+    fields = up_to_date(found.schema, columns)
+    if fields != found.schema:
+        found.schema = fields
         client.update_table(found, ["schema"])
     here, there = found.time_partitioning, wanted.time_partitioning
     if here is not None and there is not None and here.expiration_ms != there.expiration_ms:

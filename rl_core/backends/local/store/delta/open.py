@@ -1,4 +1,4 @@
-"""Opens a Delta table, makes it, or gives it the columns that it lacks."""
+"""Opens a Delta table, makes it, or brings an older one's columns up to date."""
 
 from __future__ import annotations
 
@@ -47,12 +47,15 @@ def created(path: Path, schema: pa.Schema) -> Handle:
 
 
 def widen(table: Handle, schema: pa.Schema) -> None:
-    """Add the schema's columns that the table lacks; they are null in its rows."""
+    """Add the schema's columns that the table lacks, null in its rows, and let those be null that may be now."""
     from deltalake import Schema
 
-    known = set(pa.schema(table.schema().to_arrow()).names)
+    known = {field.name: field for field in pa.schema(table.schema().to_arrow())}
     if lacking := [field for field in schema if field.name not in known]:
         table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
+    for field in schema:
+        if field.nullable and field.name in known and not known[field.name].nullable:
+            table.alter.drop_column_not_null(field.name)
 
 
 def _ours(table: Handle, path: Path, schema: pa.Schema) -> Handle:
