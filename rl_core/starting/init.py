@@ -67,7 +67,8 @@ def _found(source: Path, columns: Mapping[str, Column], roles: Roles) -> Definit
     if low == high:  # a click is 1, and no click an empty cell
         low, high = min(low, 0.0), max(high, 0.0)
     return Definition(
-        observation=roles.observation,
+        features=roles.features.kinds,
+        left_out=roles.features.left_out,
         actions=columns[roles.action].counts,
         low=low,
         high=high,
@@ -88,9 +89,14 @@ def _told(source: Path, columns: Mapping[str, Column], roles: Roles, found: Defi
         f"{np.count_nonzero(~given):,} rows have none and get {found.default:g}",
         f"  propensity   {roles.propensity or 'none was found, and the import needs it (below)'}",
         f"  event id     {roles.event_id or 'none was found; rows are numbered'}",
-        f"  observation  {', '.join(roles.observation)}; and a 1",
+        f"  features     {len(roles.features.kinds):,}, made into {roles.features.width:,} numbers and a 1:",
+        *(f"    {name:<{_widest(roles)}} {kind.definition['kind']}: {kind.why}" for name, kind in found.features.items()),
     ]
-    return "\n".join([*lines, *(f"  left out     {name!r}: {why}" for name, why in roles.left_out.items())])
+    return "\n".join([*lines, *(f"  left out     {name!r}: {why}" for name, why in found.left_out.items())])
+
+
+def _widest(roles: Roles) -> int:
+    return max(map(len, roles.features.kinds))
 
 
 def _next(bandit: str, name: str, source: Path | None, roles: Roles | None) -> str:
@@ -98,13 +104,15 @@ def _next(bandit: str, name: str, source: Path | None, roles: Roles | None) -> s
     check = shlex.join(["banditloop", "check", bandit])
     if roles is None or source is None:
         return (
-            f"  (fill in actions, observation and reward)\n  {check}\n"
+            f"  (fill in features, actions and reward)\n  {check}\n"
             f"  {shlex.join(['banditloop', 'serve', bandit])}   # chooses at random until the first retrain\n"
             f"  {shlex.join(['banditloop', 'log', bandit])}     # beside it"
         )
     said = {"event_id": roles.event_id, "action": roles.action, "propensity": roles.propensity or "COLUMN"}
+    said |= {"reward": roles.reward, "eligible_actions": roles.eligible_actions}
     words = [f"{field}={column}" for field, column in said.items() if column]
-    words += [f"reward={roles.reward}", f"observation={','.join(roles.observation)}"]
+    if tuple(roles.features.kinds) != roles.features.columns:
+        words.append(f"observation={','.join(roles.features.columns)}")  # in the order of the features
     lines = [check]
     if roles.propensity is None:
         lines.append(
