@@ -110,9 +110,7 @@ class Definition:
 
 def _flow(value: object) -> str:
     """One line of YAML."""
-    return str(
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)
-    ).strip()
+    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)).strip()
 
 
 def _one_line(text: str) -> str:

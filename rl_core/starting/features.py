@@ -26,11 +26,19 @@ class Found:
     columns: tuple[str, ...]
     left_out: Mapping[str, str]
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The column of each feature, by its name."""
+        return dict(zip(self.kinds, self.columns, strict=True))
+
     @cached_property
+    def features(self) -> Features:
+        return TypeAdapter(Features).validate_python({name: kind.definition for name, kind in self.kinds.items()})
+
+    @property
     def width(self) -> int:
         """How many numbers they are made into."""
-        given = {name: kind.definition for name, kind in self.kinds.items()}
-        return len(names_of(TypeAdapter(Features).validate_python(given)))
+        return len(names_of(self.features))
 
 
 def find(columns: Mapping[str, Column], earned: Collection[str]) -> Found:

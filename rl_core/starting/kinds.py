@@ -92,6 +92,7 @@ def _words(column: Column) -> Kind | str:
         return "another one in every row, like an id: --event-id takes it"
     if len(values) > given / 2:
         return f"{len(values):,} values in {given:,} rows, like an id or free text"
+    definition: dict[str, Any]
     if len(values) <= FEW:
         none = [_NONE] if column.empty and _NONE not in values else []
         definition = {"kind": "category", "values": [*values, *none]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rl_core.config import Validation
 from rl_core.errors import DataError
+from rl_core.importing import obp
 from rl_core.importing.rows import numbers
 
 SHARE = float(Validation().max_quarantined_share)
@@ -23,10 +24,11 @@ _DECIMAL_COMMA = r"^\s*-?(\d+|\d{1,3}(\.\d{3})+),\d+\s*$"
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of n rows; text, where it comes from a CSV."""
+    """One column of n rows; text, where it comes from a CSV. `known` are values that it may have, seen or not."""
 
     name: str
     cells: pa.Array
+    known: tuple[str, ...] = ()
 
     @cached_property
     def numbers(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -63,11 +65,12 @@ class Column:
         if pa.types.is_nested(self.cells.type):
             return {}
         found = pc.value_counts(pc.drop_null(self.cells.cast(pa.string()))).to_pylist()
-        return {one["values"]: one["counts"] for one in sorted(found, key=lambda one: -one["counts"])}
+        counts = {one["values"]: one["counts"] for one in sorted(found, key=lambda one: -one["counts"])}
+        return dict.fromkeys(self.known, 0) | counts
 
 
 def read(path: Path) -> dict[str, Column]:
-    """Read a CSV, Parquet or JSON lines file. Raises DataError naming the file and what is wrong."""
+    """Read a CSV, Parquet, JSON lines or npz file. Raises DataError naming the file and what is wrong."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     if (reader := _READERS.get(path.suffix)) is None:
@@ -83,6 +86,8 @@ def read(path: Path) -> dict[str, Column]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path}: has two columns {twice[0]!r}; give each a name of its own")
     columns = {name: Column(name, _plain(table[name].combine_chunks())) for name in names}
+    if path.suffix == ".npz":
+        columns["action"] = replace(columns["action"], known=tuple(obp.action_ids(path)))
     for column in columns.values():
         _refuse_decimal_commas(path, column)
     return columns
@@ -138,7 +143,11 @@ def _jsonl(path: Path) -> pa.Table:
     return table
 
 
-_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
+def _npz(path: Path) -> pa.Table:
+    return pa.table(obp.columns(path))
+
+
+_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl, ".npz": _npz}
 
 
 def _plain(cells: pa.Array) -> pa.Array:

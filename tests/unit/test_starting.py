@@ -124,7 +124,7 @@ def test_cells_may_be_empty(begun: Callable[..., Bandit], capsys: pytest.Capture
     rows["klicks zuvor"] = ["" if n < 200 else n % 7 for n in range(N)]
     problem = begun(rows).problem
     assert (problem.reward_min, problem.reward_max, problem.reward_default) == (0, 1, 0)
-    assert problem.features["klicks_zuvor"].missing == 3, "the middle one"
+    assert problem.features["klicks_zuvor"].model_dump()["missing"] == 3, "the middle one"
     said = capsys.readouterr().out
     assert "150 rows have none and get 0" in said
     assert "0 to 6 seen; 200 rows have none and get 3, the middle one" in said
@@ -178,7 +178,11 @@ REFUSED: dict[str, tuple[Rows | str, tuple[str, ...], str]] = {
     "no reward": (without("clicked"), (), "no column is plainly the reward: say which with --reward COLUMN"),
     "a constant reward": (without("clicked", clicked=[1] * N), (), "the reward 'clicked' is 1 in every row"),
     "a reward in words": (without("clicked", clicked=["true", "false"] * 150), (), "'true' (row 1) is no number"),
-    "no observation": (without("Größe (cm)", "klicks zuvor", "seen at"), (), "no column is left that could be a feature"),
+    "no feature": (
+        without("Größe (cm)", "klicks zuvor", "seen at"),
+        (),
+        "no column is left that could be a feature",
+    ),
     "a misspelt column": (strangers(), ("--action", "Artikle"), "no such column; did you mean 'Artikel'?"),
     "a certain event": (
         strangers(),

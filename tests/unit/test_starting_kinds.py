@@ -90,13 +90,13 @@ def _begun(path: Path, name: str, cells: list[Any]) -> tuple[Bandit, str]:
     if path.suffix == ".parquet":
         parquet.write_table(pa.table(rows), path)
     elif path.suffix == ".jsonl":
-        lines = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        said = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        path.write_text("".join(f"{json.dumps(one)}\n" for one in said))
     else:
         lines = [",".join("" if one is None else str(one) for one in row) for row in zip(*rows.values(), strict=True)]
         path.write_text("\n".join([",".join(rows), *lines]) + "\n")
     (path.parent / "shop.yaml").unlink(missing_ok=True)
-    init("shop", path, path.parent, {})
+    init("shop", str(path), path.parent, {}, Settings())
     return Bandit.from_yaml(path.parent / "shop.yaml"), (path.parent / "shop.yaml").read_text()
 
 
