@@ -117,7 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check_installed(command: str, backend: str) -> None:
     """Raise ConfigError where the extra of the wheel that the command needs is not installed."""
-    for module, extra in [NEEDS[command], *([("google.cloud.aiplatform", "gcp")] if backend == "gcp" else [])]:
+    needed = [NEEDS[command]] if command in NEEDS else []
+    for module, extra in [*needed, *([("google.cloud.aiplatform", "gcp")] if backend == "gcp" else [])]:
         if not _importable(module):
             raise ConfigError(f"`{command}` needs {module}, which is not installed: pip install 'banditloop[{extra}]'")
 
@@ -140,6 +141,7 @@ def run(argv: list[str] | None = None) -> int:
     if args.command == "init":
         from rl_core.starting.init import init
 
+        check_installed(args.command, "gcp" if str(args.source).startswith("bq:") else "local")
         return init(args.name, args.source, args.out, {role: getattr(args, role) for role in ROLES}, settings)
     if args.command == "status":
         check_installed(args.command, "local")

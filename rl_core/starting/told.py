@@ -10,6 +10,7 @@ import numpy as np
 
 from rl_core.importing.cells import reader_of
 from rl_core.starting.definition import Definition
+from rl_core.starting.kinds import plain
 from rl_core.starting.roles import Roles
 from rl_core.starting.table import Column
 
@@ -74,4 +75,5 @@ def _first(columns: Mapping[str, Column], roles: Roles) -> dict[str, object]:
     """The features of the file's first row, as a request sends them."""
     cells = {name: columns[column].cells[0].as_py() for name, column in roles.features.named.items()}
     read = {name: reader_of(feature) for name, feature in roles.features.features.items()}
-    return {name: value for name, cell in cells.items() if cell is not None and (value := read[name](cell)) is not None}
+    said = {name: read[name](cell) for name, cell in cells.items() if cell is not None}
+    return {name: plain(one) if isinstance(one, float) else one for name, one in said.items() if one is not None}
