@@ -40,11 +40,35 @@ class Vectoriser:
             self.width += len(feature.names(name))
         self._known = features.keys()
 
+    @property
+    def names(self) -> list[str]:
+        """The features, in order."""
+        return list(self._known)
+
     def rows(self, given: Sequence[Mapping[str, Any]], where: str = "instances[{}].features") -> NDArray[np.float32]:
         """Return [n, width] float32. Raises SchemaError naming row, feature and rule."""
         return np.asarray([self.row(one, where.format(i)) for i, one in enumerate(given)], np.float32).reshape(
             len(given), self.width
         )
+
+    def logged(self, texts: Sequence[str | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return what is made of n rows of the log, [n, width], and which of them [n] it can't read.
+
+        The log keeps what was sent, by whatever definition then held: features that are no more are passed over.
+        """
+        import orjson
+
+        made = np.zeros((len(texts), self.width), np.float32)
+        wrong = np.zeros(len(texts), np.bool_)
+        for i, text in enumerate(texts):
+            try:
+                said = orjson.loads(text or b"")
+                if type(said) is not dict:
+                    raise TypeError("no JSON object")
+                made[i] = self.row({name: said[name] for name in said if name in self._known}, "features")
+            except (SchemaError, ValueError, TypeError):
+                wrong[i] = True
+        return made, wrong
 
     def row(self, given: Mapping[str, Any], where: str) -> list[float]:
         """Return the numbers of one row. Raises SchemaError."""

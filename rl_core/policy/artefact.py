@@ -11,7 +11,7 @@ There is no clock in it: equal inputs give equal statistics, blocks and probes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from rl_core.bandit.linucb import LinUCB, Statistics
 from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.feature_config import Features
 from rl_core.features.encoder import Encoder
 from rl_core.files import write_atomically
 from rl_core.policy.manifest import MANIFEST, Manifest, read_manifest, sha256, verify
@@ -42,6 +43,7 @@ __all__ = [
     "block_name",
     "misfit",
     "read_manifest",
+    "redefined",
     "write_artefact",
 ]
 
@@ -50,12 +52,14 @@ __all__ = [
 class Policy:
     """A loaded and verified artefact; server, evaluator and endpoint score with it.
 
-    `actions` are the ids that its scores are of, in their order: the problem's where one was given.
+    `actions` are the ids that its scores are of, in their order: the problem's where one was given. `features` are the
+    named ones that it reads, as they were declared when it was trained.
     """
 
     manifest: Manifest
     linucb: LinUCB
     actions: tuple[str, ...]
+    features: Features = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, problem: Problem | None = None) -> Self:
@@ -74,7 +78,13 @@ class Policy:
         linucb = solve(_statistics(path, manifest), manifest.hyperparameters, manifest.scale)
         check_probes(path / MANIFEST, manifest.probes, linucb)
         actions = manifest.actions if problem is None else problem.actions
-        return cls(manifest, linucb.aligned(manifest.actions, actions), actions)
+        features = manifest.features or (problem.features if problem else {})
+        return cls(manifest, linucb.aligned(manifest.actions, actions), actions, features)
+
+    @property
+    def observation_version(self) -> str:
+        """How what it scores is made of what was sent."""
+        return self.manifest.observation_version
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -139,6 +149,7 @@ def write_artefact(
         hyperparameters=agent,
         observation_dim=problem.observation_dim,
         observation_version=problem.observation_version,
+        features=problem.features,
         action_set_version=problem.action_set_version,
         actions=tuple(problem.actions if actions is None else actions),
         action_sets={**(action_sets or {}), **own},
@@ -164,13 +175,24 @@ def block_name(window: Window) -> str:
 def misfit(manifest: Manifest, problem: Problem) -> str | None:
     """Say in what the policy's problem differs from this one; None where it fits.
 
-    Actions may differ: they are told by their ids.
+    Actions may differ: they are told by their ids. So may the definition of named features, of which it keeps its own.
     """
-    for field in ("observation_dim", "observation_version"):
-        of_policy, of_problem = getattr(manifest, field), getattr(problem, field)
+    if redefined(manifest, problem):
+        return None
+    for name in ("observation_dim", "observation_version"):
+        of_policy, of_problem = getattr(manifest, name), getattr(problem, name)
         if of_policy != of_problem:
-            return f"{field} is {of_policy!r} but the bandit's is {of_problem!r}"
+            return f"{name} is {of_policy!r} but the bandit's is {of_problem!r}"
     return None
+
+
+def redefined(manifest: Manifest, problem: Problem) -> bool:
+    """Tell whether the problem declares its named features otherwise than when the policy was trained.
+
+    It serves by its own definition until a policy takes its place that was trained on the whole log by the new one.
+    """
+    own = manifest.features and problem.features
+    return bool(own) and manifest.observation_version != problem.observation_version
 
 
 def another_problem(version: str, difference: str) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Bandit
 from rl_core.errors import BanditError
+from rl_core.feature_config import Features, names_of
 from rl_core.features.encoder import Encoder
+from rl_core.features.vectorise import Vectoriser
 from rl_core.policy.artefact import Policy
 from rl_core.problem_config import Problem
 from rl_core.schema import UNIFORM
@@ -33,6 +36,8 @@ class Uniform:
 
     num_actions: int
     encoder: Encoder
+    features: Features
+    observation_version: str
 
     def scores(self, observations: NDArray[np.float32], largest: float = np.inf) -> NDArray[np.float64]:
         """Return zeros [n, K] for observations [n, d]."""
@@ -49,12 +54,24 @@ class Served:
     policy: Policy | Uniform
     epsilon: float | None = None
 
+    @cached_property
+    def vectoriser(self) -> Vectoriser | None:
+        """What makes numbers of named features, as the policy's own definition has it; None where there are none."""
+        return Vectoriser(self.policy.features) if self.policy.features else None
+
+    @cached_property
+    def coordinates(self) -> list[str]:
+        """What each number is called that named features are made into; [] where there are none."""
+        return names_of(self.policy.features)
+
 
 def served_cold(bandit: Bandit) -> Served | None:
     """Return what serves before the first policy; None where serving.cold_start says to refuse."""
     if bandit.serving.cold_start == "refuse":
         return None
-    return Served(UNIFORM, Uniform(bandit.problem.num_actions, Encoder.of(bandit.problem)), epsilon=1.0)
+    problem = bandit.problem
+    policy = Uniform(problem.num_actions, Encoder.of(problem), problem.features, problem.observation_version)
+    return Served(UNIFORM, policy, epsilon=1.0)
 
 
 @dataclass(frozen=True)

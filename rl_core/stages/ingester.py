@@ -16,6 +16,7 @@ from rl_core.dataset.row_rules import COLUMNS
 from rl_core.dataset.trajectories import Part
 from rl_core.dataset.validation import Validation
 from rl_core.errors import DataError
+from rl_core.policy.artefact import redefined
 from rl_core.policy.manifest import read_manifest
 
 PART_ROWS = 250_000
@@ -24,7 +25,8 @@ PART_ROWS = 250_000
 def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path, champion: str | None = None) -> int:
     """Write the windows' served interactions into the dataset folder `out`; return how many.
 
-    Ranges of the features are the champion's; without one they are learnt from these windows. Actions that only the
+    Ranges of the features are the champion's; without one, or where features are declared anew, they are learnt from
+    these windows. Actions that only the
     champion knows may train too. Rows that may not lie in `quarantine.parquet`, also where there are so many of them
     that the run stops.
 
@@ -38,9 +40,8 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     registry = open_backend(bandit, settings).registry()
     champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
-    validation = Validation(
-        bandit, registry.versions(), known.encodes if known else None, known.named_sets if known else None
-    )
+    ranges = known.encodes if known and not redefined(known, bandit.problem) else None
+    validation = Validation(bandit, registry.versions(), ranges, known.named_sets if known else None)
     with Quarantine(out) as quarantine:
         parts = _parts(open_backend(bandit, settings).store(), windows, validation, quarantine)
         index = trajectories.write(
