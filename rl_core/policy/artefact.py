@@ -10,7 +10,7 @@ There is no clock in it: equal inputs give equal statistics, blocks and probes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,11 @@ class Policy:
         """How what it scores is made of what was sent."""
         return self.manifest.observation_version
 
+    @property
+    def retired(self) -> tuple[str, ...]:
+        """Names of features that only policies before it read."""
+        return self.manifest.retired
+
     @cached_property
     def encoder(self) -> Encoder:
         """What makes features of the observations that it scores."""
@@ -120,6 +125,7 @@ def write_artefact(
     encoder: Encoder | None = None,
     features: npt.NDArray[np.floating] | None = None,
     action_sets: Mapping[str, ActionSet] | None = None,
+    retired: Iterable[str] = (),
     parent: str | None = None,
     inherited: Sequence[WindowRef] = (),
     code_digest: str = "",
@@ -133,6 +139,7 @@ def write_artefact(
         encoder: made the features it was trained on; None: one without ranges.
         features: [n, d] that it was trained on, to choose probes from; None: random ones.
         action_sets: what the lineage's rows may name beside the problem's own list.
+        retired: names of features that policies before it read.
     """
     out.mkdir(parents=True, exist_ok=True)
     encoder = encoder or Encoder.of(problem)
@@ -150,6 +157,7 @@ def write_artefact(
         observation_dim=problem.observation_dim,
         observation_version=problem.observation_version,
         features=problem.features,
+        retired=tuple(name for name in retired if name not in problem.features),
         action_set_version=problem.action_set_version,
         actions=tuple(problem.actions if actions is None else actions),
         action_sets={**(action_sets or {}), **own},

@@ -26,6 +26,7 @@ class Manifest(BaseModel):
         actions: the id of each index of the statistics, withdrawn ones too.
         action_sets: the lists of actions that the rows of its lineage may name, by `action_set_version`.
         features: the named features as they were declared; {} where there are none, and in manifests of before.
+        retired: names of features that only policies before it read: requests may go on sending them.
         encoder: what makes features of observations; None in manifests of before there was one.
         scale: the size of each feature, to which λ is relative; None: λ is absolute.
         rewards: reward_min, reward_max and reward_default, in the problem's unit.
@@ -38,6 +39,7 @@ class Manifest(BaseModel):
     observation_dim: int
     observation_version: str
     features: Features = {}
+    retired: tuple[str, ...] = ()
     action_set_version: str
     actions: tuple[str, ...]
     action_sets: dict[str, ActionSet] = {}

@@ -59,6 +59,7 @@ def run(
         encoder=encoder,
         features=next((shard.observation for shard in rows.read() if len(shard)), None),
         action_sets=parent.named_sets if parent else {},
+        retired=dict.fromkeys((*parent.retired, *parent.features)) if parent else (),
         parent=champion,
         inherited=inherited,
         code_digest=code_digest(),

@@ -91,6 +91,11 @@ def visit(client: TestClient, visitors: list[dict[str, Any]], bandit: Bandit, se
     until(lambda: client.log() is not None and store.head() == head)  # type: ignore[attr-defined]
 
 
+def serves(client: TestClient, version: str) -> None:
+    """Wait for the policy."""
+    until(lambda: client.get("/health").json()["champion"] == version)
+
+
 def visitors(count: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     return [
@@ -121,7 +126,7 @@ def first(serve: Serve, settings: Settings, tmp_path: Path) -> TestClient:
     visit(client, visitors(400, seed=1), bandit, settings)
     done = retrained(bandit, settings, tmp_path / "first")
     assert done.promoted
-    until(lambda: client.get("/health").json()["champion"] == done.version)
+    serves(client, done.version)
     return client
 
 
@@ -136,10 +141,14 @@ def test_the_champion_serves_on_and_the_next_retrain_trains_on_the_whole_log(
         visit(client, visitors(100, seed=2), old, settings)
         wrong = client.post("/predict", json={"instances": [{"features": {"country": "de", "member": True}}]})
         assert (wrong.status_code, "age is missing" in wrong.text) == (400, True)
-        wrong = client.post("/predict", json={"instances": [{"features": {"device": "phone"}}]})
-        assert (wrong.status_code, "the features are country, member, age" in wrong.text) == (400, True)
-    logged = store.interactions((400, 600), ["observation_version"])["observation_version"].unique().to_pylist()
-    assert logged == [old.problem.observation_version], "what the decision was made by, not what the YAML says"
+    early = {"country": "de", "member": True, "age": 31, "device": "phone"}
+    wrong = first.post("/predict", json={"instances": [{"features": early}]})
+    assert (wrong.status_code, "the features are country, member, age" in wrong.text) == (400, True)
+    visit(restarted, [early], old, settings)
+    logged = store.interactions((400, 601), ["observation_version", "features"])
+    assert orjson.loads(logged["features"][-1].as_py()) == early, "what is declared may be sent, and trains later"
+    made_by = logged["observation_version"].unique().to_pylist()
+    assert made_by == [old.problem.observation_version], "what the decision was made by, not what the YAML says"
 
     with caplog.at_level(logging.INFO, "bandit_ops.plans"):
         done = retrained(new, settings, tmp_path / "anew")
@@ -150,21 +159,24 @@ def test_the_champion_serves_on_and_the_next_retrain_trains_on_the_whole_log(
     assert registry.attempts()[-1].reason == done.reason
     assert "difference_dr" in registry.attempts()[-1].metrics, "compared with the champion"
     manifest = read_manifest(registry.path(done.version))
-    assert sum(high - low for low, high in manifest.trained) == store.head() == 600
+    assert sum(high - low for low, high in manifest.trained) == store.head() == 601
 
     for client in (first, restarted):  # one of them began with the old YAML
-        until(lambda client=client: client.get("/health").json()["champion"] == done.version)
+        serves(client, done.version)
         for country, best in BEST.items():
             asked = [{"features": {"country": country, "member": True}}] * 40
             answer = client.post("/predict", json={"instances": asked})
             served = [one["action_id"] for one in answer.json()["predictions"]]
             assert served.count(best) >= 30, "but for exploration: fewer once in 10^6 runs"
-        wrong = client.post("/predict", json={"instances": [{"features": visitors(1, seed=3)[0]}]})
-        assert (wrong.status_code, "'age', which is no feature" in wrong.text) == (400, True)
+        still = client.post("/predict", json={"instances": [{"features": visitors(1, seed=3)[0]}]})
+        assert still.status_code == 200, "whoever asks may go on sending what was read before"
+        wrong = client.post("/predict", json={"instances": [{"features": {"country": "de", "membre": True}}]})
+        assert (wrong.status_code, "did you mean member?" in wrong.text) == (400, True)
     visit(restarted, [{"country": "de", "member": False, "device": "phone"}] * 50, new, settings)
     assert retrained(new, settings, tmp_path / "next").promoted
     assert "declared anew" not in registry.attempts()[-1].reason, "an increment again"
-    assert read_manifest(registry.path("news-v1-0003")).trained == ((600, 650),)
+    assert read_manifest(registry.path("news-v1-0003")).trained == ((601, 651),)
+    assert read_manifest(registry.path("news-v1-0003")).retired == ("age",)
 
 
 def test_a_new_feature_without_a_value_for_older_rows_stops_the_retrain_and_the_champion_stays(
