@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from rl_core.bandit_yaml import read_yaml
@@ -85,13 +87,23 @@ def _found(source: str, project: str | None, columns: Mapping[str, Column], role
     return Definition(
         features=roles.features.kinds,
         left_out=roles.features.left_out,
-        actions=columns[roles.action].counts,
+        actions=_actions(columns, roles),
         low=low,
         high=high,
         default=0.0 if low <= 0 <= high else low,
         source=Path(source).name if project is None else source,
         project=project,
     )
+
+
+def _actions(columns: Mapping[str, Column], roles: Roles) -> dict[str, int]:
+    """How many rows have each action; those that only could have been chosen have none."""
+    found = columns[roles.action].counts
+    if roles.eligible_actions is None:
+        return found
+    ids = pc.list_flatten(columns[roles.eligible_actions].cells).cast(pa.string())
+    never = sorted(set(pc.drop_null(ids).unique().to_pylist()) - found.keys())
+    return found | dict.fromkeys(never, 0)
 
 
 def _free_port(folder: Path) -> int:

@@ -118,6 +118,29 @@ def test_other_formats_give_the_same_bandit(folder: Path, begun: Callable[..., B
     assert Bandit.from_yaml(folder / "shop.yaml") == bandit
 
 
+def test_objects_within_rows_and_lists_of_what_could_be_chosen_are_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {
+            "user": {"age": 20 + n % 50, "likes": ["sport"] if n % 3 else ["news", "sport"]},
+            "action": "ab"[n % 2],
+            "eligible_actions": ["a", "b"] if n % 5 else ["ab"[n % 2], "c"],
+            "propensity": 0.5,
+            "reward": n % 7,
+        }
+        for n in range(N)
+    ]
+    (folder / "visits.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert run(["init", "shop", "--from", "visits.jsonl", "--out", "."]) == 0
+    problem = Bandit.from_yaml(folder / "shop.yaml").problem
+    assert list(problem.features) == ["user_age", "user_likes"]
+    assert problem.actions == ("a", "b", "c"), "what could be chosen and never was, too"
+    command = re.findall(r"^  banditloop (import .*)$", capsys.readouterr().out, re.MULTILINE)[0]
+    assert run([*shlex.split(command), "--dry-run"]) == 0
+    assert f"{N} can be imported, 0 set aside" in capsys.readouterr().out
+
+
 def test_cells_may_be_empty(begun: Callable[..., Bandit], capsys: pytest.CaptureFixture[str]) -> None:
     rows = strangers()
     rows["clicked"] = ["1" if one else "" for one in rows["clicked"]]
