@@ -29,6 +29,8 @@ payload is what was forgotten, or lost to damage. Server and event logger may ru
 
 _IMPORT = """Bring a file of logged decisions and their rewards into the log: check it first, and say what is in it. The
 same command again goes on where it was cut short, and adds nothing twice. docs/importing.md has examples."""
+_FILE = """CSV with a header, Parquet, JSON lines, VW dsjson or arrays of Open Bandit Pipeline (.npz), by its ending;
+with backend gcp a table, bq://project.dataset.table, too"""
 _MAP = """fields are event_id, action, propensity, reward, observation (a column of lists, or several columns with
 commas between) and eligible_actions; action to observation need no word where the column has the field's name"""
 
@@ -38,8 +40,9 @@ key, the nearest valid one; then the exit status is 1. What contradicts each oth
 a YAML that is right it says "ok"."""
 
 _INIT = """Write NAME.yaml, with a comment at each key. With --from it looks at a file of somebody's decisions: which
-column is the action, what it earned, with which probability it was drawn, and which numbers are left to be observed. It
-says what it found, what it left out and why, and the commands that follow. docs/your-own-bandit.md has an example."""
+column is the action, what it earned, with which probability it was drawn, and of which kind the features are that are
+left. It says what it found, what it left out and why, and the commands that follow. docs/your-own-bandit.md has an
+example."""
 
 _STATUS = """Print of each bandit its champion, what its server serves, whether its event logger is at work, how far the
 log is and how the last training ended. The exit status is 0 if all that should answer does, else 1."""
@@ -70,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("bandits", nargs="*", metavar="FILE", help="YAMLs, or names in dags/bandits; default: all there")
     begin = commands.add_parser("init", help="write a bandit's YAML, from a file of decisions", description=_INIT)
     begin.add_argument("name", metavar="NAME", help="of the bandit, and of its YAML")
-    begin.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".csv, .parquet or .jsonl")
+    begin.add_argument("--from", dest="source", metavar="FILE", help=".csv, .parquet, .jsonl, .npz, or bq://…")
     begin.add_argument("--out", type=Path, metavar="FOLDER", help="default: dags/bandits where it is, else this one")
     for role in ROLES:
         option, what = f"--{role.replace('_', '-')}", role.replace("_", " ")
@@ -94,10 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--dry-run", action="store_true", help="only say what there is")
     forget.add_argument("--datasets", action="store_true", help="remove the pipelines' cached datasets as well")
     load = commands.add_parser("import", help="bring a file of decisions and rewards into the log", description=_IMPORT)
-    load.add_argument("file", type=Path, help="CSV with a header, Parquet, JSON lines or VW dsjson, by its ending")
+    load.add_argument("file", help=_FILE)
     load.add_argument("--bandit", help="a YAML, or a name in dags/bandits; default: BANDIT_DEFINITION")
     load.add_argument("--map", nargs="+", action="extend", default=[], metavar="FIELD=COLUMN", help=_MAP)
-    load.add_argument("--format", choices=("csv", "parquet", "jsonl", "dsjson"), help="default: by the file's ending")
+    load.add_argument(
+        "--format", choices=("csv", "parquet", "jsonl", "dsjson", "npz"), help="default: by the file's ending"
+    )
     load.add_argument("--policy", default="imported", help="whose decisions: one of validation.other_policies")
     load.add_argument("--dry-run", action="store_true", help="only say what is in it")
     shown = commands.add_parser("bus", help="look at the message bus").add_subparsers(dest="of_bus", required=True)
@@ -112,7 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check_installed(command: str, backend: str) -> None:
     """Raise ConfigError where the extra of the wheel that the command needs is not installed."""
-    for module, extra in [NEEDS[command], *([("google.cloud.aiplatform", "gcp")] if backend == "gcp" else [])]:
+    needed = [NEEDS[command]] if command in NEEDS else []
+    for module, extra in [*needed, *([("google.cloud.aiplatform", "gcp")] if backend == "gcp" else [])]:
         if not _importable(module):
             raise ConfigError(f"`{command}` needs {module}, which is not installed: pip install 'banditloop[{extra}]'")
 
@@ -135,7 +141,8 @@ def run(argv: list[str] | None = None) -> int:
     if args.command == "init":
         from rl_core.starting.init import init
 
-        return init(args.name, args.source, args.out, {role: getattr(args, role) for role in ROLES})
+        check_installed(args.command, "gcp" if str(args.source).startswith("bq:") else "local")
+        return init(args.name, args.source, args.out, {role: getattr(args, role) for role in ROLES}, settings)
     if args.command == "status":
         check_installed(args.command, "local")
         from rl_core.monitoring import status

@@ -103,16 +103,17 @@ def retrain_plan(at: Circumstances) -> Plan:
     head = store.head()
     windows = new_windows(registry, head)
     agent = _agent(form)
-    if champion is None or form["full_retrain"]:
+    full = champion is None or bool(form["full_retrain"]) or _declared_anew(at, champion)
+    if full:
         windows = sorted(counted(registry, champion) + windows)
-    else:
+    elif champion:
         agent["half_life"] = _half_life(at, champion)
     if not windows:
         raise NothingToDo(f"{bandit.name}: none of its {head:,} interactions is new, so there is nothing to train on")
     parameters: Parameters = {
         "windows": json.dumps(windows),
         "champion": champion or "",
-        "full_retrain": champion is None or bool(form["full_retrain"]),
+        "full_retrain": full,
         "trigger": "manual" if at.manual else "sensor",
         **agent,
     }
@@ -126,6 +127,22 @@ def _check_champion(at: Circumstances, champion: str | None) -> None:
 
     if champion and (difference := misfit(read_manifest(at.registry.path(champion)), at.bandit.problem)) is not None:
         raise Refused(another_problem(champion, difference))
+
+
+def _declared_anew(at: Circumstances, champion: str) -> bool:
+    """Whether named features are declared otherwise than for the champion: then nothing it has learnt can be added to.
+
+    The log keeps what was sent, so all of it is trained on anew.
+    """
+    from rl_core.policy.artefact import redefined
+    from rl_core.policy.manifest import read_manifest
+
+    manifest, problem = read_manifest(at.registry.path(champion)), at.bandit.problem
+    anew = redefined(manifest, problem)
+    if anew:
+        was, now = manifest.observation_version, problem.observation_version
+        log.info("features are declared anew, %s of %s is %s: a full retrain, on all of the log", was, champion, now)
+    return anew
 
 
 def _half_life(at: Circumstances, champion: str) -> float:

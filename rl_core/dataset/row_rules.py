@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rl_core.dataset.eligibility import Eligibility, Lists
-from rl_core.errors import SchemaError
 from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser
 from rl_core.problem_config import Problem
@@ -94,17 +93,7 @@ class Batch:
     @cached_property
     def _vectorised(self) -> tuple[NDArray[np.float32], Wrong]:
         """What is made of named features, [n, d], and which rows [n] they can't be read in."""
-        import orjson
-
-        vectoriser = Vectoriser(self.problem.features)
-        made = np.zeros((self.table.num_rows, vectoriser.width), np.float32)
-        wrong = np.zeros(len(made), np.bool_)
-        for i, text in enumerate(self.table["features"].to_pylist()):
-            try:
-                made[i] = vectoriser.row(orjson.loads(text), "features")
-            except (SchemaError, ValueError, TypeError, AttributeError):
-                wrong[i] = True
-        return made, wrong
+        return Vectoriser(self.problem.features).logged(self.table["features"].to_pylist())
 
     @property
     def unreadable(self) -> Wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
@@ -27,11 +27,14 @@ _ABSENT = object()
 class Vectoriser:
     """Makes rows of numbers of named features; server, importer and ingester use it.
 
+    Args:
+        passed_over: names that may be sent, too, and make no difference.
+
     Attributes:
         clipped: values so far that lay outside the range which their definition declares.
     """
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, passed_over: Collection[str] = ()) -> None:
         self._parts: list[tuple[str, Put, int, bool]] = []
         self.width = 0
         self.clipped = 0
@@ -39,6 +42,12 @@ class Vectoriser:
             self._parts.append((name, self._put(feature), self.width, feature.optional))
             self.width += len(feature.names(name))
         self._known = features.keys()
+        self._taken = self._known | set(passed_over)
+
+    @property
+    def names(self) -> list[str]:
+        """The features, in order."""
+        return list(self._known)
 
     def rows(self, given: Sequence[Mapping[str, Any]], where: str = "instances[{}].features") -> NDArray[np.float32]:
         """Return [n, width] float32. Raises SchemaError naming row, feature and rule."""
@@ -46,10 +55,29 @@ class Vectoriser:
             len(given), self.width
         )
 
+    def logged(self, texts: Sequence[str | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return what is made of n rows of the log, [n, width], and which of them [n] it can't read.
+
+        The log keeps what was sent, by whatever definition then held: features that are no more are passed over.
+        """
+        import orjson
+
+        made = np.zeros((len(texts), self.width), np.float32)
+        wrong = np.zeros(len(texts), np.bool_)
+        for i, text in enumerate(texts):
+            try:
+                said = orjson.loads(text or b"")
+                if type(said) is not dict:
+                    raise TypeError("no JSON object")
+                made[i] = self.row({name: said[name] for name in said if name in self._known}, "features")
+            except (SchemaError, ValueError, TypeError):
+                wrong[i] = True
+        return made, wrong
+
     def row(self, given: Mapping[str, Any], where: str) -> list[float]:
         """Return the numbers of one row. Raises SchemaError."""
-        if not given.keys() <= self._known:
-            unknown = next(name for name in given if name not in self._known)
+        if not given.keys() <= self._taken:
+            unknown = next(name for name in given if name not in self._taken)
             alike = get_close_matches(str(unknown), self._known, 1)
             meant = f"did you mean {alike[0]}?" if alike else f"the features are {', '.join(self._known)}"
             raise SchemaError(f"{where} has {str(unknown)[:60]!r}, which is no feature; {meant}")

@@ -17,10 +17,11 @@ from rl_core.backends.contracts.store import EventStore, Joiner
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError, DataError
 from rl_core.files import write_atomically
-from rl_core.importing import dsjson, readers
+from rl_core.importing import dsjson, obp, readers
 from rl_core.importing.mapping import Mapping
 from rl_core.importing.rows import Checked, Checks, counted, in_tables
 from rl_core.importing.summary import Summary
+from rl_core.importing.tables import as_file
 
 ASIDE = "imports"
 """Folder beside the store, of files with the lines that were set aside."""
@@ -29,7 +30,7 @@ ASIDE = "imports"
 def run(
     bandit: Bandit,
     settings: Settings,
-    path: Path,
+    source: Path | str,
     words: Sequence[str] = (),
     kind: str | None = None,
     policy: str = "imported",
@@ -38,6 +39,7 @@ def run(
     """Import a file into the log and join it; print what is in it. With `dry_run` nothing is appended.
 
     Args:
+        source: a file, or a table `bq://project.dataset.table`.
         words: the mapping, `field=column`.
         policy: whose decisions these are, one of validation.other_policies.
 
@@ -46,16 +48,30 @@ def run(
         DataError: the file can't be read, or too many of its rows break a rule; nothing was appended.
         StoreError: run it again; it goes on where it stopped.
     """
-    started = time.perf_counter()
     if policy not in bandit.validation.other_policies:
         known = ", ".join(bandit.validation.other_policies) or "none"
         raise ConfigError(
             f"policy {policy!r} is none of validation.other_policies ({known}): rows of it would not train. Add it to "
             f"{bandit.name}.yaml, or name another with --policy"
         )
-    kind = readers.format_of(path, kind)
+    with as_file(bandit, settings, str(source)) as path:
+        _import(bandit, settings, path, str(source), words, readers.format_of(path, kind), policy, dry_run)
+    return 0
+
+
+def _import(
+    bandit: Bandit,
+    settings: Settings,
+    path: Path,
+    source: str,
+    words: Sequence[str],
+    kind: str,
+    policy: str,
+    dry_run: bool,
+) -> None:
+    started = time.perf_counter()
     features = tuple(bandit.problem.features)
-    default = dsjson.DEFAULT if kind == "dsjson" else None
+    default = {"dsjson": dsjson.DEFAULT, "npz": obp.DEFAULT}.get(kind)
     mapping = Mapping.parse(words, default, features)
     dim, named = len(features) or bandit.problem.observation_dim, len(mapping.observation)
     if features and named != dim:
@@ -80,11 +96,11 @@ def run(
         aside.parent.mkdir(parents=True, exist_ok=True)
         listed = "".join(f'{line},"{reason}"\n' for line, reason in summary.aside)
         write_atomically(aside, f"line,reason\n{listed}".encode())
-    print(f"import: {path}, {kind}; decisions of {policy!r}\n{summary.text()}", flush=True)
+    print(f"import: {source}, {kind}; decisions of {policy!r}\n{summary.text()}", flush=True)
     _check_share(summary, bandit, path, None if dry_run else aside)
     if dry_run:
         print("import: dry run, nothing was appended", flush=True)
-        return 0
+        return
     seconds = time.perf_counter() - started
     store = open_backend(bandit, settings).store()
     head = append(bandit, store, store.joiner(bandit), producer, policy, checked(), summary.rows)
@@ -93,7 +109,6 @@ def run(
         f"(checked in {seconds:.1f} s, appended in {time.perf_counter() - started - seconds:.1f} s)",
         flush=True,
     )
-    return 0
 
 
 def append(

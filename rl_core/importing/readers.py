@@ -12,12 +12,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rl_core.errors import ConfigError, DataError
-from rl_core.importing import dsjson
+from rl_core.importing import dsjson, obp
 from rl_core.importing.mapping import Mapping, at
 
 PART_ROWS = 100_000
 _BLOCK_BYTES = 4 << 20  # of a CSV: some 100,000 rows
-_SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".dsjson": "dsjson"}
+_SUFFIXES = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".dsjson": "dsjson",
+    ".npz": "npz",
+}
 FORMATS = tuple(dict.fromkeys(_SUFFIXES.values()))
 
 
@@ -49,6 +56,8 @@ def read(path: Path, kind: str, mapping: Mapping, actions: Sequence[str]) -> Ite
             yield from _csv(path, mapping)
         elif kind == "parquet":
             yield from _parquet(path, mapping)
+        elif kind == "npz":
+            yield from _npz(path, mapping)
         elif kind == "dsjson":
             yield from _lines_of(path, mapping.columns, lambda said: dsjson.row(said, mapping, actions))
         else:
@@ -103,6 +112,14 @@ def _parquet(path: Path, mapping: Mapping) -> Iterator[Part]:
             lines = np.arange(row + 1, row + 1 + batch.num_rows)
             yield Part({name: batch.column(name) for name in mapping.columns}, lines)
             row += batch.num_rows
+
+
+def _npz(path: Path, mapping: Mapping) -> Iterator[Part]:
+    held = obp.columns(path)
+    _check_columns(path, mapping, list(held))
+    for low in range(0, len(held["action"]), PART_ROWS):
+        part = {name: held[name].slice(low, PART_ROWS) for name in mapping.columns}
+        yield Part(part, np.arange(low + 1, low + 1 + len(part[mapping.action])))
 
 
 def _lines_of(path: Path, columns: list[str], row_of: Callable[[Any], list[Any]]) -> Iterator[Part]:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rl_core.backends.job_log import empty_lists, lists, rows_of
 from rl_core.config import Bandit
 from rl_core.importing import named
+from rl_core.importing.cells import NOTHING, is_list
 from rl_core.importing.mapping import Mapping
 from rl_core.importing.readers import Part
 from rl_core.problem_config import Problem
 from rl_core.schema import DECISION_SCHEMA, REWARD_SCHEMA, SCHEMA_VERSION
 
 _NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-_NOTHING = pa.array(["", "na", "nan", "null", "none"])
+_NOTHING = pa.array(sorted(NOTHING))
 _WRITTEN_OUT = 100  # actions
 Flags = NDArray[np.bool_]
 
@@ -109,7 +110,7 @@ class Checks:
     def _observations(self, part: Part, n: int) -> tuple[NDArray[np.float32], Flags]:
         dim, names = self._problem.observation_dim, self._mapping.observation
         columns = [part.columns[name] for name in names]
-        if len(columns) == 1 and _is_list(columns[0]):
+        if len(columns) == 1 and is_list(columns[0]):
             right = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(columns[0]), dim), False))
             found = np.full((n, dim), np.nan)
             found[right] = numbers(pc.list_flatten(columns[0].filter(pa.array(right))))[0].reshape(-1, dim)
@@ -125,7 +126,7 @@ class Checks:
         if self._mapping.eligible_actions is None:
             return None, np.ones(n, np.bool_)
         column = part.columns[self._mapping.eligible_actions]
-        if not _is_list(column):
+        if not is_list(column):
             return None, np.zeros(n, np.bool_)
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         index = pc.index_in(pc.list_flatten(column).cast(pa.string()), self._ids)
@@ -237,8 +238,3 @@ def counted(reasons: Iterable[tuple[int, str]]) -> list[tuple[str, int, int]]:
         counts[reason] += 1
         first[reason] = min(line, first.get(reason, line))
     return [(reason, count, first[reason]) for reason, count in counts.most_common()]
-
-
-def _is_list(column: pa.Array) -> bool:
-    kind = column.type
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -10,8 +10,8 @@ There is no clock in it: equal inputs give equal statistics, blocks and probes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from rl_core.bandit.linucb import Statistics
 from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.feature_config import Features
 from rl_core.features.catalogue import Catalogue
 from rl_core.features.encoder import Encoder
 from rl_core.files import write_atomically
@@ -44,6 +45,7 @@ __all__ = [
     "block_name",
     "misfit",
     "read_manifest",
+    "redefined",
     "write_artefact",
 ]
 
@@ -53,12 +55,14 @@ class Policy:
     """A loaded and verified artefact; server, evaluator and endpoint score with it.
 
     `actions` are the ids that scores and statistics are of, in their order: the problem's where one was given.
+    `features` are the named ones that it reads, as they were declared when it was trained.
     """
 
     manifest: Manifest
     model: Model
     actions: tuple[str, ...]
     statistics: Statistics
+    features: Features = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, problem: Problem | None = None) -> Self:
@@ -78,13 +82,24 @@ class Policy:
         model = manifest.recipe().solve(statistics, actions, actions)
         check_probes(path / MANIFEST, manifest.probes, model)
         if problem is None:
-            return cls(manifest, model, actions, statistics)
+            return cls(manifest, model, actions, statistics, manifest.features)
         recipe = manifest.recipe(problem)
         if recipe.catalogue != manifest.catalogue or not set(problem.actions) <= set(actions):
             model = recipe.solve(statistics, actions, problem.actions)
         elif problem.actions != actions:
             model = model.taken([actions.index(action) for action in problem.actions])
-        return cls(manifest, model, problem.actions, statistics.aligned(actions, problem.actions))
+        features = manifest.features or problem.features
+        return cls(manifest, model, problem.actions, statistics.aligned(actions, problem.actions), features)
+
+    @property
+    def observation_version(self) -> str:
+        """How what it scores is made of what was sent."""
+        return self.manifest.observation_version
+
+    @property
+    def retired(self) -> tuple[str, ...]:
+        """Names of features that only policies before it read."""
+        return self.manifest.retired
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -121,6 +136,7 @@ def write_artefact(
     catalogue: Catalogue | None = None,
     features: npt.NDArray[np.floating] | None = None,
     action_sets: Mapping[str, ActionSet] | None = None,
+    retired: Iterable[str] = (),
     parent: str | None = None,
     inherited: Sequence[WindowRef] = (),
     code_digest: str = "",
@@ -135,6 +151,7 @@ def write_artefact(
         catalogue: what is known of the actions, for a model that shares.
         features: [n, d] that it was trained on, to choose probes from; None: random ones.
         action_sets: what the lineage's rows may name beside the problem's own list.
+        retired: names of features that policies before it read.
     """
     out.mkdir(parents=True, exist_ok=True)
     encoder = encoder or Encoder.of(problem)
@@ -152,6 +169,8 @@ def write_artefact(
         hyperparameters=agent,
         observation_dim=problem.observation_dim,
         observation_version=problem.observation_version,
+        features=problem.features,
+        retired=tuple(name for name in retired if name not in problem.features),
         action_set_version=problem.action_set_version,
         actions=known,
         action_sets={**(action_sets or {}), **own},
@@ -178,13 +197,24 @@ def block_name(window: Window) -> str:
 def misfit(manifest: Manifest, problem: Problem) -> str | None:
     """Say in what the policy's problem differs from this one; None where it fits.
 
-    Actions may differ: they are told by their ids.
+    Actions may differ: they are told by their ids. So may the definition of named features, of which it keeps its own.
     """
-    for field in ("observation_dim", "observation_version"):
-        of_policy, of_problem = getattr(manifest, field), getattr(problem, field)
+    if redefined(manifest, problem):
+        return None
+    for name in ("observation_dim", "observation_version"):
+        of_policy, of_problem = getattr(manifest, name), getattr(problem, name)
         if of_policy != of_problem:
-            return f"{field} is {of_policy!r} but the bandit's is {of_problem!r}"
+            return f"{name} is {of_policy!r} but the bandit's is {of_problem!r}"
     return None
+
+
+def redefined(manifest: Manifest, problem: Problem) -> bool:
+    """Tell whether the problem declares its named features otherwise than when the policy was trained.
+
+    It serves by its own definition until a policy takes its place that was trained on the whole log by the new one.
+    """
+    own = manifest.features and problem.features
+    return bool(own) and manifest.observation_version != problem.observation_version
 
 
 def another_problem(version: str, difference: str) -> str:

@@ -13,6 +13,7 @@ from rl_core.backends.contracts.registry import WindowRef
 from rl_core.config import Agent
 from rl_core.dataset.action_set import ActionSet
 from rl_core.errors import PolicyError
+from rl_core.feature_config import Features
 from rl_core.features.catalogue import Catalogue
 from rl_core.features.encoder import Encoder
 from rl_core.policy.probes import Probes
@@ -28,6 +29,8 @@ class Manifest(BaseModel):
     Attributes:
         actions: the id of each index of the statistics, withdrawn ones too.
         action_sets: the lists of actions that the rows of its lineage may name, by `action_set_version`.
+        features: the named features as they were declared; {} where there are none, and in manifests of before.
+        retired: names of features that only policies before it read: requests may go on sending them.
         encoder: what makes features of observations; None in manifests of before there was one.
         scale: the size of each feature, to which λ is relative; None: λ is absolute.
         catalogue: what is known of the actions; None where they have no features.
@@ -40,6 +43,8 @@ class Manifest(BaseModel):
     hyperparameters: Agent
     observation_dim: int
     observation_version: str
+    features: Features = {}
+    retired: tuple[str, ...] = ()
     action_set_version: str
     actions: tuple[str, ...]
     action_sets: dict[str, ActionSet] = {}

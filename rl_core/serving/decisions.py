@@ -13,7 +13,6 @@ import orjson
 
 from rl_core.bandit.exploration import choose_all, draws_uniform
 from rl_core.config import Bandit
-from rl_core.feature_config import names_of
 from rl_core.schema import SCHEMA_VERSION
 from rl_core.serving.policies import Served
 from rl_core.serving.requests import PredictRequest
@@ -81,11 +80,9 @@ class Decider:
         problem = bandit.problem
         self._list = problem.action_set_version
         self._all = _eligible_ids(self._action_ids, problem.active_indices)
-        self._names = names_of(problem.features)
         self._restricted = problem.active_indices if problem.inactive else None
         self._chosen: dict[tuple[int, float], bytes] = {}
         self._constant = {
-            "observation_version": bandit.problem.observation_version,
             "action_set_version": self._list,
             "seed_stream": "blake2b(salt, event_id)",
             "served": True,
@@ -103,7 +100,7 @@ class Decider:
         made = iter(uuids7(request.event_ids.count(None)))
         event_ids = [next(made) if given is None else given for given in request.event_ids]
         if clipped := served.policy.encoder.clipped(request.observations, request.largest):
-            served.policy.encoder.refuse_absurd(request.observations, self._names)
+            served.policy.encoder.refuse_absurd(request.observations, served.coordinates)
         eligible = request.eligible
         if self._restricted is not None:
             eligible = [self._restricted if given is None else given for given in eligible]
@@ -139,14 +136,16 @@ class Decider:
             new[event_id] = b"{%b%b" % (named, told)
             rows.append(row + b"}")
         decided_at = at.isoformat(timespec="microseconds").encode()
-        shared = self._shared(served.version, epsilon, request.source, deferred)
+        made_as = served.policy.observation_version
+        shared = self._shared(served.version, made_as, epsilon, request.source, deferred)
         begin = b'{"decided_at":"%b",%b%b,' % (decided_at, shared, b"" if any_eligible else all_eligible)
         return Decided(event_ids, new, rows, begin, deferred, clipped)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a server has one
-    def _shared(self, version: str, epsilon: float, source: str, deferred: bool) -> bytes:
+    def _shared(self, version: str, made_as: str, epsilon: float, source: str, deferred: bool) -> bytes:
         """What all rows of a request have in common but for its time, as the inside of a JSON object."""
-        its: dict[str, object] = {"policy_version": version, "epsilon": epsilon, "source": source}
+        its: dict[str, object] = {"policy_version": version, "observation_version": made_as}
+        its |= {"epsilon": epsilon, "source": source}
         shared = {**self._constant, **its}
         if deferred:
             shared["deferred"] = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from rl_core.backends.contracts.registry import PolicyRegistry
 from rl_core.config import Bandit
 from rl_core.errors import BanditError
+from rl_core.feature_config import Features, names_of
 from rl_core.features.encoder import Encoder
+from rl_core.features.vectorise import Vectoriser
 from rl_core.policy.artefact import Policy
 from rl_core.problem_config import Problem
 from rl_core.schema import UNIFORM
@@ -33,6 +36,9 @@ class Uniform:
 
     num_actions: int
     encoder: Encoder
+    features: Features
+    observation_version: str
+    retired: tuple[str, ...] = ()
     lists: frozenset[str] = frozenset()
 
     def scores(self, observations: NDArray[np.float32], largest: float = np.inf) -> NDArray[np.float64]:
@@ -44,18 +50,38 @@ class Uniform:
 class Served:
     """A policy with its version, as it serves. Args:
     epsilon: its exploration floor; None: serving.epsilon.
+    declared: the names of the features that the bandit declares now: they may be sent before a policy reads them.
     """
 
     version: str
     policy: Policy | Uniform
     epsilon: float | None = None
+    declared: Collection[str] = ()
+
+    @cached_property
+    def vectoriser(self) -> Vectoriser | None:
+        """What makes numbers of named features, as the policy's own definition has it; None where there are none."""
+        also = (*self.declared, *self.policy.retired)
+        return Vectoriser(self.policy.features, also) if self.policy.features else None
+
+    @cached_property
+    def coordinates(self) -> list[str]:
+        """What each number is called that named features are made into; [] where there are none."""
+        return names_of(self.policy.features)
 
 
 def served_cold(bandit: Bandit) -> Served | None:
     """Return what serves before the first policy; None where serving.cold_start says to refuse."""
     if bandit.serving.cold_start == "refuse":
         return None
-    return Served(UNIFORM, Uniform(bandit.problem.num_actions, Encoder.of(bandit.problem)), epsilon=1.0)
+    problem = bandit.problem
+    policy = Uniform(problem.num_actions, Encoder.of(problem), problem.features, problem.observation_version)
+    return Served(UNIFORM, policy, epsilon=1.0)
+
+
+def _served(version: str, artefact: Path, problem: Problem) -> Served:
+    """Load a policy as it serves. Raises PolicyError."""
+    return Served(version, Policy.load(artefact, problem), declared=problem.features)
 
 
 @dataclass(frozen=True)
@@ -100,7 +126,7 @@ class OneArtefact:
     """
 
     def __init__(self, artefact: Path, problem: Problem, version: str | None = None) -> None:
-        self.snapshot = Snapshot(champion=Served(version or artefact.name, Policy.load(artefact, problem)))
+        self.snapshot = Snapshot(champion=_served(version or artefact.name, artefact, problem))
 
     def start(self, on_change: Callable[[], None]) -> None:
         pass
@@ -173,7 +199,7 @@ class RegistryWatcher:
         for version in (champion, challenger):
             if version is not None and version not in loaded and version not in refused:
                 try:
-                    loaded[version] = Served(version, Policy.load(self._registry.path(version), self._problem))
+                    loaded[version] = _served(version, self._registry.path(version), self._problem)
                 except Exception as error:  # whatever a damaged artefact raises, serving goes on
                     refused[version] = str(error) if isinstance(error, BanditError) else repr(error)
         next_one = loaded.get(champion, now.champion) if champion is not None else now.champion

@@ -113,7 +113,7 @@ def parse_predict(
     for i, row in enumerate(rows):
         if type(row) is not dict:
             what = "missing" if row is _MISSING else _shown(row)
-            raise SchemaError(f"instances[{i}].features is {what}; send an object of {', '.join(problem.features)}")
+            raise SchemaError(f"instances[{i}].features is {what}; send an object of {', '.join(vectoriser.names)}")
     made = vectoriser.rows(rows)
     sent = [canonical(row) for row in rows]
     return PredictRequest(made, float(np.abs(made).max()), event_ids, eligible, *parameters, subjects, sent)

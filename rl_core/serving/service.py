@@ -64,12 +64,12 @@ class Service:
     async def predict(self, body: bytes) -> bytes:
         """Answer a request to the predict route. Raises SchemaError, Unavailable."""
         started = time.perf_counter()
-        request = parse_predict(
-            body, self._bandit.problem, self._serving.max_instances, self._bus.now(), self._vectoriser
-        )
+        served = self._served
+        vectoriser = served.vectoriser if served else self._vectoriser
+        request = parse_predict(body, self._bandit.problem, self._serving.max_instances, self._bus.now(), vectoriser)
         if not isinstance(request, PredictRequest):
             return await self._take(request)
-        answer = await self._decide(request)
+        answer = await self._decide(request, served)
         took = time.perf_counter() - started
         self.latencies.append(took)
         self._metrics.latency.observe(took)
@@ -85,8 +85,7 @@ class Service:
         activations = parse_activations(body, self._serving.max_instances, self._bus.now())
         return await self._take(activations)
 
-    async def _decide(self, request: PredictRequest) -> bytes:
-        served = self._served
+    async def _decide(self, request: PredictRequest, served: Served | None) -> bytes:
         if served is None:
             raise Unavailable(f"{self._bandit.name} {self._why_nothing_serves()}, then send this again")
         given = [event_id for event_id in request.event_ids if event_id is not None]

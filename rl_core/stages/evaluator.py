@@ -29,21 +29,26 @@ from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
 from rl_core.errors import PolicyError
 from rl_core.features.encoder import Encoder
-from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest
+from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest, redefined
 from rl_core.policy.judgement import MIN_ROWS, Decision, Judged, decide
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
+from rl_core.policy.redefinition import OtherDefinition
 from rl_core.policy.solving import Model, Recipe
 from rl_core.policy.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)
 class _Contender:
-    """A policy as a sum of blocks; `seen` are the dataset's windows if it was trained on them."""
+    """A policy as a sum of blocks; `seen` are the dataset's windows if it was trained on them.
+
+    `log` is what it makes of the dataset's rows where its features were declared otherwise than the dataset's.
+    """
 
     blocks: Sequence[Block]
     manifest: Manifest
     recipe: Recipe
     seen: Sequence[Window]
+    log: OtherDefinition | None = None
 
     def without(self, fold: int, actions: Sequence[str]) -> Model:
         own = action_ids(self.blocks)
@@ -52,6 +57,8 @@ class _Contender:
     def features(self, rows: Rows, encoder: Encoder) -> NDArray[np.float32]:
         """Its own features of rows that this encoder made: another one's only where it was given an intercept since."""
         own = self.manifest.encodes
+        if self.log is not None:
+            return self.log.features(rows, own)
         encoded: NDArray[np.float32] = own.encode(rows.observation[:, : own.dim])
         return rows.observation if own == encoder else encoded
 
@@ -80,15 +87,22 @@ def run(
     registry = backend.registry()
     manifest = read_manifest(policy)
     challenger = _Contender(_blocks_of(policy, manifest, registry), manifest, manifest.recipe(), rows.windows)
-    rival = _champion(bandit, registry, champion, rows.windows if full_retrain else ())
+    rival = _champion(bandit, registry, champion, rows.windows, full_retrain, backend.store)
     unjudged = rows.index.unjudged
-    if (fit := rows.count() - unjudged) < MIN_ROWS:
-        said = f"too few rows to judge: {fit}, at least {MIN_ROWS} are needed"
+    count = rows.count() - unjudged
+    if rival and rival.log:
+        count = sum(len(_judged_by(rival, shard)) for shard in rows.read())
+    if count < MIN_ROWS:
+        said = f"too few rows to judge: {count}, at least {MIN_ROWS} are needed"
         decision = Decision(rival is None and not unjudged, said, {})
     else:
         others = bandit.validation.other_policies if rival is None else ()
         judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))
         decision = decide(judged, bandit)
+    if rival and rival.log:
+        decision = replace(
+            decision, reason=f"{decision.reason}; {_declared_anew(rival, manifest, rows.count() - unjudged - count)}"
+        )
     decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
     decision.metrics["unjudged"] = float(unjudged)
     if unjudged:
@@ -115,7 +129,12 @@ def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> li
 
 
 def _champion(
-    bandit: Bandit, registry: PolicyRegistry, version: str | None, seen: Sequence[Window]
+    bandit: Bandit,
+    registry: PolicyRegistry,
+    version: str | None,
+    windows: Sequence[Window],
+    full_retrain: bool,
+    open_store: Callable[[], EventStore],
 ) -> _Contender | None:
     if version is None:
         return None
@@ -123,7 +142,24 @@ def _champion(
     if (difference := misfit(manifest, bandit.problem)) is not None:
         raise PolicyError(another_problem(version, difference))
     blocks = load_blocks(registry, registry.lineage(version).windows, manifest.actions)
-    return _Contender(blocks, manifest, manifest.recipe(bandit.problem), seen)
+    log = OtherDefinition.of(manifest.features, windows, open_store()) if redefined(manifest, bandit.problem) else None
+    return _Contender(blocks, manifest, manifest.recipe(bandit.problem), windows if full_retrain else (), log)
+
+
+def _judged_by(champion: _Contender | None, rows: Rows) -> Rows:
+    """Leave out rows of which nobody knows what was eligible, and those that the champion can't read.
+
+    It can't where its features were declared otherwise.
+    """
+    known = rows.eligible.any(axis=1)
+    rows = rows if known.all() else rows.take(np.flatnonzero(known))
+    return rows if champion is None or champion.log is None else rows.take(champion.log.readable(rows))
+
+
+def _declared_anew(champion: _Contender, challenger: Manifest, left_out: int) -> str:
+    was, now = champion.manifest.observation_version, challenger.observation_version
+    said = f"features are declared anew, {was} is {now}, and all of the log was trained on"
+    return f"{said}; {left_out:,} rows that the champion can't read are not compared" if left_out else said
 
 
 def _seqs_of(policies: Sequence[str], dataset: Dataset, open_store: Callable[[], EventStore]) -> NDArray[np.int64]:
@@ -146,8 +182,7 @@ def _judge(
     for fold in range(NUM_FOLDS):
         shards = list(dataset.read(fold=fold))
         if shards:
-            rows = Rows.concatenated(shards)
-            rows = rows.take(np.flatnonzero(rows.eligible.any(axis=1))) if dataset.index.unjudged else rows
+            rows = _judged_by(champion, Rows.concatenated(shards))
             actions, encoder = dataset.index.actions, dataset.index.encoder
             new, old = challenger.without(fold, actions), champion.without(fold, actions) if champion else None
             parts.append(

@@ -19,6 +19,7 @@ from rl_core.dataset.row_rules import COLUMNS
 from rl_core.dataset.trajectories import Part
 from rl_core.dataset.validation import Validation
 from rl_core.errors import DataError, PolicyError
+from rl_core.policy.artefact import redefined
 from rl_core.policy.manifest import read_manifest
 
 PART_ROWS = 250_000
@@ -27,9 +28,9 @@ PART_ROWS = 250_000
 def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path, champion: str | None = None) -> int:
     """Write the windows' served interactions into the dataset folder `out`; return how many.
 
-    Ranges of the features are the champion's; without one they are learnt from these windows. Actions that only the
-    champion knows may train too, or a policy that decided here. Rows that may not lie in `quarantine.parquet`, also
-    where there are so many of them that the run stops.
+    Ranges of the features are the champion's; without one, or where features are declared anew, they are learnt from
+    these windows. Actions that only the champion knows may train too, or a policy that decided here. Rows that may not
+    lie in `quarantine.parquet`, also where there are so many of them that the run stops.
 
     Raises:
         DataError: a window is empty or overlaps another; or more rows break a rule than
@@ -43,7 +44,8 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
     lists = _lists(registry, _deciders(store, windows) - {champion}) | (known.named_sets if known else {})
-    validation = Validation(bandit, registry.versions(), known.encodes if known else None, lists)
+    ranges = known.encodes if known and not redefined(known, bandit.problem) else None
+    validation = Validation(bandit, registry.versions(), ranges, lists)
     with Quarantine(out) as quarantine:
         parts = _parts(store, windows, validation, quarantine)
         index = trajectories.write(

@@ -61,6 +61,7 @@ def run(
         catalogue=_catalogue(bandit.problem, agent, parent),
         features=next((shard.observation for shard in rows.read() if len(shard)), None),
         action_sets=parent.named_sets if parent else {},
+        retired=dict.fromkeys((*parent.retired, *parent.features)) if parent else (),
         parent=champion,
         inherited=inherited,
         code_digest=code_digest(),

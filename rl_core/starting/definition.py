@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from textwrap import fill
 
 import yaml
 
 from rl_core.config import Bandit
+from rl_core.starting.kinds import Kind, plain
 
 _TEMPLATE = """\
 # {origin}
@@ -17,13 +17,10 @@ _TEMPLATE = """\
 name: {name}
 prefix: {prefix}
 pipe_version: v1             # another one begins another log
-backend: local               # gcp: BigQuery, Pub/Sub and a Vertex endpoint
-runner: local                # vertex: pipelines on Vertex AI
+{backend}
 problem:
-{observation}
-  observation_dim: {dim}
-  observation_version: "1"   # another one when these numbers mean something else
-  intercept: true            # learn what is best on average, too
+  features:                  # what a request sends, by name; the kinds: docs/serving.md
+{features}
   actions:                   # by id; {{id: …, active: false}} withdraws one
 {actions}
   reward_min: {low}
@@ -45,6 +42,20 @@ _IMPORTED = """\
 validation:
   other_policies: [imported]   # whose decisions the imported file holds
 """
+_HERE = """\
+backend: local               # gcp: BigQuery, Pub/Sub and a Vertex endpoint
+runner: local                # vertex: pipelines on Vertex AI"""
+_THERE = """\
+backend: gcp                 # BigQuery, Pub/Sub and a Vertex endpoint
+runner: vertex               # pipelines on Vertex AI
+google:
+  project: {project}         # what else can be said, and has to be provisioned: docs/google-cloud.md"""
+_EXAMPLES = {
+    "hour": Kind({"kind": "number", "min": 0, "max": 23}, "a number, brought to -1..1"),
+    "country": Kind({"kind": "category", "values": ["de", "fr"]}, "one of these words, or another"),
+}
+_LONGEST = 100
+"""Characters of a feature's line; beyond them its comment stands above it."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +63,32 @@ class Definition:
     """What a YAML is made of; the defaults are examples.
 
     Args:
+        features: by name.
+        left_out: columns that are none, with the reason.
         actions: the ids, with how many rows each has.
         low, high: the bounds of the reward.
         default: the reward of those without one.
+        project: on Google Cloud; None: on this machine.
     """
 
-    observation: Sequence[str] = ("first", "second")
+    features: Mapping[str, Kind] = field(default_factory=lambda: dict(_EXAMPLES))
+    left_out: Mapping[str, str] = field(default_factory=dict)
     actions: Mapping[str, int | None] = field(default_factory=lambda: {"a": None, "b": None})
     low: float = 0.0
     high: float = 1.0
     default: float = 0.0
     source: str | None = None
+    project: str | None = None
 
     def yaml(self, name: str, port: int) -> str:
         """Return the text of NAME.yaml. Raises ConfigError if it were no bandit."""
-        listed = fill(", ".join(" ".join(one.split()) for one in self.observation), 110, break_long_words=False)
-        said = f"what describes a visit, in this order:\n{listed}"
         origin = f"made by banditloop init from {self.source}" if self.source else "an example, to be filled in"
         text = _TEMPLATE.format(
             origin=f"{name}: {origin}.",
             name=name,
             prefix=name.replace("_", "-"),
-            observation="\n".join(f"  # {line}" for line in said.splitlines()),
-            dim=len(self.observation),
+            backend=_HERE if self.project is None else _THERE.format(project=self.project),
+            features="\n".join(f"    {line}" for line in self._features()),
             actions="\n".join(f"    - {_text(one)}{_rows(count)}" for one, count in self.actions.items()),
             low=_number(self.low),
             high=_number(self.high),
@@ -85,13 +99,30 @@ class Definition:
         Bandit.from_json(json.dumps(yaml.safe_load(text)))
         return text
 
+    def _features(self) -> Iterator[str]:
+        for name, kind in self.features.items():
+            only = kind.definition["kind"] if len(kind.definition) == 1 else _flow(kind.definition)
+            line, why = f"{name}: {only}", f"# {_one_line(kind.why)}"
+            yield from [f"{line}   {why}"] if len(line) + len(why) <= _LONGEST else [why, line]
+        for column, reason in self.left_out.items():
+            yield f"# left out: {_one_line(f'{column!r}: {reason}')}"
+
+
+def _flow(value: object) -> str:
+    """One line of YAML."""
+    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)).strip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 def _text(value: str) -> str:
     return str(yaml.safe_dump(value, default_style='"', allow_unicode=True, width=10**9)).strip()
 
 
 def _number(value: float) -> str:
-    return str(yaml.safe_dump(int(value) if value.is_integer() else value)).split("\n")[0]
+    return _flow(plain(value)).split("\n")[0]
 
 
 def _rows(count: int | None) -> str:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
 
 from rl_core.bandit_yaml import read_yaml
-from rl_core.config import BANDITS
+from rl_core.config import BANDITS, Bandit, Settings
 from rl_core.errors import BanditError, ConfigError, DataError
+from rl_core.importing.tables import as_file, project_of
+from rl_core.starting import told
 from rl_core.starting.definition import Definition
 from rl_core.starting.roles import Roles, choose
 from rl_core.starting.table import Column, read
 
-_SHOWN = 12
 _FIRST_PORT = 8471
 
 
-def init(name: str, source: Path | None, folder: Path | None, said: Mapping[str, str | None]) -> int:
+def init(name: str, source: str | None, folder: Path | None, said: Mapping[str, str | None], settings: Settings) -> int:
     """Write `NAME.yaml`, from a file of decisions where there is one; print what it holds.
 
     Args:
+        source: a file, or a table `bq://project.dataset.table`.
         folder: where to; None: `dags/bandits` of the checkout, else the current folder.
         said: columns by role (action, reward, propensity, event_id) that are not to be guessed.
 
     Raises:
         ConfigError: the name is none, the YAML is there already, or the folder is not.
         DataError: the file is none that a bandit can be made of.
+        StoreError: the table can't be read.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise ConfigError(f"NAME {name!r}: a bandit's name is up to 40 of a-z, 0-9 and _, a letter first")
@@ -39,17 +44,14 @@ def init(name: str, source: Path | None, folder: Path | None, said: Mapping[str,
     path = folder / f"{name}.yaml"
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder; make it, or name another with --out")
-    definition, roles = Definition(), None
-    if source is not None:
-        try:
-            columns = read(source)
-            roles = choose(columns, said)
-            definition = _found(source, columns, roles)
-            definition.yaml(name, _FIRST_PORT)
-        except BanditError as error:
-            raise DataError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
-        print(_told(source, columns, roles, definition))
-    text = definition.yaml(name, _free_port(folder))
+    port, shown = _free_port(folder), name if folder == BANDITS else str(path)
+    if source is None:
+        definition, follows = Definition(), told.next_without(shown)
+    else:
+        columns, roles, definition = _looked_at(source, said, settings)
+        follows = told.next_with_file(shown, name, source, columns, roles, port)
+        print(told.found(source, columns, roles, definition))
+    text = definition.yaml(name, port)
     try:
         with path.open("x", encoding="utf-8") as out:
             out.write(text)
@@ -57,64 +59,51 @@ def init(name: str, source: Path | None, folder: Path | None, said: Mapping[str,
         raise ConfigError(f"{path} is there already, and stays as it is; choose another NAME, or remove it") from error
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror}") from error
-    print(f"init: wrote {path}. Next:\n{_next(name if folder == BANDITS else str(path), name, source, roles)}")
+    print(f"init: wrote {path}. Next:\n{follows}")
     return 0
 
 
-def _found(source: Path, columns: Mapping[str, Column], roles: Roles) -> Definition:
+def _looked_at(
+    source: str, said: Mapping[str, str | None], settings: Settings
+) -> tuple[dict[str, Column], Roles, Definition]:
+    project = project_of(source)
+    nobody = Bandit.from_json(json.dumps(yaml.safe_load(Definition(project=project).yaml("init", _FIRST_PORT))))
+    with as_file(nobody, settings, source) as path:
+        try:
+            columns = read(path)
+            roles = choose(columns, said)
+            definition = _found(source, project, columns, roles)
+            definition.yaml(nobody.name, _FIRST_PORT)
+        except BanditError as error:
+            raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    return columns, roles, definition
+
+
+def _found(source: str, project: str | None, columns: Mapping[str, Column], roles: Roles) -> Definition:
     values, given = columns[roles.reward].numbers
     low, high = float(values[given].min()), float(values[given].max())
     if low == high:  # a click is 1, and no click an empty cell
         low, high = min(low, 0.0), max(high, 0.0)
     return Definition(
-        observation=roles.observation,
-        actions=columns[roles.action].counts,
+        features=roles.features.kinds,
+        left_out=roles.features.left_out,
+        actions=_actions(columns, roles),
         low=low,
         high=high,
         default=0.0 if low <= 0 <= high else low,
-        source=source.name,
+        source=Path(source).name if project is None else source,
+        project=project,
     )
 
 
-def _told(source: Path, columns: Mapping[str, Column], roles: Roles, found: Definition) -> str:
-    """What was found and what was left out, as lines."""
-    values, given = columns[roles.reward].numbers
-    actions = [f"{action} ({count:,})" for action, count in found.actions.items()]
-    more = f" and {len(actions) - _SHOWN:,} more" if len(actions) > _SHOWN else ""
-    lines = [
-        f"init: {source}, {len(given):,} rows",
-        f"  action       {roles.action}: {len(actions):,}, with rows each: {', '.join(actions[:_SHOWN])}{more}",
-        f"  reward       {roles.reward}: {values[given].min():g} to {values[given].max():g}; "
-        f"{np.count_nonzero(~given):,} rows have none and get {found.default:g}",
-        f"  propensity   {roles.propensity or 'none was found, and the import needs it (below)'}",
-        f"  event id     {roles.event_id or 'none was found; rows are numbered'}",
-        f"  observation  {', '.join(roles.observation)}; and a 1",
-    ]
-    return "\n".join([*lines, *(f"  left out     {name!r}: {why}" for name, why in roles.left_out.items())])
-
-
-def _next(bandit: str, name: str, source: Path | None, roles: Roles | None) -> str:
-    """The commands that follow, to be copied."""
-    check = shlex.join(["banditloop", "check", bandit])
-    if roles is None or source is None:
-        return (
-            f"  (fill in actions, observation and reward)\n  {check}\n"
-            f"  {shlex.join(['banditloop', 'serve', bandit])}   # chooses at random until the first retrain\n"
-            f"  {shlex.join(['banditloop', 'log', bandit])}     # beside it"
-        )
-    said = {"event_id": roles.event_id, "action": roles.action, "propensity": roles.propensity or "COLUMN"}
-    words = [f"{field}={column}" for field, column in said.items() if column]
-    words += [f"reward={roles.reward}", f"observation={','.join(roles.observation)}"]
-    lines = [check]
-    if roles.propensity is None:
-        lines.append(
-            "# add a column with the probability of the action that was taken, 1/K if K were drawn alike, as COLUMN:"
-        )
-    lines.append(shlex.join(["banditloop", "import", str(source), "--bandit", bandit, "--map", *words]))
-    lines.append(
-        f"make up   # then trigger {name}_startup in Airflow: it learns the first policy from what was imported"
-    )
-    return "\n".join(f"  {line}" for line in lines)
+def _actions(columns: Mapping[str, Column], roles: Roles) -> dict[str, int]:
+    """How many rows have each action; those that only could have been chosen have none."""
+    found = columns[roles.action].counts
+    if roles.eligible_actions is None:
+        return found
+    ids = pc.list_flatten(columns[roles.eligible_actions].cells).cast(pa.string())
+    never = sorted(set(pc.drop_null(ids).unique().to_pylist()) - found.keys())
+    return found | dict.fromkeys(never, 0)
 
 
 def _free_port(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Which column of a file is what: the action, what it earned, with which probability; the numbers left are observed."""
+"""Which column of a file is what: the action, what it earned, with which probability; those left are features."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rl_core.errors import DataError
-from rl_core.starting.table import SHARE, Column
+from rl_core.importing.cells import is_list
+from rl_core.starting import features
+from rl_core.starting.table import Column
 
 FEW = 100
 """So many values has a column of text at most that is taken for the action; --action names one of more."""
 _NAMES = {
-    "action": "action action_id arm variant choice item article product offer banner",
+    "action": "action action_id arm variant choice item item_id article product offer banner",
     "reward": "reward click clicked clicks conversion converted rating revenue purchase purchased bought",
-    "propensity": "propensity probability prob p pscore action_prob action_probability chance",
+    "propensity": "propensity probability prob p pscore propensity_score action_prob action_probability chance",
+    "eligible_actions": "eligible_actions eligible available_actions candidates",
     "event_id": "event_id event visit visit_id request_id impression_id decision_id uuid id",
 }
-_TIMES = ("time", "timestamp", "date", "datetime", "ts")
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Columns by what they hold, and those left out with the reason."""
+    """Columns by what they hold."""
 
     action: str
     reward: str
     propensity: str | None
     event_id: str | None
-    observation: tuple[str, ...]
-    left_out: Mapping[str, str]
+    eligible_actions: str | None
+    features: features.Found
 
 
 def choose(columns: Mapping[str, Column], said: Mapping[str, str | None]) -> Roles:
@@ -57,26 +56,9 @@ def choose(columns: Mapping[str, Column], said: Mapping[str, str | None]) -> Rol
     free.pop(reward.name, None)
     propensity = _optional("propensity", said, columns, free, _is_chance, "in (0, 1] in every row")
     event_id = _optional("event_id", said, columns, free, _is_one_each, "another one in every row")
-    observation, left_out = _observed(free)
-    return Roles(action.name, reward.name, propensity, event_id, observation, left_out)
-
-
-def _observed(columns: Mapping[str, Column]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The columns of numbers in the order of the file, of which an import takes the rows; why others are left out."""
-    left_out = {name: why for name, column in columns.items() if (why := _unfit(column))}
-    numbers = [column for name, column in columns.items() if name not in left_out]
-    incomplete: NDArray[np.bool_] | bool = False
-    for column in sorted(numbers, key=lambda column: np.count_nonzero(~column.numbers[1])):
-        empty = ~column.numbers[1]
-        if np.mean(incomplete | empty) > SHARE:
-            left_out[column.name] = f"{np.count_nonzero(empty):,} of {len(empty):,} cells are empty"
-        else:
-            incomplete = incomplete | empty
-    observation = tuple(name for name in columns if name not in left_out)
-    if not observation:
-        reasons = "; ".join(f"{name!r}: {why}" for name, why in left_out.items()) or "there is no other column"
-        raise DataError(f"no usable column is left to be observed; it takes one of numbers that differ ({reasons})")
-    return observation, {name: left_out[name] for name in columns if name in left_out}
+    eligible = _optional("eligible_actions", said, columns, free, lambda column: is_list(column.cells), "lists")
+    found = features.find(free, _NAMES["reward"].split())
+    return Roles(action.name, reward.name, propensity, event_id, eligible, found)
 
 
 def _optional(
@@ -152,27 +134,6 @@ def _is_chance(column: Column) -> bool:
 
 def _is_one_each(column: Column) -> bool:
     return len(column.counts) == len(column.cells)
-
-
-def _unfit(column: Column) -> str | None:
-    """Why a column can't be observed; None: it can."""
-    name = column.name.strip().lower()
-    if not name or "," in name:
-        return "it has no name" if not name else "a name with a comma can't be said in --map"
-    if column.cells.null_count == len(column.cells):
-        return "every cell is empty"
-    if column.is_time or name in _TIMES:
-        return "a time"
-    if not column.counts:
-        return "lists or objects"
-    if not column.is_number:
-        share = np.isfinite(column.numbers[0]).mean()
-        return f"{column.stray}" if share > 0.5 else f"text, {_kinds(column)}: only numbers are observed"
-    if name == "id" or name.endswith("_id"):
-        return "an id, by its name"
-    if name in _NAMES["reward"].split():
-        return "by its name earned after the decision, too"
-    return "the same in every row" if len(column.counts) == 1 else None
 
 
 def _option(role: str) -> str:

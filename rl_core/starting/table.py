@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rl_core.config import Validation
 from rl_core.errors import DataError
+from rl_core.importing import obp
 from rl_core.importing.rows import numbers
 
 SHARE = float(Validation().max_quarantined_share)
@@ -23,10 +24,11 @@ _DECIMAL_COMMA = r"^\s*-?(\d+|\d{1,3}(\.\d{3})+),\d+\s*$"
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of n rows; text, where it comes from a CSV."""
+    """One column of n rows; text, where it comes from a CSV. `known` are values that it may have, seen or not."""
 
     name: str
     cells: pa.Array
+    known: tuple[str, ...] = ()
 
     @cached_property
     def numbers(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -40,6 +42,11 @@ class Column:
         rows = np.flatnonzero(given & ~np.isfinite(values))
         return f"{self.cells[int(rows[0])].as_py()!r} (row {rows[0] + 1}) is no number" if len(rows) else None
 
+    @cached_property
+    def empty(self) -> int:
+        """How many cells hold nothing; of numbers, words for it too."""
+        return int(np.count_nonzero(~self.numbers[1])) if self.is_number else int(self.cells.null_count)
+
     @property
     def is_number(self) -> bool:
         return self.stray is None and bool(self.numbers[1].any())
@@ -49,7 +56,7 @@ class Column:
         kind = self.cells.type
         if not pa.types.is_string(kind):
             return bool(pa.types.is_temporal(kind))
-        dates = pc.match_substring_regex(self.cells, r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?$")
+        dates = pc.match_substring_regex(self.cells, r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?( UTC)?$")
         return self.cells.null_count < len(self.cells) and pc.all(dates).as_py() is True
 
     @cached_property
@@ -58,11 +65,12 @@ class Column:
         if pa.types.is_nested(self.cells.type):
             return {}
         found = pc.value_counts(pc.drop_null(self.cells.cast(pa.string()))).to_pylist()
-        return {one["values"]: one["counts"] for one in sorted(found, key=lambda one: -one["counts"])}
+        counts = {one["values"]: one["counts"] for one in sorted(found, key=lambda one: -one["counts"])}
+        return dict.fromkeys(self.known, 0) | counts
 
 
 def read(path: Path) -> dict[str, Column]:
-    """Read a CSV, Parquet or JSON lines file. Raises DataError naming the file and what is wrong."""
+    """Read a CSV, Parquet, JSON lines or npz file. Raises DataError naming the file and what is wrong."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     if (reader := _READERS.get(path.suffix)) is None:
@@ -77,7 +85,9 @@ def read(path: Path) -> dict[str, Column]:
     names = table.column_names
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path}: has two columns {twice[0]!r}; give each a name of its own")
-    columns = {name: Column(name, table[name].combine_chunks()) for name in names}
+    columns = {name: Column(name, _plain(table[name].combine_chunks())) for name in names}
+    if path.suffix == ".npz":
+        columns["action"] = replace(columns["action"], known=tuple(obp.action_ids(path)))
     for column in columns.values():
         _refuse_decimal_commas(path, column)
     return columns
@@ -120,12 +130,32 @@ def _parquet(path: Path) -> pa.Table:
 
 
 def _jsonl(path: Path) -> pa.Table:
+    """Objects within a row become columns, `user.age`, as the import reaches them."""
     from pyarrow import json
 
-    return json.read_json(path)
+    table = json.read_json(path)
+    while any(pa.types.is_struct(kind) for kind in table.schema.types):
+        table = table.flatten()
+    for place, kind in enumerate(table.schema.types):
+        if pa.types.is_timestamp(kind):  # their offsets were reckoned in
+            utc = table.column(place).cast(pa.timestamp(kind.unit, "UTC"))
+            table = table.set_column(place, table.schema.names[place], utc)
+    return table
 
 
-_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
+def _npz(path: Path) -> pa.Table:
+    return pa.table(obp.columns(path))
+
+
+_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl, ".npz": _npz}
+
+
+def _plain(cells: pa.Array) -> pa.Array:
+    """Text as one type, whichever of Arrow's the file has."""
+    kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        kind = pa.string()
+    return cells if kind == cells.type else cells.cast(kind)
 
 
 def _refuse_decimal_commas(path: Path, column: Column) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from tests.harness.patience import patient
 
 PAGE = Path("docs", "your-own-bandit.md")
 OFFERS = ("tent", "stove", "boots")
+INTERESTS = ("camping", "hiking", "skiing")
 ROWS = 3000
 
 
 def write_visits(path: Path, header: str) -> None:
-    """The page's file: who is young clicks on tents, and in one row of twenty nobody knows."""
-    rng = np.random.default_rng(1)
+    """The page's file: who is young clicks on tents, and in one row of twenty nobody knows who clicked, or how old."""
+    rng, now = np.random.default_rng(1), datetime(2026, 3, 1, 9, 12, tzinfo=UTC)
     with path.open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(header.split(","))
@@ -37,7 +39,10 @@ def write_visits(path: Path, header: str) -> None:
             offer, age = int(rng.integers(3)), int(rng.integers(18, 80))
             clicked = int(rng.random() < (0.4 if (offer == 0) == (age < 45) else 0.1))
             told = "" if rng.random() < 0.05 else clicked
-            writer.writerow([f"v-{n}", OFFERS[offer], "0.333333", told, age, *rng.integers(24, size=2)])
+            seen = f"{now + timedelta(minutes=n):%Y-%m-%dT%H:%M:%SZ}"
+            liked = "|".join(rng.choice(INTERESTS, rng.integers(3), replace=False))
+            row = [f"v-{n}", OFFERS[offer], "0.333333", told, seen, rng.choice(["de", "fr", "it"], p=[0.6, 0.3, 0.1])]
+            writer.writerow([*row, "" if rng.random() < 0.05 else age, liked, f"c-{rng.integers(60)}", "web"])
 
 
 def startup(bandit: Bandit, settings: Settings, scratch: Path) -> deployer.Deployment:
@@ -70,8 +75,8 @@ def test_the_page_takes_a_csv_to_a_policy_that_answers(repo: Path, tmp_path: Pat
     write_visits(tmp_path / "visits.csv", header)
     commands = re.findall(r"^banditloop (?!serve)(?:\\\n|.)*", blocks(repo / PAGE), re.MULTILINE)
     said = "".join(commanded(command, repo, tmp_path) for command in commands)
-    shown = re.findall(r"^  (?:action|reward|propensity|event id|observation) .*$", page, re.MULTILINE)
-    assert len(shown) == 5
+    shown = re.findall(r"^init: .* rows\n(.*?)^init: wrote", page, re.MULTILINE | re.DOTALL)[0].splitlines()
+    assert len(shown) > 5
     assert [line for line in shown if line not in said] == [], "the page shows what is printed"
     assert f"{ROWS:,} can be imported, 0 set aside" in said
     assert Bandit.from_yaml(tmp_path / "kiosk.yaml").problem.num_actions == 2

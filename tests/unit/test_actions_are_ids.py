@@ -144,8 +144,8 @@ def test_lists_that_come_and_go_between_two_trainings_lose_nothing(
         _log(bandit, at_once, seed)
         if trained:
             champion, begun = _train(bandit, settings, folder, (begun, head), champion), head
-    in_steps = _policy(last, settings, champion).linucb
-    whole = _policy(last, at_once, _train(last, at_once, folder / "whole", (0, head), None)).linucb
+    in_steps = _policy(last, settings, champion).model
+    whole = _policy(last, at_once, _train(last, at_once, folder / "whole", (0, head), None)).model
     assert in_steps.statistics.n.sum() == head, "every row counts"
     assert np.array_equal(in_steps.statistics.n, whole.statistics.n)
     assert np.abs(in_steps.theta - whole.theta).max() < 1e-9

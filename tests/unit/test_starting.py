@@ -81,14 +81,14 @@ def test_a_strangers_csv_becomes_a_bandit(begun: Callable[..., Bandit], capsys: 
     bandit = begun(strangers(), encoding="utf-8-sig")  # with a byte order mark, as Excel writes it
     problem = bandit.problem
     assert sorted(problem.actions) == sorted(ARTICLES)
-    assert (problem.observation_dim, problem.has_intercept, bandit.environment) == (2, True, None)
+    assert list(problem.features) == ["seen_at", "Grosse_cm", "klicks_zuvor"], "names that YAML and requests can say"
+    assert (problem.has_intercept, bandit.environment) == (True, None)
     assert (problem.reward_min, problem.reward_max, problem.reward_default) == (0, 1, 0)
     assert (bandit.startup.source, bandit.validation.other_policies) == ("log", ("imported",))
     said = capsys.readouterr().out
     assert "visits.csv, 300 rows" in said
-    assert re.search(r"left out +'Stadt': text, 300 values as 'Ort 0'", said)
-    assert re.search(r"left out +'seen at': a time", said)
-    assert "Größe (cm), klicks zuvor" in (Path("shop.yaml")).read_text(encoding="utf-8"), "in their order"
+    assert re.search(r"left out +'Stadt': another one in every row, like an id", said)
+    assert "# left out: 'Stadt': another one in every row" in Path("shop.yaml").read_text(encoding="utf-8")
 
 
 def test_the_commands_it_prints_work_as_they_are(
@@ -118,17 +118,39 @@ def test_other_formats_give_the_same_bandit(folder: Path, begun: Callable[..., B
     assert Bandit.from_yaml(folder / "shop.yaml") == bandit
 
 
+def test_objects_within_rows_and_lists_of_what_could_be_chosen_are_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {
+            "user": {"age": 20 + n % 50, "likes": ["sport"] if n % 3 else ["news", "sport"]},
+            "action": "ab"[n % 2],
+            "eligible_actions": ["a", "b"] if n % 5 else ["ab"[n % 2], "c"],
+            "propensity": 0.5,
+            "reward": n % 7,
+        }
+        for n in range(N)
+    ]
+    (folder / "visits.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert run(["init", "shop", "--from", "visits.jsonl", "--out", "."]) == 0
+    problem = Bandit.from_yaml(folder / "shop.yaml").problem
+    assert list(problem.features) == ["user_age", "user_likes"]
+    assert problem.actions == ("a", "b", "c"), "what could be chosen and never was, too"
+    command = re.findall(r"^  banditloop (import .*)$", capsys.readouterr().out, re.MULTILINE)[0]
+    assert run([*shlex.split(command), "--dry-run"]) == 0
+    assert f"{N} can be imported, 0 set aside" in capsys.readouterr().out
+
+
 def test_cells_may_be_empty(begun: Callable[..., Bandit], capsys: pytest.CaptureFixture[str]) -> None:
     rows = strangers()
     rows["clicked"] = ["1" if one else "" for one in rows["clicked"]]
-    rows["klicks zuvor"] = ["" if n < 200 else n for n in range(N)]
-    rows["Größe (cm)"][7] = ""
+    rows["klicks zuvor"] = ["" if n < 200 else n % 7 for n in range(N)]
     problem = begun(rows).problem
     assert (problem.reward_min, problem.reward_max, problem.reward_default) == (0, 1, 0)
-    assert problem.observation_dim == 1
+    assert problem.features["klicks_zuvor"].model_dump()["missing"] == 3, "the middle one"
     said = capsys.readouterr().out
     assert "150 rows have none and get 0" in said
-    assert "'klicks zuvor': 200 of 300 cells are empty" in said
+    assert "0 to 6 seen; 200 rows have none and get 3, the middle one" in said
 
 
 def test_columns_can_be_named(begun: Callable[..., Bandit]) -> None:
@@ -142,7 +164,7 @@ def test_columns_can_be_named(begun: Callable[..., Bandit]) -> None:
 
 def test_what_was_earned_too_and_what_counts_rows_is_not_observed(begun: Callable[..., Bandit]) -> None:
     rows = strangers() | {"revenue": [n % 3 for n in range(N)], "customer_id": list(range(N)), "same": [1] * N}
-    assert begun(rows).problem.observation_dim == 2
+    assert list(begun(rows).problem.features) == ["seen_at", "Grosse_cm", "klicks_zuvor"]
 
 
 def test_without_propensities_it_says_what_the_import_needs(
@@ -179,7 +201,11 @@ REFUSED: dict[str, tuple[Rows | str, tuple[str, ...], str]] = {
     "no reward": (without("clicked"), (), "no column is plainly the reward: say which with --reward COLUMN"),
     "a constant reward": (without("clicked", clicked=[1] * N), (), "the reward 'clicked' is 1 in every row"),
     "a reward in words": (without("clicked", clicked=["true", "false"] * 150), (), "'true' (row 1) is no number"),
-    "no observation": (without("Größe (cm)", "klicks zuvor"), (), "no usable column is left to be observed"),
+    "no feature": (
+        without("Größe (cm)", "klicks zuvor", "seen at"),
+        (),
+        "no column is left that could be a feature",
+    ),
     "a misspelt column": (strangers(), ("--action", "Artikle"), "no such column; did you mean 'Artikel'?"),
     "a certain event": (
         strangers(),

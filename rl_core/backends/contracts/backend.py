@@ -14,6 +14,7 @@ from rl_core.errors import ConfigError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pyarrow as pa
     from google.auth.credentials import Credentials
 
     from rl_core.backends.contracts.bus import MessageBus, Publisher, Sink
@@ -127,6 +128,13 @@ class Backend(ABC):
         runtime_account: e-mail of the account that tasks and sensors act as; None where it is unknown.
         bundle: the zip of the Cloud Functions.
         """
+
+    def read_table(self, place: str) -> pa.Table:
+        """Read all rows of somebody's `project.dataset.table`. Raises ConfigError where there are none, StoreError."""
+        raise ConfigError(
+            f"{self.bandit.name}: backend={self.bandit.backend} reads no tables, of which {place} is one; export it as "
+            "Parquet and import the file"
+        )
 
     def logger_lives(self) -> bool | None:
         """Tell whether an event logger is at work; None where the backend has none."""

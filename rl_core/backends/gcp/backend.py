@@ -11,6 +11,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.google_cloud.clients import GoogleClients
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from google.auth.credentials import Credentials
 
     from rl_core.backends.contracts.bus import Publisher, Sink
@@ -89,6 +90,11 @@ class GoogleBackend(Backend):
         from rl_core.backends.gcp.provisioning.resource import Site
 
         return CloudProvisioner(Site(self.bandit, self.clients, runtime_account, bundle))
+
+    def read_table(self, place: str) -> pa.Table:
+        from rl_core.backends.gcp.store.foreign_table import read
+
+        return read(self.clients, place)
 
     def ask_for_traffic(self, request: Mapping[str, int | None]) -> str:
         from rl_core.backends.gcp.simulate_topic import ask_for_traffic
