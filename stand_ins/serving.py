@@ -41,8 +41,10 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close what listens, and answer what was asked."""
-        for listening in (*self.servers, *(sockets or [])):
+        for listening in self.servers:
             listening.close()
+        for bound in sockets or []:
+            bound.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         while self.server_state.connections or self.server_state.tasks:
