@@ -202,9 +202,11 @@ class Example:
         store = open_backend(self.bandit, self.settings).store()
         head, articles = store.head(), problem.active
         earned, chance, best = [], [], []
-        for _ in range(VISITS // A_REQUEST):
+        for request in range(VISITS // A_REQUEST):
             visits = self.readers.visits(A_REQUEST)
-            answers = self._post("/predict", {"instances": [{"features": visit} for visit in visits]})["predictions"]
+            named = enumerate(visits, start=1 + request * A_REQUEST)
+            instances = [{"event_id": f"{now.policy}-{n}", "features": visit} for n, visit in named]
+            answers = self._post("/predict", {"instances": instances})["predictions"]
             rewards = []
             for visit, answer in zip(visits, answers, strict=True):
                 chances = self.readers.chances(visit, articles)
@@ -228,7 +230,8 @@ class Example:
         store = open_backend(self.bandit, self.settings).store()
         self._post("/reward", {"rewards": [{"event_id": one, "reward": 1.0} for one in self.late]})
         sql, late = "SELECT count(*) AS n FROM rewards_apart", len(self.late)
-        wait_for(lambda: store.query(sql)["n"][0].as_py() == late, 120.0, "late clicks to be set apart", poll_s=0.2)
+        # More of them where the machine stood still for longer than `join.reward_wait_s`.
+        wait_for(lambda: store.query(sql)["n"][0].as_py() >= late, 120.0, "late clicks to be set apart", poll_s=0.2)
 
     def _post(self, path: str, content: dict[str, Any]) -> Any:
         url = open_backend(self.bandit, self.settings).line().where + path

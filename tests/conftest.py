@@ -27,12 +27,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @pytest.fixture(scope="session")
 def synthetic_ratings_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a synthetic u.data: tests have data without a network."""
+    """A folder with a synthetic u.data: tests have data without a network.
+
+    Of the first hundred movies alone: an environment of them is the same, and is read in a tenth of the time.
+    """
     from rl_core.movielens.synthetic import write_synthetic
 
-    folder = tmp_path_factory.mktemp("ratings")
-    write_synthetic(folder / "u.data")
-    return folder
+    path = tmp_path_factory.mktemp("ratings") / "u.data"
+    write_synthetic(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if int(line.split("\t")[1]) <= 100))
+    return path.parent
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.patience import patient
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -20,7 +22,7 @@ def page() -> Iterator[Page]:
         pytest.skip("there is no chromium on this machine's PATH")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=30_000)  # two busy cores
+    expect.set_options(timeout=1000 * patient(30))  # two busy cores
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # root has no sandbox
         opened = browser.new_page(viewport={"width": 1400, "height": 1600})

@@ -34,10 +34,13 @@ def cloud(tmp_path: Path) -> Path:
     return cloud
 
 
+@pytest.fixture(scope="module")
+def files() -> composer_bundle.Files:
+    return composer_bundle.contents() | {VERSION: b"commit 0123abc\ncode sha256:00\n"}
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    files = composer_bundle.contents()
-    files[VERSION] = b"commit 0123abc\ncode sha256:00\n"
+def bundle(tmp_path: Path, files: composer_bundle.Files) -> Path:
     composer_bundle.write(tmp_path / "bundle", files)
     return tmp_path / "bundle"
 

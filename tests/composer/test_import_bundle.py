@@ -13,6 +13,7 @@ import yaml
 
 from rl_core.config import Bandit
 from scripts import composer_bundle
+from tests.harness.patience import patient
 
 PROGRAM = Path(__file__).with_name("import_bundle.py")
 PROVIDERS = ("22.4.0", "22.8.0")
@@ -65,7 +66,7 @@ def imported(request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pyt
         "PATH": os.environ["PATH"],
     }
     command = [str(python), str(PROGRAM), str(bundle)]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=patient(240))
     assert done.returncode == 0, done.stderr[-2000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert seen["provider"] == request.param

@@ -111,7 +111,9 @@ class LocalMode:
 
         try:
             base = wait_for(url, 30, "the local server", poll_s=0.1)
-            yield lambda body: dict(httpx.post(f"{base}/predict", json=body, trust_env=False).json())
+            yield lambda body: dict(
+                httpx.post(f"{base}/predict", json=body, trust_env=False, timeout=patient(30)).json()
+            )
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(patient(20))

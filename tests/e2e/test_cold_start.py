@@ -15,7 +15,7 @@ from rl_core.backends import open_backend
 from rl_core.config import Agent, Bandit, Settings
 from rl_core.policy.artefact import Policy
 from rl_core.stages import deployer, evaluator, ingester, trainer
-from tests.harness.patience import until
+from tests.harness.patience import patient, until
 
 if TYPE_CHECKING:
     from rl_core.stages.deployer import Deployment
@@ -92,7 +92,7 @@ def test_a_bandit_begins_with_nothing_and_its_first_retrain_makes_the_champion(
     after = visit(site, 300)
     assert {one["policy_version"] for one in after} == {done.version}
     assert sum(one["action_id"] == BEST for one in after) > 50, "it has learnt"
-    health = httpx.get(f"{site.url()}/health", trust_env=False).json()
+    health = httpx.get(f"{site.url()}/health", trust_env=False, timeout=patient(30)).json()
     assert (health["status"], health["serves"]) == ("ok", done.version)
     assert server.poll() is None, "and was never restarted"
     assert site.ask("visit-7") == answers[7], "what it answered before stands"

@@ -22,14 +22,14 @@ from rl_core.joining.event_logger import EventLogger
 from rl_core.monitoring.delivery import local_delivery
 from rl_core.monitoring.vital_signs import vital_signs
 from rl_core.stages import ingester
-from tests.harness.patience import until
+from tests.harness.patience import patient, until
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Site
 
 
 def state(site: Site) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(site.url() + "/state", trust_env=False).json()
+    found: dict[str, Any] = httpx.get(site.url() + "/state", trust_env=False, timeout=patient(30)).json()
     return found
 
 
@@ -43,7 +43,7 @@ def ask_and_hang_up(site: Site, event_id: str) -> None:
     """The bus is held, so that the client is gone before its decision is logged."""
     before, body = state(site)["requests"], json.dumps(deferred(site, event_id)).encode()
     with PatientLock(site.state_dir / "bus" / LOCK_FILE, 5).held():
-        with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=patient(10)) as connection:
             head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
             until(lambda: state(site)["requests"] > before)

@@ -27,6 +27,7 @@ from rl_core.google_cloud.clients import GoogleClients
 from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 pytestmark = [pytest.mark.long, pytest.mark.process, pytest.mark.timeout(1200)]
 
@@ -50,7 +51,7 @@ def run(command: list[str | Path], **variables: str) -> subprocess.CompletedProc
     """Without any of our settings or paths, away from the checkout."""
     given = {name: value for name, value in os.environ.items() if not name.startswith(("BANDIT_", "PYTHON", "AIRFLOW"))}
     return subprocess.run(
-        command, env=given | variables, cwd="/", capture_output=True, text=True, check=False, timeout=600
+        command, env=given | variables, cwd="/", capture_output=True, text=True, check=False, timeout=patient(600)
     )
 
 
@@ -73,7 +74,7 @@ def serving(programs: Path, bandit: Path, folder: Path, **variables: str) -> Ite
         while True:
             assert server.poll() is None, log.read_text()
             try:
-                httpx.get(f"{url}/health", trust_env=False)
+                httpx.get(f"{url}/health", trust_env=False, timeout=patient(30))
                 break
             except httpx.TransportError:
                 assert time.monotonic() < deadline, log.read_text()
@@ -81,7 +82,7 @@ def serving(programs: Path, bandit: Path, folder: Path, **variables: str) -> Ite
         yield url
     finally:
         server.terminate()
-        assert server.wait(timeout=20) == 0, log.read_text()
+        assert server.wait(timeout=patient(20)) == 0, log.read_text()
 
 
 def promote_a_policy(bandit: Bandit, settings: Settings, folder: Path) -> str:
@@ -104,7 +105,7 @@ def chosen_by(url: str, bandit: Bandit) -> str:
     """The version that decides once the server has found the champion."""
     body = {"instances": [{"observation": [0.5] * bandit.problem.observation_dim}]}
     deadline = time.monotonic() + PATIENCE_S
-    while (answer := httpx.post(f"{url}/predict", json=body, trust_env=False, timeout=30)).status_code != 200:
+    while (answer := httpx.post(f"{url}/predict", json=body, trust_env=False, timeout=patient(30))).status_code != 200:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.2)
     return str(answer.json()["predictions"][0]["policy_version"])

@@ -96,7 +96,7 @@ def everything_once(site: Site, traffic: Traffic) -> None:
 
 def answers(site: Site) -> bool:
     try:
-        return httpx.get(site.url() + "/health", trust_env=False).status_code == 200
+        return httpx.get(site.url() + "/health", trust_env=False, timeout=patient(30)).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -174,7 +174,7 @@ class TestStart:
         assert time.monotonic() - started < patient(10), "under 1 s on an idle machine"
         mapped = Path(f"/proc/{server.pid}/maps").read_text()
         assert "tensorflow" not in mapped
-        assert httpx.get(site.url() + "/health", trust_env=False).json()["status"] == "ok"
+        assert httpx.get(site.url() + "/health", trust_env=False, timeout=patient(30)).json()["status"] == "ok"
 
     def test_where_its_address_cant_be_written_it_serves_and_writes_it_as_soon_as_it_can(self, site: Site) -> None:
         site.promote(1)
@@ -215,7 +215,7 @@ class TestVertexContainer:
             AIP_STORAGE_URI=f"file://{site.registry.path(version)}",
         )
         site.port = given_port
-        assert httpx.get(site.url() + "/alive", trust_env=False).json()["champion"] == version
+        assert httpx.get(site.url() + "/alive", trust_env=False, timeout=patient(30)).json()["champion"] == version
         observation = site.environment.observations_f32[0].tolist()
         response = site.post("/v1/endpoints/7:predict", {"instances": [{"observation": observation}]})
         assert response.json()["predictions"][0]["policy_version"] == version
@@ -260,7 +260,7 @@ class TestWire:
         site.serve()
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         sent = 0
-        with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=patient(10)) as connection:
             connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
             try:
                 while sent < 100_000_000:
@@ -276,7 +276,7 @@ class TestWire:
         site.promote(1)
         server = site.serve()
         for _ in range(3):
-            with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", site.port), timeout=patient(10)) as connection:
                 connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         site.ask("x")
         server.terminate()
@@ -287,7 +287,7 @@ class TestWire:
     def test_one_connection_carries_good_and_bad_requests(self, site: Site) -> None:
         site.promote(1)
         site.serve()
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=patient(10))
         for body, status in ((b"no", 400), (b"{}", 400), (b'{"instances": []}', 400)):
             connection.request("POST", "/predict", body)
             response = connection.getresponse()

@@ -51,6 +51,10 @@ def stack(yamls: dict[Path, Bandit], settings: Settings) -> Iterator[Stack]:
         made.stop()
 
 
+def post(url: str, content: object) -> httpx.Response:
+    return httpx.post(url, json=content, trust_env=False, timeout=patient(30))
+
+
 def ask(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rl_core", "status", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=patient(60))
@@ -76,14 +80,16 @@ def test_two_bandits_are_told_apart_while_they_serve_and_when_one_does_not(
 
     observation = [0.5, *[0.0] * 19]
     instances = [{"event_id": f"visit-{n}", "observation": observation} for n in range(3)]
-    assert httpx.post(f"{urls['second']}/predict", json={"instances": instances}, trust_env=False).status_code == 200
-    log = until(lambda: (seen := told(*yamls)[1])["second"]["log"]["open"] == 3 and seen)
+    assert post(f"{urls['second']}/predict", {"instances": instances}).status_code == 200
+    second = list(yamls.values())[1]
+    until(lambda: (log := status.status_of(second, settings).log) is not None and log.open == 3, "three open decisions")
+    log = told(*yamls)[1]
     assert (log["first"]["log"]["open"], log["second"]["log"]["lag"]) == (0, 0)
 
     logger = stack.services[1].running()["log"]
     logger.send_signal(signal.SIGKILL)
     stack.services[1]._children["log"].wait()
-    httpx.post(f"{urls['second']}/reward", json={"rewards": [{"event_id": "visit-0", "reward": 4}]}, trust_env=False)
+    post(f"{urls['second']}/reward", {"rewards": [{"event_id": "visit-0", "reward": 4}]})
     rc, found = told(*yamls)
     assert rc == 1
     assert (found["first"]["logger"], found["first"]["faults"]) == (True, [])

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.harness.patience import patient
+
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
-PEOPLE, ROUNDS = 4, 5
+PEOPLE = 4
 DAG = """
 import random, time
 from datetime import datetime
@@ -46,17 +48,17 @@ class Person:
     def __init__(self, world: World) -> None:
         head = {"Authorization": f"Bearer {world.stack.api.token()}"}
         url = f"{world.stack.url}/api/v2/dags/clicked"
-        self._client = httpx.Client(base_url=url, headers=head, timeout=120, trust_env=False)
+        self._client = httpx.Client(base_url=url, headers=head, timeout=patient(120), trust_env=False)
 
     def clicks(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = self._client.request(method, path, json=body)
         assert answer.is_success, f"{answer.status_code} to {method} {path}: {answer.text}"
         return answer.json()
 
-    def spends_a_while(self) -> list[str]:
+    def spends_a_while(self, rounds: int) -> list[str]:
         """Trigger runs and mark each task as failed about when it ends by itself; clear the first, and mark its run."""
         marked = []
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             run_id = str(self.clicks("POST", "/dagRuns", {"logical_date": None})["dag_run_id"])
             self.waits_until_it_runs(run_id)
             self.clicks("PATCH", f"/dagRuns/{run_id}/taskInstances/{TASK}", {"new_state": "failed"})
@@ -72,13 +74,16 @@ class Person:
             time.sleep(0.2)
 
 
-def test_are_answered_and_stay(world: World, busy_cores: None) -> None:
+@pytest.mark.parametrize("rounds", [3, pytest.param(8, marks=pytest.mark.long)])
+def test_are_answered_and_stay(world: World, busy_cores: None, rounds: int) -> None:
     assert world.stack.database_url().startswith("postgresql"), "SQLite has no such promise"
     (world.settings.home.parent / "dags" / "clicked.py").write_text(DAG)
     world.stack.wait_for_dags(["clicked"])
     world.stack.api.unpause("clicked")
     with ThreadPoolExecutor(PEOPLE) as people:
-        marked = [run for runs in people.map(lambda _: Person(world).spends_a_while(), range(PEOPLE)) for run in runs]
+        marked = [
+            run for runs in people.map(lambda _: Person(world).spends_a_while(rounds), range(PEOPLE)) for run in runs
+        ]
     for run_id in marked:
         world.stack.api.wait_for_run("clicked", run_id)
     states = {run_id: world.stack.api.task_states("clicked", run_id)[TASK] for run_id in marked}

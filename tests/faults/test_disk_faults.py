@@ -25,6 +25,7 @@ from rl_core.backends.contracts.bus import Message
 from rl_core.backends.local.bus.bus import LocalBus
 from rl_core.backends.local.bus.mark import LOCK_FILE
 from rl_core.errors import BusError
+from tests.harness.patience import patient
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -159,7 +160,7 @@ class TestAFullDisk:
             if shutil.which("unshare") is None or subprocess.run([*mount, room, "-", "true"], check=False).returncode:
                 pytest.skip("no tmpfs of one's own: the machine gives no user namespaces")
             before = (*mount, room, "-")
-        stdout, stderr = python(FULL, tmp_path, how, before=before).communicate(timeout=60)
+        stdout, stderr = python(FULL, tmp_path, how, before=before).communicate(timeout=patient(60))
         assert stderr == ""
         told = json.loads(stdout)
         assert told["errors"]
@@ -267,7 +268,7 @@ class TestKilled:
             bus.publish([Message("decisions", f"a-1-{n}", f"a 1 {n} ".encode() * 20) for n in range(3)])
         """
         program = python("\n".join(line[12:] for line in script.splitlines()), path, when)
-        assert program.communicate(timeout=30)[1] == ""
+        assert program.communicate(timeout=patient(30))[1] == ""
         assert program.returncode == -signal.SIGKILL
         bus = LocalBus(path)
         (first, second) = bus.publish(

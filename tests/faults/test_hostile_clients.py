@@ -95,7 +95,7 @@ class Victim:
         self.memory, self.files = self.process.memory_info().rss, self.process.num_fds()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=patient(10))
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
@@ -111,7 +111,7 @@ class Victim:
     def _predict(self, over: threading.Event) -> None:
         observation = self.site.environment.observations_f32[0].tolist()
         url, number = f"{self.site.url()}/predict", 0
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=patient(30)) as client:
             while not over.is_set():
                 number += 1
                 begun = time.perf_counter()
@@ -243,7 +243,7 @@ def test_nobody_else_notices_and_nothing_is_left(victim: Victim) -> None:
     assert np.quantile(victim.taken_s, 0.995) < patient(LATENCY_S)
     assert max(victim.taken_s) < patient(LONGEST_S)
     until(lambda: victim.process.num_fds() <= victim.files + 2, lambda: f"{victim.process.open_files()} to be closed")
-    state = httpx.get(f"{victim.site.url()}/state", timeout=30, trust_env=False).json()
+    state = httpx.get(f"{victim.site.url()}/state", timeout=patient(30), trust_env=False).json()
     assert state["defects"] == 0
     assert state["refused_requests"] > 100
     assert {f"healthy-{i + 1}" for i in range(len(victim.taken_s))} <= {

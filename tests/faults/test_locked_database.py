@@ -16,6 +16,7 @@ from reliability.quick_airflow import QUICK
 from rl_core.config import Settings
 from stand_ins.free_port import free_port
 from tests.faults.conftest import PATIENT
+from tests.harness.patience import patient
 
 pytestmark = [pytest.mark.airflow, pytest.mark.long]
 LOCKED_S = 9.0
@@ -53,7 +54,7 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
 def test_is_waited_for_by_the_scheduler_and_asked_again_by_us(airflow: AirflowStack) -> None:
     said = airflow.home / "logs" / "components" / "scheduler.log"
     before = said.stat().st_size
-    database = sqlite3.connect(airflow.home / "airflow.db", timeout=60)
+    database = sqlite3.connect(airflow.home / "airflow.db", timeout=patient(60))
     with ThreadPoolExecutor(1) as pool, contextlib.closing(database):
         database.execute("BEGIN IMMEDIATE")
         asked = pool.submit(airflow.api.trigger, "locked")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.harness.patience import patient
+
 if TYPE_CHECKING:
     from tests.faults.conftest import World
 
@@ -23,15 +25,15 @@ def test_a_task_links_to_its_run_and_to_no_other(world: World) -> None:
         assert url.startswith(f"{world.stack.url}/banditloop/dags/{world.dag_id}/jobs/toy-v1-faults-")
 
         login = {"Authorization": f"Bearer {api.token()}"}
-        page = httpx.get(url, headers=login, timeout=30, trust_env=False)
+        page = httpx.get(url, headers=login, timeout=patient(30), trust_env=False)
         assert page.status_code == 200
         assert "SUCCEEDED" in page.text
         assert "deployer" in page.text
-        log = httpx.get(f"{url}/files/log.txt", headers=login, timeout=30, trust_env=False)
+        log = httpx.get(f"{url}/files/log.txt", headers=login, timeout=patient(30), trust_env=False)
         assert log.status_code == 200
         assert "deployer" in log.text
 
         outside = f"{url}/files/..%2f..%2f..%2fairflow.cfg"
-        assert httpx.get(outside, headers=login, timeout=30, trust_env=False).status_code == 404
+        assert httpx.get(outside, headers=login, timeout=patient(30), trust_env=False).status_code == 404
         other = url.replace(world.dag_id, "toy_other")
-        assert httpx.get(other, headers=login, timeout=30, trust_env=False).status_code == 404
+        assert httpx.get(other, headers=login, timeout=patient(30), trust_env=False).status_code == 404

@@ -64,7 +64,7 @@ def test_neither_is_ever_shown(site: Site, repo: Path, tmp_path: Path) -> None:
         simulator = start(site, repo, logs["simulate"], "simulate", "movielens", "--decisions", "50")
         assert simulator.wait(timeout=patient(60)) == 0, logs["simulate"].read_text()
         shown = {"authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=site.url(), trust_env=False) as client:
+        with httpx.Client(base_url=site.url(), trust_env=False, timeout=patient(30)) as client:
             told = [client.get(path, headers=shown) for path in ("/", "/state", "/metrics", "/openapi.json", "/health")]
             told += [client.get("/state", headers={"authorization": f"Bearer {TOKEN}x"})]
             told += [client.post("/predict", headers=shown, content=b"no"), client.get("/nowhere", headers=shown)]

@@ -31,7 +31,7 @@ from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
 from stand_ins.functions import Functions, push_to
 from stand_ins.pubsub import Unruly
-from tests.harness.patience import until
+from tests.harness.patience import patient, until
 
 pytestmark = pytest.mark.process
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -149,7 +149,7 @@ def post(url: str, payload: bytes, attributes: dict[str, str]) -> int:
     }
     message = {"data": base64.b64encode(payload).decode(), "attributes": attributes, "messageId": "1"}
     body = {"message": message, "subscription": "projects/test-project/subscriptions/s"}
-    return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
+    return httpx.post(url, json=body, headers=headers, timeout=patient(60), trust_env=False).status_code
 
 
 def decision(event_id: str) -> bytes:

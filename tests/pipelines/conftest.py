@@ -117,9 +117,8 @@ def sleeps(process: psutil.Process) -> bool:
     return command_line(process).startswith("sleep ")
 
 
-def make_world(folder: Path) -> World:
-    root, home = folder / "code", folder / "home"
-    home.mkdir(parents=True)
+def make_root(root: Path) -> Path:
+    """The real rl_core and pipeline_defs over stages that do nothing."""
     ignored = shutil.ignore_patterns("__pycache__", "stages", "serving")
     shutil.copytree(REPOSITORY / "rl_core", root / "rl_core", ignore=ignored)
     shutil.copytree(REPOSITORY / "pipeline_defs", root / "pipeline_defs", ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,6 +127,11 @@ def make_world(folder: Path) -> World:
     (root / "rl_core" / "stages").mkdir()
     for stage in STAGES:
         shutil.copy(Path(__file__).with_name("stub_stage.py"), root / "rl_core" / "stages" / f"{stage}.py")
+    return root
+
+
+def make_world(root: Path, home: Path) -> World:
+    home.mkdir(parents=True)
     problem = Problem(
         observation_dim=2,
         observation_version="o1",
@@ -144,10 +148,16 @@ def make_world(folder: Path) -> World:
     return World(root, Settings(home=Path(os.path.realpath(home))), bandit)
 
 
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code that all worlds run, so that it compiles once; whoever changes it does so in a copy."""
+    return make_root(tmp_path_factory.mktemp("root") / "code")
+
+
 @pytest.fixture
-def kfp_world(tmp_path: Path) -> Iterator[World]:
+def kfp_world(root: Path, tmp_path: Path) -> Iterator[World]:
     """Its jobs are kfp.local's."""
-    made = make_world(tmp_path / "world")
+    made = make_world(root, tmp_path / "world" / "home")
     yield made
     send(signal.SIGKILL, made.processes())
 
@@ -158,9 +168,9 @@ def world(kfp_world: World) -> World:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world where the retrain `base` has run once, so that its steps are in the cache."""
-    made = make_world(tmp_path_factory.mktemp("warm"))
+def warm(root: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world whose cache has the steps of a retrain, and has them again after each test, whatever that did to it."""
+    made = make_world(root, tmp_path_factory.mktemp("warm") / "home")
     made.run("base")
     return made
 

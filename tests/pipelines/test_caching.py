@@ -122,11 +122,12 @@ class TestRunsAgain:
 
 
 class TestAStaleHitIsImpossible:
-    def test_after_the_state_of_the_bandit_was_removed(self, world: World) -> None:
-        world.run("before")
-        shutil.rmtree(world.settings.state_dir(world.bandit))
-        world.run("after")
-        assert world.steps("after") == ALL_RAN
+    def test_after_the_state_of_the_bandit_was_removed(self, warm: World) -> None:
+        warm.run("before-removal")
+        assert warm.steps("before-removal") == ALL_CACHED
+        shutil.rmtree(warm.settings.state_dir(warm.bandit))
+        warm.run("after-removal")
+        assert warm.steps("after-removal") == ALL_RAN
 
     @pytest.mark.long
     def test_where_the_cached_output_was_deleted(self, world: World) -> None:
@@ -136,45 +137,47 @@ class TestAStaleHitIsImpossible:
         assert world.steps("after") == ALL_RAN
 
     @pytest.mark.parametrize(
-        "harm",
+        ("what", "harm"),
         [
-            pytest.param(lambda file: file.unlink(), id="a file is gone"),
-            pytest.param(lambda file: file.write_bytes(b"x" * file.stat().st_size), id="a file is damaged"),
+            pytest.param("gone", lambda file: file.unlink(), id="a file is gone"),
+            pytest.param("damaged", lambda file: file.write_bytes(b"x" * file.stat().st_size), id="a file is damaged"),
         ],
     )
     def test_where_a_part_of_the_cached_output_is_not_what_it_was(
-        self, world: World, harm: Callable[[Path], None]
+        self, warm: World, what: str, harm: Callable[[Path], None]
     ) -> None:
-        world.run("before")
-        artifacts = world.settings.home / "cache" / "toy-retrain-v1" / "artifacts" / "before"
-        harm(next(file for file in artifacts.rglob("made-by") if "trainer" in str(file)))
-        world.run("after")
-        assert world.steps("after") == {**ALL_RAN, "ingester": "SKIPPED"}
-        assert "cached outputs are gone or damaged; the step runs again" in world.log("after")
-        world.run("healed")
-        assert world.steps("healed") == ALL_CACHED
+        for file in (warm.settings.home / "cache" / "toy-retrain-v1" / "artifacts").rglob("trainer/**/made-by"):
+            harm(file)
+        warm.run(what)
+        assert warm.steps(what) == {**ALL_RAN, "ingester": "SKIPPED"}
+        assert "cached outputs are gone or damaged; the step runs again" in warm.log(what)
+        warm.run(f"{what}-healed")
+        assert warm.steps(f"{what}-healed") == ALL_CACHED
 
-    @pytest.mark.parametrize("content", ["", "[]", '{"dataset": 7', '{"dataset": {"__kfp_artifact__": true}}'])
-    def test_where_the_entry_is_damaged(self, world: World, content: str) -> None:
-        world.run("before")
-        for entry in (world.settings.home / "cache" / "toy-retrain-v1" / "entries").iterdir():
-            entry.write_text(content)
-        assert world.run("after").state is JobState.SUCCEEDED
-        assert world.steps("after") == ALL_RAN
+    @pytest.mark.parametrize(
+        ("n", "content"), [*enumerate(["", "[]", '{"dataset": 7', '{"dataset": {"__kfp_artifact__": true}}'])]
+    )
+    def test_where_the_entry_is_damaged(self, warm: World, n: int, content: str) -> None:
+        for entry in (warm.settings.home / "cache" / "toy-retrain-v1" / "entries").iterdir():
+            if "/evaluator/" in entry.read_text():
+                entry.write_text(content)
+        assert warm.run(f"entry-{n}").state is JobState.SUCCEEDED
+        assert warm.steps(f"entry-{n}") == {**ALL_CACHED, "evaluator": "SUCCEEDED"}
 
-    def test_after_somebody_was_forgotten(self, world: World) -> None:
-        store = open_backend(world.bandit, world.settings).store()
+    def test_after_somebody_was_forgotten(self, warm: World) -> None:
+        store = open_backend(warm.bandit, warm.settings).store()
         store.append("decisions", decisions(decision("a", 0, 1), decision("b", 0, 2)))
-        store.joiner(world.bandit).run(at(100))
-        world.run("before")
+        store.joiner(warm.bandit).run(at(100))
+        warm.run("all-known")
+        assert warm.steps("all-known") == ALL_CACHED
         store.forget([], ["b"])
-        world.run("after")
-        assert world.steps("after") == ALL_RAN
-        world.run("once-more")
-        assert world.steps("once-more") == ALL_CACHED
+        warm.run("one-forgotten")
+        assert warm.steps("one-forgotten") == ALL_RAN
+        warm.run("one-forgotten-again")
+        assert warm.steps("one-forgotten-again") == ALL_CACHED
         store.forget([], ["a"])
-        world.run("after-both")
-        assert world.steps("after-both") == ALL_RAN
+        warm.run("both-forgotten")
+        assert warm.steps("both-forgotten") == ALL_RAN
 
     @pytest.mark.long
     def test_where_the_step_failed(self, world: World) -> None:

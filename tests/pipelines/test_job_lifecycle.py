@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 
+@pytest.fixture(scope="module")
+def stand_in_root(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("stand-in") / "code"
+    shutil.copytree(root, copy)
+    shutil.copy(Path(__file__).with_name("stand_in_job.py"), copy / "pipeline_defs" / "run_local.py")
+    return copy
+
+
 @pytest.fixture(params=["stand-in", pytest.param("kfp.local", marks=pytest.mark.long)])
-def world(kfp_world: World, request: pytest.FixtureRequest) -> World:
+def world(kfp_world: World, stand_in_root: Path, request: pytest.FixtureRequest) -> World:
     """For what is so whatever the job's process does: where locks, signals and verdicts are the point."""
-    if request.param == "stand-in":
-        stand_in = Path(__file__).with_name("stand_in_job.py")
-        shutil.copy(stand_in, kfp_world.root / "pipeline_defs" / "run_local.py")
-    return kfp_world
+    return replace(kfp_world, root=stand_in_root) if request.param == "stand-in" else kfp_world
 
 
 def until_running(world: World, job_id: str, step: str) -> None:

@@ -43,7 +43,7 @@ def run(folder: Path, *command: str, path: str = "", **variables: str) -> subpro
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=patient(120),
     )
 
 

@@ -56,7 +56,7 @@ class Airflow:
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
     monkeypatch.setattr(airflow_api, "_PAUSE_S", 0.01)
     made = Airflow()
-    thread = threading.Thread(target=made.server.serve_forever)
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,))
     thread.start()
     yield made
     made.api.close()

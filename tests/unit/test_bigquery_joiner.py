@@ -105,7 +105,7 @@ class TestSameAsTheRules:
         if not close_early:
             assert (told(found), apart) == model(history.decisions, history.rewards, default)
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 6))])
     def test_on_jobs_that_reward_some_end_or_are_cut_off(
         self, cloud: Cloud, bandit: Bandit, tmp_path: Path, seed: int
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,27 @@ def bandit(movielens: Bandit) -> Bandit:
     return movielens.model_copy(update={"join": Join(reward_wait_s=WAIT_S)})
 
 
-def filled(path: Path, bandit: Bandit, seed: int) -> DeltaEventStore:
-    """A log of two producers, joined now and then; some of it is open, some waits."""
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the logs that were filled, by seed: several tests begin with the same one."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture
+def filled(logs: Path, tmp_path: Path, bandit: Bandit) -> Callable[[int], DeltaEventStore]:
+    """Puts the log of a seed into the test's folder `store`."""
+
+    def copied(seed: int) -> DeltaEventStore:
+        if not (logs / str(seed)).exists():
+            fill(logs / str(seed), bandit, seed)
+        shutil.copytree(logs / str(seed), tmp_path / "store")
+        return DeltaEventStore(tmp_path / "store")
+
+    return copied
+
+
+def fill(path: Path, bandit: Bandit, seed: int) -> None:
+    """Write a log of two producers, joined now and then; some of it is open, some waits."""
     chance, store = random.Random(seed), DeltaEventStore(path)
     joiner = StoreJoiner(bandit, store)
     offsets = {("decisions", BUS): 0, ("rewards", BUS): 0, ("decisions", JOB): 0, ("rewards", JOB): 0}
@@ -45,7 +65,6 @@ def filled(path: Path, bandit: Bandit, seed: int) -> DeltaEventStore:
         if chance.random() < 0.7:
             joiner._noted = float("-inf")
             joiner.run(at(second))
-    return store
 
 
 def same(one: Pending, other: Pending) -> bool:
@@ -53,8 +72,10 @@ def same(one: Pending, other: Pending) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_pending_is_the_same_without_the_note(tmp_path: Path, bandit: Bandit, seed: int) -> None:
-    store = filled(tmp_path / "store", bandit, seed)
+def test_what_is_pending_is_the_same_without_the_note(
+    tmp_path: Path, filled: Callable[[int], DeltaEventStore], seed: int
+) -> None:
+    store = filled(seed)
     noted = store.pending()
     assert store.checkpoint() is not None
     checkpoint.remove(tmp_path / "store")
@@ -82,8 +103,10 @@ def test_a_reward_that_looks_like_one_that_is_dealt_with_is_not_taken_for_it(tmp
     assert StoreJoiner(early, store).run(at(3)).apart == 1
 
 
-def test_a_note_of_before_it_was_called_checkpoint_counts_until_the_next_one(tmp_path: Path, bandit: Bandit) -> None:
-    store = filled(tmp_path / "store", bandit, 3)
+def test_a_note_of_before_it_was_called_checkpoint_counts_until_the_next_one(
+    tmp_path: Path, bandit: Bandit, filled: Callable[[int], DeltaEventStore]
+) -> None:
+    store = filled(3)
     known, older = store.checkpoint(), tmp_path / "store" / checkpoint.OLDER
     (tmp_path / "store" / checkpoint.NOTE).rename(older)
     older.write_text(
@@ -96,15 +119,17 @@ def test_a_note_of_before_it_was_called_checkpoint_counts_until_the_next_one(tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"head": 1}'])
-def test_a_damaged_note_is_none(tmp_path: Path, bandit: Bandit, content: bytes) -> None:
-    store = filled(tmp_path / "store", bandit, 1)
+def test_a_damaged_note_is_none(tmp_path: Path, filled: Callable[[int], DeltaEventStore], content: bytes) -> None:
+    store = filled(1)
     expected = store.pending()
     (tmp_path / "store" / checkpoint.NOTE).write_bytes(content)
     assert same(DeltaEventStore(tmp_path / "store").pending(), expected)
 
 
-def test_a_note_ahead_of_a_cut_log_is_dropped_for_good(tmp_path: Path, bandit: Bandit) -> None:
-    filled(tmp_path / "store", bandit, 2)
+def test_a_note_ahead_of_a_cut_log_is_dropped_for_good(
+    tmp_path: Path, filled: Callable[[int], DeltaEventStore]
+) -> None:
+    filled(2)
     table = tmp_path / "store" / "interactions"
     last = max(int(file.stem) for file in delta_sync.log_of(table).glob("*[0-9].json"))
     commit = delta_sync.log_of(table) / f"{last:020d}.json"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,6 +45,32 @@ def fill(bus: LocalBus, count: int, begin: int = 0, rng: random.Random | None = 
         part, numbers = numbers[: (size := rng.randint(1, 20))], numbers[size:]
         bus.publish([Message("decisions", f"key-{n}", f"decision {n} ".encode() * rng.randint(1, 60)) for n in part])
         bus.publish([Message("rewards", f"key-{n}", f"reward {n}".encode()) for n in part])
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A bus of 1,200 decisions and rewards that nobody has open, and what is in it."""
+
+    path: Path
+    content: Content
+    producer: str
+
+
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    path = tmp_path_factory.mktemp("filled") / "bus"
+    bus = LocalBus(path)
+    fill(bus, 1200)
+    found, producer = content(bus), bus.producer
+    bus.close()
+    return Filled(path, found, producer)
+
+
+@pytest.fixture
+def filled(filled_once: Filled, path: Path) -> Filled:
+    """A copy for the test, at `path`: two hundred synced writes would take longer than all that follows."""
+    shutil.copytree(filled_once.path, path)
+    return replace(filled_once, path=path)
 
 
 def content(bus: LocalBus) -> Content:
@@ -117,18 +145,14 @@ class TestASegment:
     @pytest.mark.parametrize("damage", DAMAGES)
     @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
     def test_damaged_while_nobody_has_it_open_loses_what_was_hit_and_nothing_else(
-        self, path: Path, damage: Damage, which: int, caplog: pytest.LogCaptureFixture
+        self, path: Path, filled: Filled, damage: Damage, which: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        bus = LocalBus(path)
-        fill(bus, 1200)
-        before, producer = content(bus), bus.producer
-        bus.close()
         damage(segments(path)[which])
         again = LocalBus(path)
         after = content(again)
-        lost = check(after, before, caplog.text)
+        lost = check(after, filled.content, caplog.text)
         assert 0 < len(lost["decisions"]) < 1200 or damage is behead
-        assert (again.producer, again.head("decisions"), again.head("rewards")) == (producer, 1200, 1200)
+        assert (again.producer, again.head("decisions"), again.head("rewards")) == (filled.producer, 1200, 1200)
         assert len(set_aside(path)) == (damage is not delete)
         assert again.publish([Message("decisions", "new", b"")])[0].offset == 1201
         caplog.clear()
@@ -166,11 +190,8 @@ class TestASegment:
 
     @pytest.mark.parametrize("damage", DAMAGES)
     def test_damaged_under_the_answer_that_a_repeated_key_asks_for_makes_it_a_new_one(
-        self, path: Path, damage: Damage
+        self, path: Path, filled: Filled, damage: Damage
     ) -> None:
-        bus = LocalBus(path)
-        fill(bus, 1200)
-        bus.close()
         damage(segments(path)[1])
         again = LocalBus(path)
         kept = {d.key: d for d in again.read("decisions", 0) if d.key}
@@ -199,12 +220,9 @@ class TestASegment:
     @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
     @pytest.mark.parametrize("kept", [True, False], ids=["with its keys", "and so are its keys"])
     def test_damaged_while_nobody_reads_is_named_by_who_asks_for_a_key_again(
-        self, path: Path, damage: Damage, which: int, kept: bool, caplog: pytest.LogCaptureFixture
+        self, path: Path, filled: Filled, damage: Damage, which: int, kept: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        bus = LocalBus(path)
-        fill(bus, 1200)
-        before = content(bus)
-        bus.close()
+        before = filled.content
         damage(segments(path)[which])
         for file in path.glob("*.keys"):
             if not kept:
@@ -218,12 +236,9 @@ class TestASegment:
         again.close()
 
     def test_is_named_before_it_is_mended_so_that_no_kill_in_between_hides_a_loss(
-        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self, path: Path, filled: Filled, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bus = LocalBus(path)
-        fill(bus, 1200)
-        before = content(bus)
-        bus.close()
+        before = filled.content
         scribble(segments(path)[0])
 
         def killed(*_: object) -> None:

@@ -37,7 +37,7 @@ class _State(BaseHTTPRequestHandler):
 def server(tmp_path: Path) -> Iterator[type[_State]]:
     """A server whose GET /state answers what the test puts into `answer`."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _State) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         Announcement(f"http://127.0.0.1:{http.server_port}", os.getpid(), "now").write(tmp_path)
         yield _State

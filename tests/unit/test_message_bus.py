@@ -17,6 +17,7 @@ from rl_core.backends.local.bus.mark import LOCK_FILE
 from rl_core.clock import SteadyClock
 from rl_core.errors import BusError
 from rl_core.files import PatientLock
+from tests.harness.patience import patient
 
 REPOSITORY = Path(__file__).parents[2]
 DAY_US = 86_400_000_000
@@ -48,7 +49,7 @@ class TestProcesses:
     def test_that_open_a_new_bus_together_share_one_producer_and_one_order(self, tmp_path: Path) -> None:
         path = tmp_path / "bus"
         programs = [start(PUBLISH, path, name, 40) for name in "abc"]
-        printed = [program.communicate(timeout=60) for program in programs]
+        printed = [program.communicate(timeout=patient(60)) for program in programs]
         assert [stderr for _, stderr in printed] == ["", "", ""]
         lines = [line.split() for stdout, _ in printed for line in stdout.splitlines()]
         bus = LocalBus(path)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,7 +50,7 @@ def schemathesis(site: Site, folder: Path, *options: str) -> str:
     url = f"{site.url()}/openapi.json"
     program = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     command = [*program, "--config-file=schemathesis.toml", "run", url, "--checks=all", "--no-color", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patient(500), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -66,7 +67,7 @@ def test_every_answer_is_as_documented(site: Site, tmp_path: Path, token: str | 
     shown = {"Authorization": f"Bearer {token}"} if token else {}
     options = [f"--header={name}: {value}" for name, value in shown.items()]
     report = schemathesis(site, tmp_path, f"--phases={phases}", *options)
-    state = httpx.get(f"{site.url()}/state", headers=shown, trust_env=False).json()
+    state = httpx.get(f"{site.url()}/state", headers=shown, trust_env=False, timeout=patient(30)).json()
     server.terminate()
     log, _ = server.communicate(timeout=patient(20))
     generated = re.search(r"(\d+) generated", report)
@@ -82,7 +83,7 @@ class TestTheDocument:
     def test_asks_for_a_token_where_the_server_does(self, site: Site) -> None:
         site.serve(BANDIT_SERVER_TOKEN=TOKEN)
         shown = {"authorization": f"Bearer {TOKEN}"}
-        document = httpx.get(f"{site.url()}/openapi.json", headers=shown, trust_env=False).json()
+        document = httpx.get(f"{site.url()}/openapi.json", headers=shown, trust_env=False, timeout=patient(30)).json()
         assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
         operations = {
             f"{method} {path}": operation
@@ -95,14 +96,15 @@ class TestTheDocument:
 
     def test_names_every_refusal(self, site: Site) -> None:
         site.serve()
-        document = httpx.get(f"{site.url()}/openapi.json", trust_env=False).json()
+        document = httpx.get(f"{site.url()}/openapi.json", trust_env=False, timeout=patient(30)).json()
         assert "securitySchemes" not in document["components"]
         assert {"400", "408", "413", "431", "503"} <= document["paths"]["/predict"]["post"]["responses"].keys()
 
     def test_is_shown_on_a_page_that_loads_nothing_from_elsewhere(self, site: Site) -> None:
         site.serve()
-        page = httpx.get(f"{site.url()}/docs", trust_env=False).text
+        page = httpx.get(f"{site.url()}/docs", trust_env=False, timeout=patient(30)).text
         loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
         assert {path.rpartition(".")[2] for path in loaded} == {"css", "js", "png"}
-        assert {httpx.get(site.url() + path, trust_env=False).status_code for path in loaded} == {200}
+        ask = partial(httpx.get, trust_env=False, timeout=patient(30))
+        assert {ask(site.url() + path).status_code for path in loaded} == {200}
         assert "//" not in page

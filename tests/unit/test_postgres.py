@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from local_stack.postgres import Postgres
 from local_stack.processes import send
+from tests.harness.patience import patient
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def killed(server: subprocess.Popen[bytes]) -> None:
     everything = [*psutil.Process(server.pid).children(), psutil.Process(server.pid)]
     send(signal.SIGKILL, everything)
     server.wait()
-    psutil.wait_procs(everything, timeout=30)
+    psutil.wait_procs(everything, timeout=patient(30))
 
 
 def test_fits_wherever_the_tests_run() -> None:

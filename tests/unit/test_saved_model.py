@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
 from rl_core.policy.saved_model import export, import_tf_agents, policy_of
+from tests.harness.patience import patient
 
 pytestmark = pytest.mark.tf
 
@@ -68,7 +69,7 @@ def _assert_agrees(actions: NDArray[np.int32], policy: LinUCB) -> None:
 
 def _run(code: str, cwd: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, timeout=200
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, timeout=patient(200)
     )
     assert done.returncode == 0, done.stderr
     return done.stderr

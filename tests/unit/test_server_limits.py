@@ -73,7 +73,9 @@ class Server:
         return b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
     def state(self, **headers: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.site.url()}/state", headers=headers, trust_env=False).json()
+        found: dict[str, Any] = httpx.get(
+            f"{self.site.url()}/state", headers=headers, trust_env=False, timeout=patient(30)
+        ).json()
         return found
 
 
@@ -103,7 +105,7 @@ def _server(repo: Path, bandit: Bandit, settings: Settings, folder: Path, stack:
 def nobody_listens(port: int) -> bool:
     """Whether a connection is refused."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        socket.create_connection(("127.0.0.1", port), timeout=patient(2)).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -131,11 +133,13 @@ class TestTheToken:
             *[("GET", path) for path in ("/", "/state", "/metrics", "/openapi.json", "/docs", "/nowhere", "/health/")],
             *[("POST", path) for path in ("/predict", "/reward", "/activate", "/nowhere")],
         ):
-            response = httpx.request(method, started.site.url() + path, content=started.body(), trust_env=False)
+            response = httpx.request(
+                method, started.site.url() + path, content=started.body(), trust_env=False, timeout=patient(30)
+            )
             assert response.status_code == 401, path
             assert response.headers["www-authenticate"] == "Bearer"
             assert "BANDIT_SERVER_TOKEN" in response.json()["error"]
-        health = httpx.get(f"{started.site.url()}/health", trust_env=False)
+        health = httpx.get(f"{started.site.url()}/health", trust_env=False, timeout=patient(30))
         assert (health.status_code, health.json()) == (200, {"status": "ok"})
         assert started.state(authorization=f"Bearer {TOKEN}")["decisions"] == 0
 
@@ -373,7 +377,7 @@ class TestTheEnd:
         server.serving = {"publish_deadline_s": 20.0}
         server.start()
         with server.bus_held():
-            gone = socket.create_connection(("127.0.0.1", server.site.port), timeout=10)
+            gone = socket.create_connection(("127.0.0.1", server.site.port), timeout=patient(10))
             gone.sendall(server.request("gone"))
             until(lambda: server.state()["requests"] == 1)
             gone.close()
@@ -381,4 +385,7 @@ class TestTheEnd:
         until(lambda: server.state()["undelivered"] > 0)
         assert server.state()["undelivered"] == 1
         assert [row["event_id"] for row in server.site.on_the_bus()] == ["gone"]
-        assert "banditloop_undelivered_total 1.0\n" in httpx.get(f"{server.site.url()}/metrics", trust_env=False).text
+        assert (
+            "banditloop_undelivered_total 1.0\n"
+            in httpx.get(f"{server.site.url()}/metrics", trust_env=False, timeout=patient(30)).text
+        )

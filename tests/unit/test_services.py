@@ -19,6 +19,7 @@ from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import BanditError, ConfigError
 from stand_ins.free_port import free_port
+from tests.harness.patience import patient
 
 pytestmark = pytest.mark.process
 YAML = Path(__file__).parents[2] / "dags" / "bandits" / "movielens.yaml"
@@ -37,7 +38,7 @@ def env(repo: Path, settings: Settings) -> dict[str, str]:
 def running(settings: Settings, env: dict[str, str]) -> Iterator[Services]:
     made = services(settings, env)
     try:
-        made.start()
+        made.start(patient(30))
         yield made
     finally:
         made.stop()
@@ -66,7 +67,7 @@ def test_one_that_ended_is_started_again_and_the_other_stays(running: Services) 
     before = pids(running)
     running.running()["log"].send_signal(signal.SIGKILL)
     running._children.pop("log").wait()
-    running.start()
+    running.start(patient(30))
     after = pids(running)
     assert list(after) == ["serve", "log"]
     assert after["serve"] == before["serve"]

@@ -53,7 +53,7 @@ class _Scripted(BaseHTTPRequestHandler):
 def server() -> Iterator[tuple[type[_Scripted], Callable[[], str]]]:
     _Scripted.requests, _Scripted.trouble = [], staticmethod(lambda number: None)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Scripted) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         yield _Scripted, lambda: f"http://127.0.0.1:{http.server_port}"
         http.shutdown()

@@ -14,6 +14,7 @@ import pytest
 from stand_ins.faults import Fault, Faults
 from stand_ins.serving import served
 from stand_ins.storage import StorageStandIn
+from tests.harness.patience import patient
 
 MIB = 1 << 20
 
@@ -139,7 +140,7 @@ class TestRefusals:
         ],
     )
     def test_of_what_the_api_does_not_know(self, client: Any, method: str, path: str, body: Any, says: str) -> None:
-        answer = httpx.request(method, client._connection.API_BASE_URL + path, json=body)
+        answer = httpx.request(method, client._connection.API_BASE_URL + path, json=body, timeout=patient(30))
         assert answer.status_code == 400
         assert says in answer.json()["error"]["message"]
 

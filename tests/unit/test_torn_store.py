@@ -225,7 +225,7 @@ while True:
 class TestAWriterKilledAnywhere:
     """While it appends, compacts, makes checkpoints and takes old files away."""
 
-    @pytest.mark.parametrize("seed", [1, 2])
+    @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
     def test_leaves_a_whole_table(self, tmp_path: Path, seed: int) -> None:
         chance = random.Random(seed)
         path, said = tmp_path / "t", 0

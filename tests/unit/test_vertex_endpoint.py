@@ -39,6 +39,7 @@ from rl_core.monitoring.status import status_of
 from rl_core.policy.artefact import write_artefact
 from stand_ins.cloud import Cloud
 from stand_ins.faults import Fault
+from tests.harness.patience import patient
 
 REPO = Path(__file__).parents[2]
 THREADS = """
@@ -159,7 +160,7 @@ def answered_by(clients: GoogleClients) -> str:
     """The version that answers a prediction through the endpoint."""
     instances = {"instances": [{"observation": [0.5, -1.0, 2.0]}]}
     body = httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(instances).encode())
-    answer = clients.predictions.raw_predict(endpoint=endpoint_name(clients), http_body=body, timeout=30.0)
+    answer = clients.predictions.raw_predict(endpoint=endpoint_name(clients), http_body=body, timeout=patient(30))
     version: str = json.loads(answer.data)["predictions"][0]["policy_version"]
     return version
 
