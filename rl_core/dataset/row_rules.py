@@ -167,15 +167,30 @@ class Batch:
     @cached_property
     def eligible_meant(self) -> NDArray[np.int32]:
         """Return what the entries of all rows' eligible actions mean, one behind the other."""
-        flat = pc.fill_null(pc.list_flatten(self.table["eligible_actions"]), -1).to_numpy()
+        flat = pc.list_flatten(self.table["eligible_actions"])
+        flat = (pc.fill_null(flat, -1) if flat.null_count else flat).to_numpy()
+        if (alike := self._alike(flat)) is not None:
+            return np.tile(self.meant(np.repeat(self.of_set[:1], len(alike)), alike), self.table.num_rows)
         return self.meant(np.repeat(self.of_set, self.lengths("eligible_actions")), flat)
+
+    def _alike(self, flat: NDArray[np.int32]) -> NDArray[np.int32] | None:
+        """Return the list that all rows share, in the same action set: most logs have one, which is looked at once."""
+        n = self.table.num_rows
+        if not n or (self.of_set != self.of_set[0]).any() or (self.lengths("eligible_actions") * n != len(flat)).any():
+            return None
+        lists = flat.reshape(n, -1)
+        return lists[0] if (lists == lists[0]).all() else None
 
     @cached_property
     def eligible(self) -> Wrong:
         """Return which actions could have been chosen, a mask [n, K]."""
-        mask = np.zeros((self.table.num_rows, len(self.known.actions)), np.bool_)
-        row = np.repeat(np.arange(len(mask)), self.lengths("eligible_actions"))
-        mask[row, self.eligible_meant] = True
+        n, lengths = self.table.num_rows, self.lengths("eligible_actions")
+        mask = np.zeros((n, len(self.known.actions)), np.bool_)
+        meant = self.eligible_meant
+        if n and (lengths == lengths[0]).all() and ((lists := meant.reshape(n, -1)) == lists[0]).all():
+            mask[:, lists[0]] = True
+        else:
+            mask[np.repeat(np.arange(n), lengths), meant] = True
         return mask
 
 
