@@ -17,8 +17,8 @@ _WITHOUT_SEQ = INTERACTION_SCHEMA.remove(0)
 
 def closed_with_rewards(decisions: pa.Table, rewards: pa.Table, now: datetime) -> pa.Table:
     """Close decisions [n] with a reward each [n]."""
-    told = [rewards[name] for name in ("reward", "observed_at", "received_at")]
-    return _with(decisions, *told, pa.repeat("reward", decisions.num_rows), now)
+    closed_by = pa.repeat("reward", decisions.num_rows)
+    return _with(decisions, rewards["reward"], rewards["observed_at"], rewards["received_at"], closed_by, now)
 
 
 def closed_as(
@@ -31,9 +31,9 @@ def closed_as(
 ) -> pa.Table:
     """Close decisions [n] as the rules say; times in µs since 1970, None where no reward came."""
     served = pa.array([why != "unactivated" for why in closed_by], pa.bool_())
-    times = (pa.array(observed_at, _TIME), pa.array(received_at, _TIME))
     rows = decisions.set_column(decisions.schema.get_field_index("served"), "served", served)
-    return _with(rows, pa.array(rewards, pa.float64()), *times, pa.array(closed_by, pa.string()), now)
+    reward, why = pa.array(rewards, pa.float64()), pa.array(closed_by, pa.string())
+    return _with(rows, reward, pa.array(observed_at, _TIME), pa.array(received_at, _TIME), why, now)
 
 
 def _with(rows: pa.Table, reward: Any, observed_at: Any, received_at: Any, closed_by: Any, now: datetime) -> pa.Table:

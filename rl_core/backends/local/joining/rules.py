@@ -175,8 +175,8 @@ class JoinRules:
         if pc.any(older).as_py():
             activated += _activations_of(rewards.filter(older), "rewards")
             rewards = rewards.filter(pc.invert(older))
-        others = {one.event_id for one in activated}
-        known = (self._open, self._waiting, self._early_activations, closed, others)
+        used = {one.event_id for one in activated}
+        known = (self._open, self._waiting, self._early_activations, closed, used)
         paired, its, decisions, rewards = pair(decisions, rewards, self._wait, known)
         self._open_new(decisions, closed)
         self._activate(activated, closed)

@@ -75,7 +75,9 @@ class DeltaEventStore:
                 return 0
             for name, part in others.items():
                 self._put_aside(name, part)
-            fresh = rows if first > known else rows.filter(pc.field("offset") > known)  # a copy takes as long as a write
+            fresh = (
+                rows if first > known else rows.filter(pc.field("offset") > known)
+            )  # a copy takes as long as a write
             delta.append(fresh, producer, last)
         return int(fresh.num_rows)
 

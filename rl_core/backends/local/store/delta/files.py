@@ -76,9 +76,7 @@ def write(folder: Path, rows: pa.Table, data_change: bool = True) -> AddAction:
     name = f"part-{uuid.uuid4()}.parquet"
     try:
         with (folder / name).open("wb") as file:
-            parquet.write_table(
-                rows, file, compression="snappy", row_group_size=ROW_GROUP, **_encodings(rows.schema)
-            )
+            parquet.write_table(rows, file, compression="snappy", row_group_size=ROW_GROUP, **_encodings(rows.schema))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
