@@ -106,11 +106,13 @@ def fold_of(event_ids: Iterable[str]) -> NDArray[np.int8]:
 
 def digests_of(event_ids: Iterable[str]) -> NDArray[np.uint64]:
     """Hash each event id to 64 bits (BLAKE2b, RFC 7693), [n]; folds and repeated ids are found by them."""
-    digests = b"".join(
-        hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fold").digest()
-        for event_id in event_ids
-    )
-    return np.frombuffer(digests, dtype="<u8")
+    fresh = hashlib.blake2b(digest_size=8, person=b"fold")  # copied: to make one takes longer than to hash an id
+    digests = bytearray()
+    for event_id in event_ids:
+        one = fresh.copy()
+        one.update(event_id.encode("utf-8", "surrogatepass"))
+        digests += one.digest()
+    return np.frombuffer(bytes(digests), dtype="<u8")
 
 
 def folds_of(digests: NDArray[np.uint64]) -> NDArray[np.int8]:

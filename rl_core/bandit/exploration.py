@@ -101,7 +101,8 @@ def draw_uniform(salt: bytes, event_id: str) -> float:
     So a decision that is asked for again is drawn alike, on every replica, and nobody without the salt (a secret of at
     most 64 bytes) can foresee a draw. Keyed BLAKE2b, RFC 7693; 53 bits are what a float64 holds.
     """
-    return float(draws_uniform(salt, [event_id])[0])
+    hashed = hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8, key=salt, person=b"draw")
+    return (int.from_bytes(hashed.digest(), "little") >> 11) * 2.0**-53
 
 
 def draws_uniform(salt: bytes, event_ids: Sequence[str]) -> Array:

@@ -164,7 +164,7 @@ def _add_rows(
 ) -> None:
     """Sort by action once, then one symmetric product per action; adds into `sums` in place."""
     order = np.argsort(actions, kind="stable")
-    sorted_x = observations[order].astype(np.float64, copy=False)
+    sorted_x = np.take(observations, order, axis=0).astype(np.float64, copy=False)
     sorted_r = rewards[order]
     if weights is not None:
         root = np.sqrt(weights[order])  # (√w x)(√w x)ᵀ is exactly symmetric, w x xᵀ is not

@@ -40,7 +40,7 @@ class Rows:
 
     def take(self, index: NDArray[Any]) -> Rows:
         """Return the rows at these positions, in this order."""
-        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Rows(*(np.take(getattr(self, field.name), index, axis=0) for field in fields(self)))
 
     @classmethod
     def empty(cls, observation_dim: int, num_actions: int) -> Rows:
@@ -90,16 +90,20 @@ class Layout:
         values["step_type"], values["next_step_type"], values["crc"] = FIRST, LAST, 0
         self.template = bytes(record)
 
-    def encode(self, rows: Rows) -> Iterator[bytes]:
-        """Write rows as the bytes of a TFRecord file, in pieces that fit the processor's cache."""
-        buffer = bytearray(self.template * min(len(rows), _PIECE))
+    def encode(self, rows: Rows, index: NDArray[np.int64] | None = None) -> Iterator[bytes]:
+        """Write the rows at these positions (None: all) as the bytes of a TFRecord file, in this order.
+
+        In pieces that fit the processor's cache.
+        """
+        index = np.arange(len(rows)) if index is None else index
+        buffer = bytearray(self.template * min(len(index), _PIECE))
         records = np.frombuffer(buffer, self.dtype)
-        eligible = np.packbits(rows.eligible, axis=1, bitorder="little")
-        for low in range(0, len(rows), _PIECE):
-            piece = records[: len(rows) - low]
+        for low in range(0, len(index), _PIECE):
+            own = rows.take(index[low : low + _PIECE])
+            piece = records[: len(own)]
             for name in ("seq", "observation", "action", "reward", "propensity"):
-                piece[name] = getattr(rows, name)[low : low + _PIECE]
-            piece["eligible"] = eligible[low : low + _PIECE]
+                piece[name] = getattr(own, name)
+            piece["eligible"] = np.packbits(own.eligible, axis=1, bitorder="little")
             piece["crc"] = checksums(piece["data"].tolist())
             yield bytes(memoryview(buffer)[: len(piece) * self.dtype.itemsize])
 

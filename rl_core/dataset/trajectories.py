@@ -136,13 +136,11 @@ def write(
     shards, unjudged = [], 0
     for number, part in enumerate(parts):
         unjudged += int((~part.rows.eligible.any(axis=1)).sum())
-        for fold in range(NUM_FOLDS):
-            own = np.flatnonzero(part.folds == fold)
+        for fold, own in enumerate(_by_action(part, len(actions))):
             if len(own):
                 low, high = part.window
                 name = f"window-{low}-{high}.part-{number}.fold-{fold}.tfrecord"
-                by_action = own[np.argsort(part.rows.action[own], kind="stable")]
-                crc = _write(out / name, layout.encode(part.rows.take(by_action)))
+                crc = _write(out / name, layout.encode(part.rows, own))
                 shards.append(Shard(file=name, window=part.window, fold=fold, rows=len(own), crc32c=crc))
     index = Index(
         encoder=encoder() if encoder else Encoder.of(problem),
@@ -156,6 +154,13 @@ def write(
     )
     _write(out / DATASET, [index.model_dump_json(indent=1).encode()])
     return index
+
+
+def _by_action(part: Part, num_actions: int) -> list[NDArray[np.int64]]:
+    """Return the positions of each fold's rows, by action, then by seq."""
+    place = part.folds.astype(np.int64) * num_actions + part.rows.action
+    order = np.argsort(place.astype(np.min_scalar_type(NUM_FOLDS * num_actions)), kind="stable")
+    return np.split(order, np.cumsum(np.bincount(part.folds, minlength=NUM_FOLDS))[:-1])
 
 
 def _write(file: Path, pieces: Iterable[bytes]) -> int:

@@ -77,8 +77,7 @@ class Validation:
                 set_apart.append(self._set_apart(batch.table, wrong, rule.name))
                 batch = self._batch(batch.table.filter(pa.array(~wrong)))
         if self.encoder.clip is None and batch.table.num_rows:
-            self._known = replace(self._known, encoder=self.encoder.learnt(batch.observation))
-            batch = self._batch(batch.table)
+            batch.known = self._known = replace(self._known, encoder=self.encoder.learnt(batch.observation))
         wrong = ABSURD.wrong(batch)
         if wrong.any():
             set_apart.append(self._set_apart(batch.table, wrong, ABSURD.name))
@@ -140,12 +139,14 @@ class Validation:
 
     def _repeated(self, digests: NDArray[np.uint64]) -> Wrong:
         """Which ids came before, in this part or an earlier one."""
+        earlier, self._seen = self._seen, np.sort(np.concatenate([self._seen, digests]))
+        before = np.zeros(len(digests), np.bool_)
+        if (self._seen[1:] != self._seen[:-1]).all():
+            return before
         order = np.argsort(digests, kind="stable")
         ascending = digests[order]
-        before = np.zeros(len(digests), np.bool_)
         before[order[1:]] = ascending[1:] == ascending[:-1]
-        if len(self._seen):
-            at = np.searchsorted(self._seen, ascending)
-            before[order] |= self._seen[np.minimum(at, len(self._seen) - 1)] == ascending
-        self._seen = np.sort(np.concatenate([self._seen, ascending]), kind="stable")
+        if len(earlier):
+            at = np.searchsorted(earlier, ascending)
+            before[order] |= earlier[np.minimum(at, len(earlier) - 1)] == ascending
         return before

@@ -68,12 +68,12 @@ class Encoder(BaseModel):
 
         Zeros say nothing of the scale of a coordinate that is mostly absent. One that is always 0 has no range.
         """
-        sizes = np.where(observations == 0, np.nan, np.abs(observations)).astype(np.float64)
         clip = []
-        for column in sizes.T:
-            seen = np.sort(column[~np.isnan(column)])
+        for column in np.abs(observations.T, order="C"):  # each in one piece: reading every 20th number takes longer
+            seen = column[column > 0]
             # The lower one: of few rows the largest may be the absurd one.
-            at = CLIP_AT * float(seen[int(0.99 * (len(seen) - 1))]) if len(seen) else _LARGEST
+            rank = int(0.99 * (len(seen) - 1))
+            at = CLIP_AT * float(np.partition(seen, rank)[rank]) if len(seen) else _LARGEST
             clip.append(float(np.float32(min(at, _LARGEST))))
         learnt = self.model_copy(update={"clip": tuple(clip)})
         if not self.standardised:

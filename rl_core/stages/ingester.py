@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rl_core.backends import open_backend
 from rl_core.backends.contracts.registry import PolicyRegistry
@@ -117,15 +121,33 @@ def _unjudged(rows: int) -> str:
 def _parts(
     store: EventStore, windows: Sequence[Window], validation: Validation, quarantine: Quarantine
 ) -> Iterator[Part]:
-    for window in windows:
-        low, high = window
-        for start in range(low, high, PART_ROWS):
-            table = store.interactions((start, min(start + PART_ROWS, high)), (*COLUMNS, "served"))
-            checked = validation.check(table.filter(table["served"]).select(COLUMNS))
-            quarantine.add(checked.apart)
-            yield Part(window, checked.rows, checked.folds)
+    for window, table in _read_ahead(store, windows):
+        served = table["served"]
+        checked = validation.check((table if pc.all(served).as_py() else table.filter(served)).select(COLUMNS))
+        quarantine.add(checked.apart)
+        yield Part(window, checked.rows, checked.folds)
     if validation.too_many:
         raise _too_many(validation, windows, quarantine.address)
+
+
+def _read_ahead(store: EventStore, windows: Sequence[Window]) -> Iterator[tuple[Window, pa.Table]]:
+    """Read the next part while the one before is checked and written."""
+    parts = [
+        (window, (start, min(start + PART_ROWS, window[1])))
+        for window in windows
+        for start in range(window[0], window[1], PART_ROWS)
+    ]
+    with ThreadPoolExecutor(1) as reader:
+
+        def begin(part: Window) -> Future[pa.Table]:
+            return reader.submit(store.interactions, part, (*COLUMNS, "served"))
+
+        coming = begin(parts[0][1])
+        for number, (window, _) in enumerate(parts, 1):
+            table = coming.result()
+            if number < len(parts):
+                coming = begin(parts[number][1])
+            yield window, table
 
 
 def _too_many(validation: Validation, windows: Sequence[Window], file: str) -> DataError:

@@ -144,11 +144,11 @@ def test_lists_that_come_and_go_between_two_trainings_lose_nothing(
         _log(bandit, at_once, seed)
         if trained:
             champion, begun = _train(bandit, settings, folder, (begun, head), champion), head
-    in_steps = _policy(last, settings, champion).model
-    whole = _policy(last, at_once, _train(last, at_once, folder / "whole", (0, head), None)).model
+    in_steps = _policy(last, settings, champion)
+    whole = _policy(last, at_once, _train(last, at_once, folder / "whole", (0, head), None))
     assert in_steps.statistics.n.sum() == head, "every row counts"
     assert np.array_equal(in_steps.statistics.n, whole.statistics.n)
-    assert np.abs(in_steps.theta - whole.theta).max() < 1e-9
+    assert np.abs(in_steps.model.theta - whole.model.theta).max() < 1e-9
 
 
 def _ingested(bandit: Bandit, settings: Settings, out: Path, window: tuple[int, int]) -> Dataset:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from rl_core.bandit.blocks import NUM_FOLDS, Block, Meaning, combine, fold_of, make_block
 from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
@@ -163,6 +166,12 @@ class TestPartitions:
 
     def test_folds_never_change_between_releases(self) -> None:
         assert fold_of(["a", "b", "c", "ä", ""]).tolist() == [2, 2, 4, 3, 1]
+
+    @hypothesis.given(st.lists(st.integers(0, 300).map("ä".__mul__) | st.text(), max_size=9))
+    @hypothesis.settings(max_examples=50)
+    def test_a_fold_is_the_hash_that_was_always_taken(self, ids: list[str]) -> None:
+        taken = [hashlib.blake2b(one.encode(), digest_size=8, person=b"fold").digest() for one in ids]
+        assert fold_of(ids).tolist() == [int.from_bytes(digest, "little") % NUM_FOLDS for digest in taken]
 
     def test_folds_may_be_given_as_numbers(self, rows: dict[str, Any]) -> None:
         numbered = {**rows, "event_ids_or_folds": fold_of(rows["event_ids_or_folds"])}

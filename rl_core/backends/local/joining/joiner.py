@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from rl_core.backends.contracts.store import JoinableStore, JoinRun, Pending
@@ -39,13 +40,13 @@ class StoreJoiner:
                 rules, new = self._recover()
             else:
                 new = self._arrived()
-            found = self._store.closed(rules.to_look_up(new.decisions, new.rewards, new.activations))
-            known = _closed(found)
+            asked = rules.to_look_up(new.decisions, new.rewards, new.activations) if self._head else []
+            known = _closed(self._store.closed(asked))
             joined = rules.step(
                 new.decisions, new.rewards, known, watermark, datetime.now(UTC), new.activations, complete
             )
             count = joined.interactions.num_rows
-            seqs = pa.array(range(self._head + 1, self._head + count + 1), pa.int64())
+            seqs = pa.array(np.arange(self._head + 1, self._head + count + 1, dtype=np.int64))
             self._store.append_interactions(joined.interactions.add_column(0, "seq", seqs))
             self._store.append_apart(joined.apart)
             self._head += count

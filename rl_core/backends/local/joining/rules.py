@@ -25,13 +25,15 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rl_core.backends.contracts.bus import BUS_PREFIX
+from rl_core.backends.local.joining.at_once import pair
 from rl_core.backends.local.joining.deadlines import Deadlines
+from rl_core.backends.local.joining.interactions import closed_as, closed_with_rewards, in_order
 from rl_core.config import Join
-from rl_core.schema import INTERACTION_SCHEMA, REWARD_APART_SCHEMA
+from rl_core.schema import REWARD_APART_SCHEMA
 
-_TIME = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER, _EVER = -(2**63), 2**63
 
@@ -147,7 +149,8 @@ class JoinRules:
 
     def to_look_up(self, *tables: pa.Table) -> list[str]:
         """Return the event ids among these rows that may belong to a closed decision."""
-        return list({event_id for rows in tables for event_id in rows["event_id"].to_pylist()} - self._open.keys())
+        ids = pa.chunked_array([chunk for rows in tables for chunk in rows["event_id"].chunks], pa.string())
+        return [event_id for event_id in ids.unique().to_pylist() if event_id not in self._open]
 
     def step(
         self,
@@ -167,13 +170,16 @@ class JoinRules:
         passed = _micros(watermark) if watermark is not None else _NEVER
         complete = complete or {}
         self._rewarding.update(rewards["producer"].unique().to_pylist())
+        activated = [] if activations is None else _activations_of(activations, "activations")
+        older = pc.fill_null(rewards["activation"], False)
+        if pc.any(older).as_py():
+            activated += _activations_of(rewards.filter(older), "rewards")
+            rewards = rewards.filter(pc.invert(older))
+        used = {one.event_id for one in activated}
+        known = (self._open, self._waiting, self._early_activations, closed, used)
+        paired, its, decisions, rewards = pair(decisions, rewards, self._wait, known)
         self._open_new(decisions, closed)
-        older = [bool(one) for one in rewards["activation"].to_pylist()]
-        if any(older):
-            self._activate(_activations_of(rewards.filter(pa.array(older)), "rewards"), closed)
-            rewards = rewards.filter(pa.array([not one for one in older]))
-        if activations is not None:
-            self._activate(_activations_of(activations, "activations"), closed)
+        self._activate(activated, closed)
         apart = self._hand_out(rewards, closed)
         won: list[tuple[_Open, _Reward | None]] = []
         news = [*decisions["event_id"].to_pylist(), *rewards["event_id"].to_pylist()]
@@ -192,7 +198,8 @@ class JoinRules:
             deadlines.keep(self._open, len(self._open))
         apart += [(reward, "unknown") for reward in self._given_up(self._waiting, passed)]
         self._given_up(self._early_activations, passed)
-        return Joined(self._interactions(won, now), _apart(apart))
+        at_once = closed_with_rewards(paired, its, now)
+        return Joined(in_order([at_once, *self._interactions(won, now)]), _apart(apart))
 
     def _open_new(self, decisions: pa.Table, closed: Mapping[str, Closed]) -> None:
         times = (decisions[name].cast(pa.int64()) for name in ("decided_at", "received_at"))
@@ -272,28 +279,22 @@ class JoinRules:
         ]
         return [one for key in over for one in waiting.pop(key)]
 
-    def _interactions(self, won: list[tuple[_Open, _Reward | None]], now: datetime) -> pa.Table:
-        parts = []
+    def _interactions(self, won: list[tuple[_Open, _Reward | None]], now: datetime) -> list[pa.Table]:
+        """By the table that the decisions came in."""
         groups: dict[int, list[tuple[_Open, _Reward | None]]] = {}
-        for pair in won:
-            groups.setdefault(id(pair[0].rows), []).append(pair)
-        for group in groups.values():
-            rewards = [reward for _, reward in group]
-            closed_by = ["reward" if reward else "timeout" if one.used else "unactivated" for one, reward in group]
-            decided = group[0][0].rows.take([one.row for one, _ in group])
-            served = pa.array([why != "unactivated" for why in closed_by], pa.bool_())
-            parts.append(
-                decided.set_column(decided.schema.get_field_index("served"), "served", served)
-                .append_column("reward", pa.array([r.reward if r else self._default for r in rewards], pa.float64()))
-                .append_column("reward_observed_at", pa.array([r and r.observed_at for r in rewards], _TIME))
-                .append_column("reward_received_at", pa.array([r and r.received_at for r in rewards], _TIME))
-                .append_column("closed_by", pa.array(closed_by, pa.string()))
-                .append_column("closed_at", pa.array([now] * len(rewards), _TIME))
+        for one in won:
+            groups.setdefault(id(one[0].rows), []).append(one)
+        return [
+            closed_as(
+                group[0][0].rows.take([one.row for one, _ in group]),
+                [reward.reward if reward else self._default for _, reward in group],
+                [reward and reward.observed_at for _, reward in group],
+                [reward and reward.received_at for _, reward in group],
+                ["reward" if reward else "timeout" if one.used else "unactivated" for one, reward in group],
+                now,
             )
-        if not parts:
-            return INTERACTION_SCHEMA.remove(0).empty_table()
-        order = [("received_at", "ascending"), ("producer", "ascending"), ("offset", "ascending")]
-        return pa.concat_tables(parts).sort_by(order).cast(INTERACTION_SCHEMA.remove(0))
+            for group in groups.values()
+        ]
 
 
 def _lost(reward: _Reward, span: Span, closed_by: str) -> str:

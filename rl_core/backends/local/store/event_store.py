@@ -75,7 +75,9 @@ class DeltaEventStore:
                 return 0
             for name, part in others.items():
                 self._put_aside(name, part)
-            fresh = rows.filter(pc.field("offset") > known)
+            fresh = (
+                rows if first > known else rows.filter(pc.field("offset") > known)
+            )  # a copy takes as long as a write
             delta.append(fresh, producer, last)
         return int(fresh.num_rows)
 
@@ -160,7 +162,7 @@ class DeltaEventStore:
         files = self._tables[table].dataset(
             lambda file: file.may_hold("offset", offsets.get(file.only("producer"), 0) + 1)
         )
-        return _read(files, beyond).sort_by([("producer", "ascending"), ("offset", "ascending")])
+        return _by_producer(_read(files, beyond if offsets else None))
 
     def closed(self, event_ids: Sequence[str]) -> pa.Table:
         asked = ByEvent(self._tables["interactions"], event_ids)
@@ -168,7 +170,15 @@ class DeltaEventStore:
 
     def pending(self) -> Pending:
         done = self.checkpoint()
+        if done is None and not self.head() and not self._tables["rewards_apart"].version_of(_JOINER):
+            done = Checkpoint({}, {}, 0, 0, {})  # nothing is dealt with yet
         some = {} if done is None else self._beyond(done)
+        if done is not None and not some["interactions"].num_rows and not some["rewards_apart"].count_rows():
+            new = some | {"decisions": _kept(some["decisions"], some["decisions"]["served"])}
+            return Pending(
+                **{name: new[name] for name in _LOGS},
+                offsets={name: {**done.offsets(name), **_last_offsets(some[name])} for name in _LOGS},
+            )
         queries = (pending_sql.DECISIONS, pending_sql.rewards(done), pending_sql.ACTIVATIONS)
         answers = self._answers(*queries, *map(pending_sql.offsets, _LOGS), instead=some)
         rows: dict[str, pa.Table] = {}
@@ -192,8 +202,8 @@ class DeltaEventStore:
         """Of each table what matters to rows beyond the offsets that are dealt with."""
         beyond: dict[str, pa.Table] = {name: self.since(name, done.offsets(name)) for name in _LOGS}
         rewards = beyond["rewards"]
-        ids = {event_id for rows in beyond.values() for event_id in rows["event_id"].to_pylist()}
-        asked = ByEvent(self._tables["interactions"], ids)
+        ids = pa.chunked_array([chunk for rows in beyond.values() for chunk in rows["event_id"].chunks], pa.string())
+        asked = ByEvent(self._tables["interactions"], ids.unique().to_pylist() if self.head() else [])
         closed = asked.rows(["seq", "event_id", "reward", "reward_observed_at", "reward_received_at", "closed_by"])
         first = pc.min(rewards["offset"]).as_py()
         apart = self._tables["rewards_apart"].dataset(
@@ -252,6 +262,24 @@ def _read(files: Dataset, condition: pc.Expression | None, columns: list[str] | 
         return files.to_table(filter=condition, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"the event store can't be read: {' '.join(str(error).split())}") from error
+
+
+def _kept(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """Without a copy where all are kept."""
+    return rows if pc.all(mask, min_count=0).as_py() else rows.filter(mask)
+
+
+def _by_producer(rows: pa.Table) -> pa.Table:
+    """Sort by producer and offset; not if they are one producer's and in order, as its files are."""
+    offsets = rows["offset"].to_numpy()
+    if len(pc.unique(rows["producer"])) <= 1 and (offsets[1:] > offsets[:-1]).all():
+        return rows
+    return rows.sort_by([("producer", "ascending"), ("offset", "ascending")])
+
+
+def _last_offsets(rows: pa.Table) -> dict[str, int]:
+    last = rows.group_by("producer").aggregate([("offset", "max")])
+    return dict(zip(last["producer"].to_pylist(), last["offset_max"].to_pylist(), strict=True))
 
 
 def _stamps(rows: pa.Table, *others: pa.Table) -> pa.Table:
