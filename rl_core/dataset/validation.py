@@ -6,7 +6,7 @@ Nothing is copied as long as every row keeps them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,8 +47,9 @@ class Validation:
         registered: Collection[str],
         encoder: Encoder | None = None,
         sets: Mapping[str, ActionSet] | None = None,
+        chosen: Iterable[str] = (),
     ) -> None:
-        """`encoder` and `sets` are the champion's, where there is one."""
+        """`encoder` and `sets` are the champion's, where there is one; `chosen` are ids that a server has chosen."""
         problem = bandit.problem
         own = ActionSet(actions=problem.actions, inactive=problem.inactive)
         known_sets = {problem.action_set_name: own, **(sets or {}), problem.action_set_version: own}
@@ -57,7 +58,8 @@ class Validation:
             policies=sorted({UNIFORM, *registered, *bandit.validation.other_policies}),
             others=bandit.validation.other_policies,
             lists=Lists(
-                dict.fromkeys([*problem.actions, *(a for one in known_sets.values() for a in one.actions)]), known_sets
+                dict.fromkeys([*problem.actions, *(a for s in known_sets.values() for a in s.actions), *chosen]),
+                known_sets,
             ),
             encoder=encoder if encoder is not None and encoder.defines(problem) else Encoder.of(problem),
         )

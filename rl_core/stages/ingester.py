@@ -33,8 +33,8 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     """Write the windows' served interactions into the dataset folder `out`; return how many.
 
     Ranges of the features are the champion's; without one, or where features are declared anew, they are learnt from
-    these windows. Actions that only the champion knows may train too, or a policy that decided here. Rows that may not
-    lie in `quarantine.parquet`, also where there are so many of them that the run stops.
+    these windows. Actions that only the champion knows may train too, or a policy or a server that decided here. Rows
+    that may not lie in `quarantine.parquet`, also where there are so many of them that the run stops.
 
     Raises:
         DataError: a window is empty or overlaps another; or more rows break a rule than
@@ -47,9 +47,10 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     registry, store = backend.registry(), backend.store()
     champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
-    lists = _lists(registry, _deciders(store, windows) - {champion}) | (known.named_sets if known else {})
+    deciders, chosen = _decided(store, windows)
+    lists = _lists(registry, deciders - {champion}) | (known.named_sets if known else {})
     ranges = known.encodes if known and not redefined(known, bandit.problem) else None
-    validation = Validation(bandit, registry.versions(), ranges, lists)
+    validation = Validation(bandit, registry.versions(), ranges, lists, chosen)
     with Quarantine(out) as quarantine:
         parts = _parts(store, windows, validation, quarantine)
         index = trajectories.write(
@@ -84,10 +85,17 @@ def _check_windows(windows: Sequence[Window]) -> None:
             raise DataError(f"windows {_shown([before, after])} overlap; every interaction belongs to one window")
 
 
-def _deciders(store: EventStore, windows: Sequence[Window]) -> set[str]:
-    """The policies that decided within the windows."""
+def _decided(store: EventStore, windows: Sequence[Window]) -> tuple[set[str], list[str]]:
+    """The policies that decided within the windows, and the ids of the actions that a server chose.
+
+    A server chooses from its bandit's list: an id of no list that is known was on one that came and went. What a file
+    says may be a typing error.
+    """
     within = " OR ".join(f"(seq > {low} AND seq <= {high})" for low, high in windows)
-    return set(store.query(f"SELECT DISTINCT policy_version FROM interactions WHERE {within}")[0].to_pylist())  # noqa: S608
+    sql = f"SELECT DISTINCT policy_version, action_id, source FROM interactions WHERE {within}"  # noqa: S608
+    rows = store.query(sql).to_pylist()
+    chosen = {row["action_id"] for row in rows if row["source"] in ("client", "simulator") and row["action_id"]}
+    return {row["policy_version"] for row in rows}, sorted(chosen)
 
 
 def _lists(registry: PolicyRegistry, versions: set[str]) -> dict[str, ActionSet]:

@@ -47,7 +47,13 @@ def _bandit(movielens: Bandit, actions: Sequence[Any], version: str = "v1", **pr
 
 
 def _log(
-    bandit: Bandit, settings: Settings, seed: int, n: int = ROWS, form: str = "ids", by: str = "uniform"
+    bandit: Bandit,
+    settings: Settings,
+    seed: int,
+    n: int = ROWS,
+    form: str = "ids",
+    by: str = "uniform",
+    source: str = "client",
 ) -> tuple[int, int]:
     """Append n interactions of a uniform policy over the active actions, under the bandit's own list of them.
 
@@ -68,7 +74,7 @@ def _log(
             row |= {"action": problem.actions.index(action), "eligible_actions": eligible}
         if form == "ids":
             row |= {"eligible_action_ids": problem.active}
-        row |= {"propensity": 1 / len(eligible), "epsilon": 1.0, "policy_version": by, "source": "client"}
+        row |= {"propensity": 1 / len(eligible), "epsilon": 1.0, "policy_version": by, "source": source}
         row |= {"reward": float(x @ WORLD[action]), "closed_by": "reward", "served": True, "schema_version": 1}
         rows.append(row)
     store.append_interactions(pa.Table.from_pylist(rows, INTERACTION_SCHEMA))
@@ -194,12 +200,21 @@ class TestARow:
         assert not any(shard.eligible.any() for shard in dataset.read())
         assert f"{ROWS} rows only train" in capsys.readouterr().out
 
-    def test_beside_which_an_action_was_eligible_that_nobody_knows_is_not_judged_either(
+    def test_of_an_action_that_came_and_went_between_two_trainings_is_learnt_from(
+        self, movielens: Bandit, tmp_path: Path
+    ) -> None:
+        settings, later = Settings(home=tmp_path / "home"), _bandit(movielens, "ab")
+        dataset = _ingested(later, settings, tmp_path, _log(_bandit(movielens, "abc"), settings, 1))
+        assert dataset.index.actions == ("a", "b", "c")
+        assert (dataset.count(), dataset.index.unjudged, dataset.index.quarantined) == (ROWS, 0, {})
+
+    def test_beside_which_a_file_names_an_action_that_nobody_knows_is_not_judged_either(
         self, movielens: Bandit, tmp_path: Path
     ) -> None:
         settings, later = Settings(home=tmp_path / "home"), _bandit(movielens, "ab")
         lenient = later.model_copy(update={"validation": Validation(max_quarantined_share=0.9)})
-        dataset = _ingested(lenient, settings, tmp_path, _log(_bandit(movielens, "abc"), settings, 1))
+        window = _log(_bandit(movielens, "abc"), settings, 1, source="import")
+        dataset = _ingested(lenient, settings, tmp_path, window)
         gone = dataset.index.quarantined["action_id"]
         assert 0 < gone < ROWS, "rows of the action itself wait for it to be listed"
         assert dataset.count() == dataset.index.unjudged == ROWS - gone

@@ -158,7 +158,7 @@ BROKEN: list[tuple[Row, str]] = [
     ({"eligible_action_ids": ["a", None]}, "eligible_actions"),
     ({"action": 1, "action_id": "b", "eligible_actions": [0, 2]}, "action_eligible"),
     ({"action": None, "action_id": "b", "eligible_action_ids": ["a", "c"]}, "action_eligible"),
-    ({"action_id": "z"}, "action_id"),
+    ({"action_id": "z", "source": "import"}, "action_id"),
     ({"action_id": ""}, "action_id"),
     ({"action_id": "c"}, "action"),
     ({"observation": [1.0, 1e15, 2.0]}, "observation_range"),
