@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,17 +36,16 @@ ASKED = (
 )
 """Durability, instances a request, connections."""
 
-# Publishes for a while in messages like the server's, and prints what one publish takes: CPU and p99 in µs.
+# Publishes messages like the server's, so many times for each line it is sent, and prints what they took: CPU and wall.
 PUBLISH = """
 import json, random, sys, tempfile, time
 from pathlib import Path
-batch, seconds, where = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+batch, times, where = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+from rl_core.backends.contracts.bus import Message
 try:
-    from rl_core.backends.contracts.bus import Message
     from rl_core.backends.local.bus.bus import LocalBus as Bus
     shares = True
-except ImportError:
-    from rl_core.backends.base import Message
+except ImportError:  # two copies, one of them in SQLite
     from rl_core.backends.local.message_bus import SqliteBus as Bus
     shares = False
 row = {"policy_version": "movielens-v1-0001", "observation_version": "movielens-first-k20", "epsilon": 0.05,
@@ -59,18 +59,17 @@ def message(n):
     return Message("decisions", key, own, shared) if shares else Message("decisions", key, shared + own)
 with tempfile.TemporaryDirectory(dir=where) as folder:
     bus = Bus(Path(folder) / "bus" if shares else Path(folder) / "bus" / "bus.sqlite")
-    made = [[message(n) for n in range(start, start + batch)] for start in range(0, 200_000, batch)]
-    taken, cpu, began = [], time.process_time(), time.perf_counter()
-    for messages in made:
-        at = time.perf_counter()
-        bus.publish(messages)
-        taken.append(time.perf_counter() - at)
-        if time.perf_counter() - began > seconds:
-            break
-    cpu = time.process_time() - cpu
+    begin = 0
+    for line in sys.stdin:
+        made = [[message(begin + n * batch + m) for m in range(batch)] for n in range(times)]
+        begin += times * batch
+        taken, cpu = [], time.process_time()
+        for messages in made:
+            at = time.perf_counter()
+            bus.publish(messages)
+            taken.append(1e6 * (time.perf_counter() - at))
+        print(json.dumps([1e6 * (time.process_time() - cpu) / times, taken]), flush=True)
     bus.close()
-taken.sort()
-print(json.dumps({"cpu_us": 1e6 * cpu / len(taken), "p99_us": 1e6 * taken[int(0.99 * len(taken))]}))
 """
 
 
@@ -87,8 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.getcwd()) as name:
         folder = Path(name)
         for batch in PUBLISHED:
-            taken = [[_publish(tree, folder, batch, args.seconds) for tree in trees] for _ in range(args.rounds)]
-            rows += _told(f"publish of {batch}", taken)
+            rows += _told(f"publish of {batch}", _publish(trees, folder, batch, args.seconds * args.rounds))
         for durability in ("durable", "best_effort"):
             _bandit(folder, durability)
         for durability, instances, connections in ASKED:
@@ -104,12 +102,30 @@ def main() -> None:
         args.json.write_text(json.dumps({"fsync_ms": fsync_ms, "rows": rows}, indent=1))
 
 
-def _publish(tree: Path, folder: Path, batch: int, seconds: float) -> dict[str, float]:
-    command = [sys.executable, "-c", PUBLISH, str(batch), str(seconds), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+def _publish(trees: list[Path], folder: Path, batch: int, seconds: float) -> list[list[dict[str, float]]]:
+    """In short turns of programs that are all up, so that a busy moment of the machine meets every version."""
+    times = max(10, min(50, 800 // batch))
+    with ExitStack() as stack:
+        programs = []
+        for tree in trees:
+            command = [sys.executable, "-c", PUBLISH, str(batch), str(times), str(folder)]
+            environment = {**os.environ, "PYTHONPATH": str(tree)}
+            popen = subprocess.Popen(
+                command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            programs.append(stack.enter_context(popen))
+        turns: list[list[dict[str, float]]] = []
+        began = time.monotonic()
+        while time.monotonic() - began < seconds * len(trees):
+            turn = []
+            for program in programs:
+                assert program.stdin is not None and program.stdout is not None  # noqa: PT018
+                program.stdin.write("\n")
+                program.stdin.flush()
+                cpu, taken = json.loads(program.stdout.readline())
+                turn.append({"cpu_us": cpu, "median_us": median(taken), "p99_us": sorted(taken)[int(0.99 * len(taken))]})
+            turns.append(turn)
+        return turns[1:]  # the first one warms up
 
 
 def _ask(tree: Path, folder: Path, durability: str, instances: int, connections: int, seconds: float) -> dict[str, Any]:
