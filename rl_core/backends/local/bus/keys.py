@@ -31,9 +31,9 @@ _UNITS = LARGEST >> _UNIT  # of a segment: a frame begins below LARGEST
 _SEGMENTS = 1 << 16  # so many are told apart
 _LOW = (1 << 24) - 1  # the bits below those of the hash
 _ONE_READ = 1 << 17
+_MUCH = 4
 _FEW = 4  # keys that are found one by one as fast as together
 _U64 = npt.NDArray[np.uint64]
-_END = np.array([~np.uint64(0)])
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +44,7 @@ class Keys:
         self._segments = segments
         self._lock = threading.Lock()
         self._young: dict[int, dict[str, int]] = {}  # by segment: the positions of keys that are not in `_full` yet
-        self._full = _END  # the entries of all full segments, ascending, and one that is none
+        self._full: list[_U64] = []  # the entries of full segments: each array ascending, and larger than the next
         self._at: Place | None = None
         self._doubtful: set[int] = set()  # segments that are not whole: keys that stood there are not known any more
         self._sealing = threading.Thread()
@@ -62,10 +62,11 @@ class Keys:
             for key in positions.keys() & keys:
                 if not self._take(found, key, segment, positions[key], 1):
                     missed.add(segment)
-        for key, entry in _entries_of(keys, full):
-            age = (mark.place.segment - (entry >> 8)) % _SEGMENTS
-            if not self._take(found, key, mark.place.segment - age, entry % _UNITS << _UNIT, 1 << _UNIT):
-                missed.add(mark.place.segment - age)
+        for entries in full:
+            for key, low in _found_in(entries, keys):
+                segment = mark.place.segment - (mark.place.segment - (low >> 8)) % _SEGMENTS
+                if not self._take(found, key, segment, low % _UNITS << _UNIT, 1 << _UNIT):
+                    missed.add(segment)
         return found, missed
 
     def add(self, keys: Sequence[str], before: Place, at: Place, after: Place) -> None:
@@ -126,19 +127,22 @@ class Keys:
         """Beside who publishes: the files of the full segments' keys, and one array of all of them."""
         with suppress(OSError):  # the folder was moved away
             while full := sorted(self._young)[:-1]:
-                together = self._together([self._written(number, self._young[number], os.link) for number in full])
+                together = self._merged([self._written(number, self._young[number], os.link) for number in full])
                 with self._lock:
                     self._full = together
                     for number in full:
                         del self._young[number]
 
-    def _together(self, new: Sequence[_U64]) -> _U64:
-        """All entries, without those of segments that are gone."""
+    def _merged(self, new: Sequence[_U64]) -> list[_U64]:
+        """These as well, without those of segments that are gone. An array that is much larger is not made anew."""
+        full, entries = list(self._full), np.concatenate(new)
+        while full and len(full[-1]) < _MUCH * len(entries):
+            entries = np.concatenate([full.pop(), entries])
         numbers = self._segments.numbers() or [0]
-        ages = (np.uint64(numbers[-1]) - (self._full[:-1] >> np.uint64(8))) % np.uint64(_SEGMENTS)
-        entries = np.concatenate([self._full[:-1][ages <= numbers[-1] - numbers[0]], *new, _END])
+        ages = (np.uint64(numbers[-1]) - (entries >> np.uint64(8))) % np.uint64(_SEGMENTS)
+        entries = entries[ages <= numbers[-1] - numbers[0]]
         entries.sort(kind="stable")  # of few ascending parts
-        return entries
+        return [*full, entries] if len(entries) else full
 
     def _load(self, numbers: list[int], mark: Mark) -> None:
         lowest = numbers[0] if numbers else mark.place.segment
@@ -149,7 +153,7 @@ class Keys:
         if missing := sum(its is None for its in entries.values()):
             _log.info("%s: making the keys of %d segments", self._segments.folder, missing)
         made = [self.write(mark, number) if its is None else its for number, its in entries.items()]
-        self._full = self._together(made)
+        self._full = self._merged(made) if made else []
 
     def _loaded(self, segment: int) -> _U64 | None:
         try:
@@ -183,17 +187,17 @@ class Keys:
         return _entries(segment, list(its), positions)
 
 
-def _entries_of(keys: Sequence[str], full: _U64) -> Iterator[tuple[str, int]]:
-    """What may be the entry of one of the keys, and its bits below those of the hash."""
+def _found_in(entries: _U64, keys: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Those of the keys that seem to be there, and the bits below those of the hash."""
     if len(keys) > _FEW:
         wanted = _hashes(keys)
-        near = (full[full.searchsorted(wanted)] ^ wanted) <= _LOW
+        places = entries.searchsorted(wanted)
+        near = (entries.take(places, mode="clip") ^ wanted) <= _LOW
         keys = [keys[i] for i in np.flatnonzero(near).tolist()]
-    entries = full[:-1].data
     for key in keys:
-        wanted_one = hash(key) << 24 & (1 << 64) - 1
-        place = bisect_left(entries, wanted_one)
-        while place < len(entries) and (low := entries[place] ^ wanted_one) <= _LOW:
+        one = hash(key) << 24 & (1 << 64) - 1
+        place = bisect_left(entries.data, one)
+        while place < len(entries) and (low := int(entries[place]) ^ one) <= _LOW:
             yield key, low
             place += 1
 

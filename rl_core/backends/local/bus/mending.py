@@ -36,7 +36,8 @@ def mend(segments: Segments, mark: Mark, segment: int) -> bool:
         if frame:
             content += damaged[frame.start : frame.end]
             state = frame.after
-    if not lost:
+    pruned = segment < min(segments.numbers(), default=0) and not any(any(counts) for _, counts in lost)
+    if pruned or not lost:
         return False
     kept = segments.set_aside(segment)
     # Named before it is mended: a process that is killed in between leaves it to the next one to find and to name.
