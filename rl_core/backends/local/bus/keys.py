@@ -127,20 +127,21 @@ class Keys:
         """Beside who publishes: the files of the full segments' keys, and one array of all of them."""
         with suppress(OSError):  # the folder was moved away
             while full := sorted(self._young)[:-1]:
-                together = self._merged([self._written(number, self._young[number], os.link) for number in full])
+                together = self._full
+                for number in full:
+                    together = self._merged(together, self._written(number, self._young[number], os.link))
                 with self._lock:
                     self._full = together
                     for number in full:
                         del self._young[number]
 
-    def _merged(self, new: Sequence[_U64]) -> list[_U64]:
-        """These as well, without those of segments that are gone. An array that is much larger is not made anew."""
-        full, entries = list(self._full), np.concatenate(new)
+    def _merged(self, full: list[_U64], entries: _U64) -> list[_U64]:
+        """These as well. An array that is much larger is not made anew; the others lose what is pruned."""
+        full = full[:]
         while full and len(full[-1]) < _MUCH * len(entries):
-            entries = np.concatenate([full.pop(), entries])
-        numbers = self._segments.numbers() or [0]
-        ages = (np.uint64(numbers[-1]) - (entries >> np.uint64(8))) % np.uint64(_SEGMENTS)
-        entries = entries[ages <= numbers[-1] - numbers[0]]
+            numbers, there = self._segments.numbers() or [0], full.pop()
+            ages = (np.uint64(numbers[-1]) - (there >> np.uint64(8))) % np.uint64(_SEGMENTS)
+            entries = np.concatenate([there[ages <= numbers[-1] - numbers[0]], entries])
         entries.sort(kind="stable")  # of few ascending parts
         return [*full, entries] if len(entries) else full
 
@@ -149,11 +150,11 @@ class Keys:
         opening = self._segments.opening(lowest)
         self._doubtful |= set(range(lowest, mark.place.segment)) - set(numbers)  # deleted, and so is a first one
         self._doubtful |= {lowest - 1} if opening and opening.before.heads[0] > mark.state.floors[0] else set()
-        entries = {number: self._loaded(number) for number in numbers}
-        if missing := sum(its is None for its in entries.values()):
-            _log.info("%s: making the keys of %d segments", self._segments.folder, missing)
-        made = [self.write(mark, number) if its is None else its for number, its in entries.items()]
-        self._full = self._merged(made) if made else []
+        for number in numbers:
+            if (entries := self._loaded(number)) is None:
+                _log.info("%s: making the keys of segment %d", self._segments.folder, number)
+                entries = self.write(mark, number)
+            self._full = self._merged(self._full, entries)
 
     def _loaded(self, segment: int) -> _U64 | None:
         try:
