@@ -26,7 +26,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-from bench_server import _bandit, _fsync_ms, _measure, _memory_mib, _server  # noqa: E402
+from bench_server import _fsync_ms, _measure, _memory_mib, _server  # noqa: E402
 
 PUBLISHED = (1, 16, 256)
 ASKED = (
@@ -38,7 +38,7 @@ ASKED = (
 )
 """Durability, instances a request, connections."""
 
-# Publishes messages like the server's, so many times for each line it is sent, and prints what they took: CPU and wall, µs.
+# Publishes messages like the server's, so many times for each line it is sent; prints what that took: CPU and wall, µs.
 PUBLISH = """
 import json, random, sys, tempfile, time
 from pathlib import Path
@@ -74,6 +74,15 @@ with tempfile.TemporaryDirectory(dir=where) as folder:
     bus.close()
 """
 
+BANDITS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bench_server import _bandit
+for durability in ("durable", "best_effort"):
+    _bandit(Path(sys.argv[1]), durability)
+"""
+
 # Opens a bus of another boot, publishes once, and prints what each took and the memory: s, s, CPU s, MiB.
 START = """
 import json, sys, time
@@ -105,8 +114,10 @@ def main() -> None:
         folder = Path(name)
         for batch in PUBLISHED:
             rows += _told(f"publish of {batch}", _publish(trees, folder, batch, args.seconds * args.rounds))
-        for durability in ("durable", "best_effort"):
-            _bandit(folder, durability)
+        for tree in trees:  # each version has its own YAML and its own form of a policy
+            (folder / tree.name).mkdir()
+            command = [sys.executable, "-c", BANDITS, str(folder / tree.name), str(tree / "benchmarks")]
+            subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
         for durability, instances, connections in ASKED:
             what = f"{durability}, {instances} x {connections}"
             taken = [
@@ -176,8 +187,8 @@ def _ask(tree: Path, folder: Path, durability: str, instances: int, connections:
     """A server of its own for each: its memory is what this load makes of it."""
     from rl_core.config import Bandit
 
-    bandit = Bandit.from_yaml(folder / durability / "movielens.yaml")
-    with _server(folder, bandit, tree) as (port, pid):
+    bandit = Bandit.from_yaml(folder / REPO.name / durability / "movielens.yaml")
+    with _server(folder / tree.name, bandit, tree) as (port, pid):
         before_s = _cpu_s(pid)
         row = _measure(folder, port, bandit.problem.observation_dim, instances, connections, seconds)
         figures = {name: row[name] for name in ("requests_per_s", "p50_ms", "p99_ms")}

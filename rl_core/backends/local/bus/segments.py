@@ -22,6 +22,7 @@ from rl_core.files import drop_oldest, identity, sync_folder, write_atomically
 _NAME = re.compile(r"segment-(\d{8})\.log")
 _SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before
 LARGEST = 1 << 23
+_LEAST_ROOM = 1 << 16
 _SET_ASIDE = 5
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,11 @@ class Segments:
         path.unlink(missing_ok=True)  # begun by who died before it counted
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            os.posix_fallocate(self._descriptor, 0, max(min(_SMALLEST << min(segment - 1, 16), LARGEST), least))
+            try:
+                os.posix_fallocate(self._descriptor, 0, max(min(_SMALLEST << min(segment - 1, 16), LARGEST), least))
+            except OSError:  # almost full: what is left may do
+                os.ftruncate(self._descriptor, 0)
+                os.posix_fallocate(self._descriptor, 0, least + _LEAST_ROOM)
             _write_at(self._descriptor, opening, 0)
             os.fdatasync(self._descriptor)
             sync_folder(self.folder)
