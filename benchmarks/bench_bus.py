@@ -165,7 +165,7 @@ def _starts(folder: Path, rounds: int) -> list[list[float]]:
     from rl_core.backends.local.bus.bus import LocalBus
 
     bus, shared, own, keys = LocalBus(folder), bytes(400), bytes(354), 0
-    while keys % 65_536 or sum(file.stat().st_size for file in folder.iterdir()) < 770e6:
+    while keys % 65_536 or sum(file.stat().st_size for file in folder.glob("*.log")) < 770e6:
         bus.publish([Message("decisions", str(uuid.uuid4()), own, shared) for _ in range(256)])
         keys += 256
     bus.close()
