@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SLEW = 10  # one part in ten
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -26,7 +27,7 @@ def wall_ns() -> int:
 
 def elapsed_ns() -> int:
     """Read the nanoseconds since the machine started, counted also while it sleeps where it does so (Linux)."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime_ns(_SINCE_BOOT)
 
 
 def boot_id() -> str:
@@ -37,8 +38,7 @@ def boot_id() -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A moment on a steady clock: `stamp_ns` since 1970 at `elapsed_ns` of the machine's start `boot`."""
 
     stamp_ns: int

@@ -37,6 +37,11 @@ def explained(error: OSError) -> str:
     return f"{meaning} ({error})" if meaning else str(error)
 
 
+def identity(found: os.stat_result) -> tuple[int, int]:
+    """Tell which file it is, whatever its name."""
+    return found.st_dev, found.st_ino
+
+
 class StillLocked(OSError):
     """Somebody else kept the lock for longer than one would wait."""
 
@@ -45,34 +50,37 @@ class PatientLock:
     """The lock file `path`, waited for as long as `timeout_s`. Excludes threads and processes alike.
 
     The kernel gives it back when its holder dies. Not re-entrant. The file's content is whose lock it is.
+    Taking it (`with`) raises StillLocked, OSError.
     """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = os.fspath(path)
         self._timeout_s = timeout_s
         self._threads = threading.Lock()
-        self._identity: os.stat_result | None = None
+        self._identity = (0, 0)
         self.descriptor = -1
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock. Raises StillLocked, OSError."""
+    def __enter__(self) -> None:
         deadline = time.monotonic() + self._timeout_s
         if not self._threads.acquire(timeout=self._timeout_s):
             raise self._too_long()
         try:
-            self._take(deadline)
-            try:
-                yield
-            finally:
-                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            if not self._taken():
+                self._wait(deadline)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         finally:
             self._threads.release()
 
     def is_current(self) -> bool:
         """Tell whether what was locked last is still the file under its name."""
         try:
-            return self._identity is not None and os.path.samestat(os.stat(self._path), self._identity)
+            return identity(os.stat(self._path)) == self._identity
         except FileNotFoundError:
             return False
 
@@ -81,24 +89,27 @@ class PatientLock:
         with self._threads:
             self._drop()
 
-    def _take(self, deadline: float) -> None:
-        for _ in looks(max(0.0, deadline - time.monotonic()), _BETWEEN_LOOKS_S, jitter=True):
-            if self.descriptor < 0:
-                self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                self._identity = os.fstat(self.descriptor)
-            try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if self.is_current():
-                return
+    def _taken(self) -> bool:
+        if self.descriptor < 0:
+            self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._identity = identity(os.fstat(self.descriptor))
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not (current := self.is_current()):
             self._drop()  # the file was deleted: others lock another one by now
-        raise self._too_long()
+        return current
+
+    def _wait(self, deadline: float) -> None:
+        left_s = max(0.0, deadline - time.monotonic())
+        if not any(self._taken() for _ in looks(left_s, _BETWEEN_LOOKS_S, jitter=True)):
+            raise self._too_long()
 
     def _drop(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
-        self.descriptor, self._identity = -1, None
+        self.descriptor, self._identity = -1, (0, 0)
 
     def _too_long(self) -> StillLocked:
         return StillLocked(

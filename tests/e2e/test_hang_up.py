@@ -42,7 +42,7 @@ def deferred(site: Site, event_id: str) -> dict[str, Any]:
 def ask_and_hang_up(site: Site, event_id: str) -> None:
     """The bus is held, so that the client is gone before its decision is logged."""
     before, body = state(site)["requests"], json.dumps(deferred(site, event_id)).encode()
-    with PatientLock(site.state_dir / "bus" / LOCK_FILE, 5).held():
+    with PatientLock(site.state_dir / "bus" / LOCK_FILE, 5):
         with socket.create_connection(("127.0.0.1", site.port), timeout=patient(10)) as connection:
             head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)

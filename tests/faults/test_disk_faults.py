@@ -201,7 +201,7 @@ class TestAProcessThatStands:
             import sys, time
             from pathlib import Path
             from rl_core.files import PatientLock
-            with PatientLock(Path(sys.argv[1]), 5).held():
+            with PatientLock(Path(sys.argv[1]), 5):
                 print("held", flush=True)
                 time.sleep(60)
         """

@@ -377,6 +377,18 @@ class TestWhatIsStored:
             bus.prune({}, timedelta(hours=1))
         assert written() == before
 
+    def test_that_another_process_pruned_is_decided_anew_and_is_no_damage(
+        self, path: Path, bus: LocalBus, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fill(bus, 1200)
+        bus._keys.close()  # all but the last segment's keys are in arrays by now
+        logger = LocalBus(path)
+        assert logger.prune({"decisions": 1200, "rewards": 1200}, NOTHING) == 2400
+        there = segments(path)
+        assert not bus.publish([Message("decisions", "key-1", b"")])[0].repeated
+        assert (segments(path), caplog.text) == (there, "")
+        logger.close()
+
     def test_a_first_segment_that_was_deleted_was_not_pruned(
         self, path: Path, bus: LocalBus, caplog: pytest.LogCaptureFixture
     ) -> None:

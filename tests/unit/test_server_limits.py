@@ -61,7 +61,7 @@ class Server:
     @contextmanager
     def bus_held(self) -> Iterator[None]:
         """Nothing can be logged meanwhile, so whatever is asked stays at work."""
-        with PatientLock(self.site.state_dir / "bus" / LOCK_FILE, 5).held():
+        with PatientLock(self.site.state_dir / "bus" / LOCK_FILE, 5):
             yield
 
     def body(self, event_id: str = "x") -> bytes:

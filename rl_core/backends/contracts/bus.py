@@ -22,9 +22,9 @@ class Message(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """The bus's answer to one message: where it stands, and what stands there, `shared` included.
+    """The bus's answer to one message: where it stands, and its `payload`.
 
-    `payload` differs from what was published where `repeated` is true: the first decision under a key wins.
+    Where `repeated` is true that is the payload of the first decision under the key, which stands, `shared` included.
     """
 
     offset: int

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,17 +21,16 @@ from rl_core.backends.local.bus.frames import (
     Offsets,
     Records,
     State,
-    advanced,
     encode_frame,
     encode_opening,
     records_of,
+    without,
 )
 from rl_core.backends.local.bus.keys import Keys
 from rl_core.backends.local.bus.mark import Mark, MarkedLock, Place
 from rl_core.backends.local.bus.mending import mend
 from rl_core.backends.local.bus.reading import Damaged, Reader
 from rl_core.backends.local.bus.recovery import end_of_journal, refuse_older_format
-from rl_core.backends.local.bus.removal import forget_in, removable
 from rl_core.backends.local.bus.segments import Segments
 from rl_core.clock import Reading, SteadyClock
 from rl_core.errors import BusError
@@ -60,11 +58,11 @@ class LocalBus:
         self._segments = Segments(folder)
         self._reader = Reader(self._segments)
         self._keys = Keys(self._segments)
-        self._closed = False
-        with self._explained():
+        self._open = _Open(folder)
+        with self._open:
             folder.mkdir(parents=True, exist_ok=True)
             refuse_older_format(folder)
-            with self._lock.held():
+            with self._lock:
                 self._known = self._recovered(None)
         self.producer = self._known.state.producer
         self._clock.read_after(self._known.state.reading)
@@ -75,76 +73,76 @@ class LocalBus:
         if not messages:
             return []
         keys = [message.key for message in messages if message.topic == "decisions"]
-        with self._explained(), self._lock.held():
+        with self._open, self._lock:
             before = self._current()
             standing = self._standing(keys, before) if keys else {}
-            state = before.state._replace(reading=self._clock.read_after(before.state.reading))
-            heads, at = list(state.heads), state.reading.at
-            fresh, receipts = list[Message](), list[Receipt]()
-            for message in messages:
-                rewards = message.topic != "decisions"
-                if rewards or (receipt := standing.get(message.key)) is None:
-                    heads[rewards] += 1
-                    receipt = Receipt(heads[rewards], at, message.shared + message.payload, False)
-                    fresh.append(message)
-                    if not rewards:
-                        standing[message.key] = receipt
-                elif not receipt.repeated:
-                    receipt = receipt._replace(repeated=True)
-                receipts.append(receipt)
+            state = before.state.at(self._clock.read_after(before.state.reading))
+            (decisions, rewards), at = state.heads, state.reading.at
+            fresh, receipts, first = list[Message](), list[Receipt](), dict[str, int]()
+            for place, message in enumerate(messages):
+                if message.topic == "rewards":
+                    rewards += 1
+                    receipts.append(Receipt(rewards, at, message.payload, False))
+                elif message.key in standing:
+                    receipts.append(standing[message.key])
+                    continue
+                elif (earlier := first.setdefault(message.key, place)) != place:
+                    payload = messages[earlier].shared + messages[earlier].payload
+                    receipts.append(Receipt(receipts[earlier].offset, at, payload, True))
+                    continue
+                else:
+                    decisions += 1
+                    receipts.append(Receipt(decisions, at, message.payload, False))
+                fresh.append(message)
             if fresh:
-                counts = heads[0] - state.heads[0], heads[1] - state.heads[1]
-                place = self._write(state, counts, records_of(fresh))
-                keys = keys if len(fresh) == len(messages) else [m.key for m in fresh if m.topic == "decisions"]
-                self._keys.add(keys, before.place, place, self._known.place)
+                counts = decisions - state.heads[0], rewards - state.heads[1]
+                written = self._write(state, counts, records_of(fresh))
+                self._keys.add([*first], before.place, written, self._known.place)
             return receipts
 
     def now(self) -> datetime:
         return self._clock.read().at
 
     def lookup(self, key: str) -> bytes | None:
-        with self._explained():
+        with self._open:
             found, missed = self._keys.find([key], self._counted())
             if missed:
-                with self._lock.held():
+                with self._lock:
                     found = self._standing([key], self._current(), missed)
             return found[key].payload if found else None
 
     def read(self, topic: Topic, after_offset: int, limit: int = 10_000) -> list[Delivery]:
         _check(topic)
-        with self._explained():
+        with self._open:
             try:
                 return self._reader.deliveries(self._counted(), topic, after_offset, limit)
             except Damaged:
                 return self._read_mended(topic, after_offset, limit)
 
     def watermark(self) -> datetime:
-        with self._explained(), self._lock.held():
-            state = self._current().state
+        with self._open, self._lock:
+            state, place = self._current()
             reading = self._clock.read_after(state.reading)
             if reading.boot != state.reading.boot or reading.elapsed_ns - state.reading.elapsed_ns > _FRESH_NS:
-                self._write(state._replace(reading=reading))
+                self._set_mark(Mark(state.at(reading), place), synced=True)
             return self._known.state.reading.at
 
     def head(self, topic: Topic) -> int:
         _check(topic)
-        with self._explained():
+        with self._open:
             return self._counted().state.heads[TOPICS.index(topic)]
 
     def prune(self, stored: Mapping[Topic, int], keep: timedelta) -> int:
-        with self._explained(), self._lock.held():
-            known = self._current()
-            state = known.state._replace(reading=self._clock.read_after(known.state.reading))
+        with self._open, self._lock:
+            state, place = self._current()
+            state = state.at(self._clock.read_after(state.reading))
             now_ns, keep_ns = state.reading.stamp_ns, keep // timedelta(microseconds=1) * 1000
-            opening = self._segments.opening(known.place.segment)
-            if (
-                opening
-                and opening.end < known.place.position
-                and opening.before.reading.stamp_ns < now_ns - keep_ns // _SEGMENTS_PER_KEEP
-            ):
-                self._set_mark(Mark(state, self._segments.begin_next(known.place, encode_opening(state))))
+            opening = self._segments.opening(place.segment)
+            full_ns = now_ns - keep_ns // _SEGMENTS_PER_KEEP
+            if opening and opening.end < place.position and opening.before.reading.stamp_ns < full_ns:
+                self._begin_next(state)
             offsets = stored.get("decisions", 0), stored.get("rewards", 0)
-            first, floors = removable(self._segments, self._known, offsets, now_ns - keep_ns)
+            first, floors = self._segments.removable(state.floors, offsets, now_ns - keep_ns)
             if first:
                 self._write(state._replace(floors=floors))
                 self._segments.remove_before(first)
@@ -152,27 +150,34 @@ class LocalBus:
 
     def forget(self, keys: Sequence[str]) -> int:
         wanted, gone = frozenset(keys), 0
-        with self._explained():
+        with self._open:
             for segment in self._segments.numbers():
-                with self._lock.held():  # for one at a time: others publish in between
-                    known = self._current()
-                    found, content = forget_in(self._segments, known, segment, wanted)
-                    if found and segment == known.place.segment:
-                        opening = encode_opening(known.state)
-                        self._set_mark(Mark(known.state, self._segments.begin_next(known.place, opening)))
-                    if found:
-                        write_atomically(self._segments.path(segment), content)
-                        self._keys.write(segment)
-                    gone += found
+                with self._lock:  # for one at a time: others publish in between
+                    gone += self._forget_in(segment, wanted)
             if gone and (asides := sorted(self._folder.glob("damaged-*"))):
                 _log.warning("what was set aside may still hold what was forgotten: %s", ", ".join(map(str, asides)))
         return gone
 
     def close(self) -> None:
-        self._closed = True
+        self._open.closed = True
         self._keys.close()
         self._lock.close()
         self._segments.close()
+
+    def _forget_in(self, segment: int, keys: frozenset[str]) -> int:
+        """Rewrites the segment without these keys, each frame in its place. Under the lock."""
+        known, gone = self._current(), 0
+        content = bytearray(self._segments.read(segment))
+        for frame in self._segments.counting(known, segment)[0]:
+            content[frame.start : frame.end], found = without(frame, keys)
+            gone += found
+        if gone:
+            if segment == known.place.segment:
+                del content[known.place.position :]
+                self._begin_next(known.state)
+            write_atomically(self._segments.path(segment), bytes(content))
+            self._keys.write(self._known, segment)
+        return gone
 
     def _standing(self, keys: Sequence[str], known: Mark, missed: Iterable[int] = ()) -> dict[str, Receipt]:
         """What stands under the keys. Under the lock: where damage took one it is named, since it is decided anew."""
@@ -185,24 +190,25 @@ class LocalBus:
         """One transaction behind what is known: durable, and marked, when it returns where it stands."""
         frame = encode_frame(state, counts, records)
         place = self._segments.append(self._known.place, frame, opening=lambda: encode_opening(state))
-        # Behind a frame without messages the next one goes to the same place: an idle bus takes no room.
-        end = place._replace(position=place.position + len(frame)) if any(counts) else place
         try:
-            self._set_mark(Mark(state._replace(heads=advanced(state.heads, counts)), end))
+            self._set_mark(Mark(state.behind(counts), Place(place.segment, place.position + len(frame))))
         except OSError:
             self._segments.withdraw(place)
             raise
         return place
 
-    def _set_mark(self, mark: Mark) -> None:
-        self._lock.set_mark(mark)
+    def _begin_next(self, state: State) -> None:
+        self._set_mark(Mark(state, self._segments.begin_next(self._known.place, encode_opening(state))))
+
+    def _set_mark(self, mark: Mark, synced: bool = False) -> None:
+        self._lock.set_mark(mark, synced)
         self._known = mark
 
     def _counted(self) -> Mark:
         """How far the journal counts, without the lock where that is possible."""
-        mark = self._lock.mark()
+        mark = self._lock.mark_without_lock()
         if mark is None or mark.state.producer != self.producer:
-            with self._lock.held():
+            with self._lock:
                 return self._current()
         return mark
 
@@ -228,7 +234,7 @@ class LocalBus:
 
     def _read_mended(self, topic: Topic, after_offset: int, limit: int) -> list[Delivery]:
         mended = set[int]()
-        with self._lock.held():
+        with self._lock:
             while True:
                 known = self._current()
                 self._reader.rewind()
@@ -240,15 +246,22 @@ class LocalBus:
                         raise BusError(f"{path}: can't be mended; move the bus's folder away and keep it") from None
                     mended.add(damage.segment)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        if self._closed:
+
+class _Open:
+    """Within it the bus is open, and what the disk refuses is a BusError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.closed = False
+
+    def __enter__(self) -> None:
+        if self.closed:
             raise BusError(f"{self._folder}: this bus was closed; open it again")
-        try:
-            yield
-        except StillLocked as error:
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, StillLocked):
             raise BusError(str(error)) from error
-        except OSError as error:
+        if isinstance(error, OSError):
             raise BusError(f"{self._folder}: {explained(error)}") from error
 
 

@@ -10,7 +10,6 @@ import logging
 
 from rl_core.backends.local.bus.frames import TOPICS, Frame, Offsets, State, encode_frame, records_of_gone
 from rl_core.backends.local.bus.mark import Mark
-from rl_core.backends.local.bus.reading import counting
 from rl_core.backends.local.bus.segments import Segments
 from rl_core.clock import Reading
 from rl_core.files import write_atomically
@@ -20,22 +19,25 @@ _log = logging.getLogger(__name__)
 
 def mend(segments: Segments, mark: Mark, segment: int) -> bool:
     """Make the segment whole, and say as an error what it lost; False where it is whole. Under the bus's lock."""
-    damaged, frames = segments.read(segment), counting(segments, mark, segment)
-    reached, behind = _heads_before(segments, mark, segment, frames), _heads_behind(segments, mark, segment)
+    damaged, (frames, _) = segments.read(segment), segments.counting(mark, segment)
+    state = _state_before(segments, mark, segment, frames)
     size = mark.place.position if segment == mark.place.segment else len(damaged)
-    floors = frames[0].before.floors if frames else mark.state.floors
     content, lost = bytearray(), list[tuple[Offsets, Offsets]]()
-    for start, heads, frame in [*((frame.start, frame.before.heads, frame) for frame in frames), (size, behind, None)]:
-        counts = max(0, heads[0] - reached[0]), max(0, heads[1] - reached[1])
+    for start, heads, frame in [
+        *((frame.start, frame.before.heads, frame) for frame in frames),
+        (size, _heads_behind(segments, mark, segment), None),
+    ]:
+        counts = max(0, heads[0] - state.heads[0]), max(0, heads[1] - state.heads[1])
         if start > len(content) or any(counts) or not (content or frame):
-            reading = Reading((frame.before if frame else mark.state).reading.stamp_ns, 0, "")
-            state = State(mark.state.producer, reached, floors, reading)  # no longer than what it replaces
-            content += encode_frame(state, counts, records_of_gone(counts), least=start - len(content))
-            lost.append((reached, counts))
+            stamp_ns = (frame.before if frame else mark.state).reading.stamp_ns
+            gone = state.at(Reading(stamp_ns, 0, ""))  # no longer than what it replaces
+            content += encode_frame(gone, counts, records_of_gone(counts), least=start - len(content))
+            lost.append((state.heads, counts))
         if frame:
             content += damaged[frame.start : frame.end]
-            reached, floors = frame.after.heads, frame.after.floors
-    if not lost:
+            state = frame.after
+    pruned = segment < min(segments.numbers(), default=0) and not any(any(counts) for _, counts in lost)
+    if pruned or not lost:
         return False
     kept = segments.set_aside(segment)
     # Named before it is mended: a process that is killed in between leaves it to the next one to find and to name.
@@ -56,17 +58,19 @@ def mend(segments: Segments, mark: Mark, segment: int) -> bool:
     return True
 
 
-def _heads_before(segments: Segments, mark: Mark, segment: int, frames: list[Frame]) -> Offsets:
+def _state_before(segments: Segments, mark: Mark, segment: int, frames: list[Frame]) -> State:
+    """The state that the segment began with."""
+    floors = frames[0].before.floors if frames else mark.state.floors
     if frames and frames[0].start == 0:
-        return frames[0].before.heads
+        return frames[0].before
     for number in reversed([number for number in segments.numbers() if number < segment]):
-        if earlier := counting(segments, mark, number):
-            return earlier[-1].after.heads
-    return mark.state.floors
+        if earlier := segments.counting(mark, number)[0]:
+            return earlier[-1].after._replace(floors=floors)
+    return mark.state._replace(heads=mark.state.floors, floors=floors)
 
 
 def _heads_behind(segments: Segments, mark: Mark, segment: int) -> Offsets:
     for number in range(segment + 1, mark.place.segment + 1):
-        if later := counting(segments, mark, number):
+        if later := segments.counting(mark, number)[0]:
             return later[0].before.heads
     return mark.state.heads

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rl_core.backends.local.bus.frames import Frame
 from rl_core.backends.local.bus.mark import Mark, Place
 from rl_core.backends.local.bus.segments import Segments
 from rl_core.errors import BusError
@@ -44,21 +43,15 @@ def end_of_journal(segments: Segments, marked: Mark | None, known: Mark | None) 
             segments.path(number).unlink()
             _log.error("%s: nothing in it is readable; what it held is lost, see %s", segments.path(number), kept)
         return None
-    state, place = end = max(starts, key=lambda mark: (mark.state.heads, mark.place))
+    state, place = end = max(starts, key=lambda mark: (mark.state.heads, mark.place, mark.state.reading.stamp_ns))
     for segment in [number for number in numbers if number >= place.segment]:
         for frame in segments.frames(segment, place.position if segment == place.segment else 0):
             before = frame.before
             back = any(new < old for new, old in zip(before.heads, end.state.heads, strict=True))
             if back or before.producer != state.producer:
                 break  # left by who died before it counted
-            end = _behind(segment, frame)
+            end = Mark(frame.after, Place(segment, frame.end))
     return end
-
-
-def _behind(segment: int, frame: Frame) -> Mark:
-    """One without messages gives its place to the next, but for that which begins a segment."""
-    stays = any(frame.counts) or frame.start == 0
-    return Mark(frame.after, Place(segment, frame.end if stays else frame.start))
 
 
 def _last_in(segments: Segments, numbers: list[int]) -> list[Mark]:
@@ -66,7 +59,7 @@ def _last_in(segments: Segments, numbers: list[int]) -> list[Mark]:
     found = list[Mark]()
     for segment in reversed(numbers):
         if frames := list(segments.frames(segment)):
-            found.append(_behind(segment, frames[-1]))
+            found.append(Mark(frames[-1].after, Place(segment, frames[-1].end)))
         if len(found) == 2:
             break
     return found

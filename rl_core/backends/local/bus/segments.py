@@ -15,10 +15,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rl_core.backends.local.bus.frames import OPENING_BYTES, Frame, frame_at, frames_in
-from rl_core.backends.local.bus.framing import MARK
-from rl_core.backends.local.bus.mark import Place
-from rl_core.files import drop_oldest, sync_folder, write_atomically
+from rl_core.backends.local.bus.frames import MARK, OPENING_BYTES, Frame, Offsets, frame_at, frames_in
+from rl_core.backends.local.bus.mark import Mark, Place
+from rl_core.files import drop_oldest, identity, sync_folder, write_atomically
 
 _NAME = re.compile(r"segment-(\d{8})\.log")
 _SMALLEST = 1 << 18  # bytes; each segment twice as large as the one before
@@ -61,6 +60,16 @@ class Segments:
         """Every whole frame from `start` to `end`."""
         return frames_in(self.read(segment, start, end), start)
 
+    def counting(self, mark: Mark, segment: int, start: int = 0) -> tuple[list[Frame], bool]:
+        """The whole frames from `start` on that belong to this bus and come before its mark; and whether nothing is
+        missing between them."""
+        end = mark.place.position if segment == mark.place.segment else None
+        content, reached, whole = self.read(segment, start, end), start, True
+        frames = [one for one in frames_in(content, start) if one.before.producer == mark.state.producer]
+        for frame in frames:
+            whole, reached = whole and frame.start == reached, frame.end
+        return frames, whole and reached == (start + len(content) if end is None else end) > 0
+
     def append(self, place: Place, frame: bytes, opening: Callable[[], bytes]) -> Place:
         """Write the frame at `place`, or into the next segment, which begins with `opening`; durable when it returns
         where it stands.
@@ -99,7 +108,7 @@ class Segments:
             self.close()
             path.unlink()
             raise
-        self._opened = segment, *_identity(os.fstat(self._descriptor))
+        self._opened = segment, *identity(os.fstat(self._descriptor))
         return Place(segment, len(opening))
 
     def withdraw(self, place: Place) -> None:
@@ -112,6 +121,19 @@ class Segments:
         """All of its segment is on disk, whoever wrote it."""
         if self._room(place):
             os.fdatasync(self._descriptor)
+
+    def removable(self, floors: Offsets, stored: Offsets, before_ns: int) -> tuple[int, Offsets]:
+        """The first segment to keep (0: all), and the last offsets before it: those are stored, and were full by
+        then."""
+        first = 0
+        for segment in self.numbers()[1:]:
+            opening = self.opening(segment)
+            if opening is None or opening.before.reading.stamp_ns > before_ns:
+                break
+            if any(head > offset for head, offset in zip(opening.before.heads, stored, strict=True)):
+                break
+            first, floors = segment, opening.before.heads
+        return first, floors
 
     def remove_before(self, segment: int) -> None:
         for number in self.numbers():
@@ -146,15 +168,11 @@ class Segments:
             _log.warning("%s was deleted while it is in use, and is written again", name)
             write_atomically(Path(name), os.pread(self._descriptor, place.position, 0))
             found = os.stat(name)
-        if self._opened != (place.segment, *_identity(found)):
+        if self._opened != (place.segment, *identity(found)):
             self.close()
             self._descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            self._opened = place.segment, *_identity(os.fstat(self._descriptor))
+            self._opened = place.segment, *identity(os.fstat(self._descriptor))
         return found.st_size
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _write_at(descriptor: int, content: bytes, position: int) -> None:
