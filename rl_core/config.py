@@ -72,6 +72,11 @@ class Agent(Frozen):
     )
     half_life: float = Field(default=0.0, ge=0, description="of a row's weight, in interactions; 0: it never decays")
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The hyperparameters that forms and pipelines take; the rest is the YAML's alone."""
+        return {name: float(getattr(self, name)) for name in ("agent_alpha", "tikhonov_weight", "half_life")}
+
 
 class Serving(Frozen):
     """How the prediction server answers: exploration, where it listens, durability and limits.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from bandit_ops.runners.base import Parameters, Pipeline
-from rl_core.config import Bandit
+from rl_core.config import Agent, Bandit
 
 if TYPE_CHECKING:
     from rl_core.backends.contracts.registry import PolicyRegistry
@@ -162,4 +162,4 @@ def _half_life(at: Circumstances, champion: str) -> float:
 
 
 def _agent(form: Mapping[str, Any]) -> Parameters:
-    return {name: float(form[name]) for name in ("agent_alpha", "tikhonov_weight", "half_life")}
+    return {name: float(form[name]) for name in Agent().numbers}

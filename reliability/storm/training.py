@@ -104,7 +104,7 @@ class Trainings:
 
     def _plan(self) -> Plan:
         bandit, settings = self._world.bandit, self._world.settings
-        form = {**bandit.agent.model_dump(), "full_retrain": False, "enable_caching": True}
+        form = {**bandit.agent.numbers, "full_retrain": False, "enable_caching": True}
         at = Circumstances(
             bandit,
             form,

@@ -4,6 +4,7 @@ The registry keeps what it writes apart from the artefact, which is immutable (`
 
     saved_model/    a TF-Agents policy, loaded by `tf.saved_model.load`: features [batch, d] to action indices [batch]
     encoder.json    what makes the features of an observation
+    features.json   named features as the policy reads them: what `Vectoriser` makes an observation of; {} for a vector
     actions.json    the id of each action index: the actions that were active
 """
 
@@ -37,6 +38,8 @@ def run(bandit: Bandit, settings: Settings, version: str, promoted: bool) -> Non
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "encoder.json").write_text(policy.encoder.model_dump_json(indent=1))
+        declared = {name: feature.model_dump(mode="json") for name, feature in policy.features.items()}
+        (folder / "features.json").write_text(json.dumps(declared, indent=1))
         (folder / "actions.json").write_text(json.dumps(active, indent=1))
         saved_model.export(policy.model.taken(bandit.problem.active_indices), folder / "saved_model")
         registry.attach(version, folder)

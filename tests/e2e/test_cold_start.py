@@ -63,7 +63,7 @@ def retrain(bandit: Bandit, settings: Settings, scratch: Path) -> Deployment:
     champion, full = given["champion"] or None, given["full_retrain"]
     data, policy, verdict = (scratch / name for name in ("data", "policy", "verdict"))
     ingester.run(bandit, settings, [(low, high) for low, high in json.loads(given["windows"])], data)
-    agent = Agent(**{name: given[name] for name in Agent.model_fields})
+    agent = Agent(**{name: given[name] for name in Agent().numbers})
     trainer.run(bandit, settings, data, champion, full, agent, policy)
     evaluator.run(bandit, settings, data, policy, champion, full, verdict)
     return deployer.run(bandit, settings, policy, verdict, champion, given["trigger"], "job-1")

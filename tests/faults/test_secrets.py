@@ -104,7 +104,7 @@ def test_neither_is_left_behind_by_a_pipeline_job(movielens: Bandit, monkeypatch
         salt = opened.salt
     runner = LocalRunner(movielens, settings)
     who: Parameters = {"bandit": movielens.job_json(), "job_id": "born", "champion": "", "full_retrain": False}
-    given: Parameters = {"rounds": 200, "seed": 1, "trigger": "startup", **movielens.agent.model_dump()}
+    given: Parameters = {"rounds": 200, "seed": 1, "trigger": "startup", **movielens.agent.numbers}
     runner.submit("born", "startup", who | given)
     status = until(lambda: (found := runner.status("born")) and found.state.terminal and found, "the job to end", 300)
     state_dir = settings.state_dir(movielens)

@@ -46,7 +46,7 @@ def test_a_run_with_too_many_bad_rows_trains_nothing_and_leaves_them_to_be_looke
 ) -> None:
     runner = LocalRunner(movielens, spoilt)
     given: Parameters = {"bandit": movielens.job_json(), "windows": "[[0, 100]]", "champion": "", "full_retrain": True}
-    agent: Parameters = movielens.agent.model_dump()
+    agent: Parameters = {**movielens.agent.numbers}
     runner.submit("spoilt", "retrain", given | agent | {"job_id": "spoilt", "trigger": "manual"})
     while not (status := runner.status("spoilt")) or not status.state.terminal:
         time.sleep(0.1)

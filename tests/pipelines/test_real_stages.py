@@ -26,7 +26,7 @@ class Runs:
 
     def run(self, job_id: str, pipeline: Pipeline, **given: str | int | float | bool) -> JobStatus:
         who: Parameters = {"bandit": self.bandit.job_json(), "job_id": job_id, "champion": "", "full_retrain": False}
-        agent: Parameters = self.bandit.agent.model_dump()
+        agent: Parameters = {**self.bandit.agent.numbers}
         self.runner.submit(job_id, pipeline, who | agent | given)
         while not (status := self.runner.status(job_id)) or not status.state.terminal:
             time.sleep(0.1)

@@ -10,16 +10,19 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 
 from rl_core.backends import open_backend
 from rl_core.config import Bandit, Settings
 from rl_core.errors import ConfigError
+from rl_core.feature_config import Features
 from rl_core.features.catalogue import Catalogue
+from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser
 from rl_core.policy.artefact import Policy
 from rl_core.policy.verdict import Verdict
 from rl_core.schema import INTERACTION_SCHEMA
-from rl_core.stages import deployer, evaluator, ingester, trainer
+from rl_core.stages import deployer, evaluator, exporter, ingester, trainer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECTIONS = {"cup": "sport", "race": "sport", "vote": "politics", "tax": "politics", "derby": "sport"}
@@ -173,16 +176,22 @@ def test_the_size_of_an_action_s_number_makes_no_difference(settings: Settings, 
 @pytest.mark.tf
 @pytest.mark.parametrize("agent", [SHARED, HYBRID], ids=["shared", "hybrid"])
 def test_in_tensorflow_it_chooses_as_it_serves(agent: dict[str, Any], settings: Settings, tmp_path: Path) -> None:
-    from rl_core.policy.saved_model import import_tf_agents, policy_of
-
-    import_tf_agents()
+    bandit = _bandit("cup vote", agent=agent)
+    version = _train(bandit, settings, tmp_path, _log(bandit, settings, 1), None)
+    exporter.run(bandit, settings, version, promoted=True)
+    folder = open_backend(bandit, settings).registry().exported(version)
+    assert folder is not None
     import tensorflow as tf
+    from tf_agents.trajectories import time_step
 
-    bandit = _bandit(agent=agent)
-    policy = _policy(bandit, settings, _train(bandit, settings, tmp_path, _log(bandit, settings, 1), None))
-    rows = Vectoriser(bandit.problem.features).rows([{"likes": "sport"}, {"likes": "politics"}])
-    features = policy.encoder.encode(rows)
-    assert policy_of(policy.model).scores(tf.constant(features)).numpy() == pytest.approx(policy.scores(rows), rel=1e-9)
+    declared = TypeAdapter(Features).validate_json((folder / "features.json").read_bytes())
+    rows = Vectoriser(declared).rows([{"likes": "sport"}, {"likes": "politics"}])
+    features = Encoder.model_validate_json((folder / "encoder.json").read_bytes()).encode(rows)
+    step = time_step.restart(tf.constant(features, tf.float32), batch_size=2)
+    loaded = tf.saved_model.load(str(folder / "saved_model"))
+    chosen = loaded.action(step).action.numpy()
+    assert [orjson.loads((folder / "actions.json").read_bytes())[index] for index in chosen] == ["cup", "vote"]
+    assert chosen.tolist() == _policy(bandit, settings, version).scores(rows).argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize(
