@@ -168,7 +168,7 @@ class TestWhatDoesNotFitTheLog:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            ({"action": None}, "action is missing"),
+            ({"action_id": None}, "action_id is missing"),
             ({"action": "two"}, "action: "),
             ({"observation": [1.0, "x"]}, "observation: "),
             ({"decided_at": "yesterday"}, "Invalid isoformat"),
@@ -203,14 +203,14 @@ class TestWhatDoesNotFitTheLog:
         assert logger.run_once().interactions == 1
 
     def test_among_many_is_found(self, bus: MessageBus, store: JoinableStore, logger: EventLogger) -> None:
-        bus.publish([decision(str(n), **({"action": None} if n % 700 == 3 else {})) for n in range(3000)])
+        bus.publish([decision(str(n), **({"action_id": None} if n % 700 == 3 else {})) for n in range(3000)])
         assert logger.run_once().decisions == 2995
         assert [row["offset"] for row in rejected(store)] == [4, 704, 1404, 2104, 2804]
 
     def test_is_set_apart_once_though_the_logger_is_killed_before_it_goes_on(
         self, bus: MessageBus, store: JoinableStore, logger: EventLogger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bus.publish([decision("a"), decision("b", action=None), decision("c", action=None)])
+        bus.publish([decision("a"), decision("b", action_id=None), decision("c", action_id=None)])
         append, killed = DeltaTable.append, RuntimeError("killed")
 
         def until_killed(table: DeltaTable, rows: pa.Table, *stamp: Any) -> None:
