@@ -29,6 +29,7 @@ from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
 from rl_core.errors import PolicyError
 from rl_core.features.encoder import Encoder
+from rl_core.policy import remarks
 from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest, redefined
 from rl_core.policy.judgement import MIN_ROWS, Decision, Judged, decide
 from rl_core.policy.lineage import load_block, load_blocks, statistics_without
@@ -93,32 +94,27 @@ def run(
     if rival and rival.log:
         count = sum(len(_judged_by(rival, shard)) for shard in rows.read())
     if count < MIN_ROWS:
-        said = f"too few rows to judge: {count}, at least {MIN_ROWS} are needed"
-        decision = Decision(rival is None and not unjudged, said, {})
+        few = f"too few rows to judge: {count}, at least {MIN_ROWS} are needed"
+        decision = Decision(rival is None and not unjudged, few, {})
     else:
         others = bandit.validation.other_policies if rival is None else ()
         judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))
         decision = decide(judged, bandit)
+    said = [decision.reason]
+    if rival:
+        said += remarks.differences(rival.manifest, manifest, bandit.problem)
     if rival and rival.log:
-        decision = replace(
-            decision, reason=f"{decision.reason}; {_declared_anew(rival, manifest, rows.count() - unjudged - count)}"
-        )
+        said.append(remarks.declared_anew(rival.manifest, manifest, rows.count() - unjudged - count))
     decision.metrics["quarantined"] = float(sum(rows.index.quarantined.values()))
     decision.metrics["unjudged"] = float(unjudged)
     if unjudged:
-        decision = replace(decision, reason=f"{decision.reason}; {_only_trained(unjudged)}")
+        said.append(remarks.only_trained(unjudged))
+    decision = replace(decision, reason="; ".join(said))
     verdict = Verdict(champion=champion, rows=rows.count(), **asdict(decision))
     verdict.save(out)
     decided = "promote" if verdict.promote else "reject"
     print(f"evaluator: {decided}: {verdict.reason} ({time.perf_counter() - started:.2f} s)", flush=True)
     return verdict
-
-
-def _only_trained(rows: int) -> str:
-    return (
-        f"{rows} more rows only train, since nobody knows which actions they could choose from: they name a list that "
-        "came and went; write eligible_action_ids, or train once with that list"
-    )
 
 
 def _blocks_of(policy: Path, manifest: Manifest, registry: PolicyRegistry) -> list[Block]:
@@ -154,12 +150,6 @@ def _judged_by(champion: _Contender | None, rows: Rows) -> Rows:
     known = rows.eligible.any(axis=1)
     rows = rows if known.all() else rows.take(np.flatnonzero(known))
     return rows if champion is None or champion.log is None else rows.take(champion.log.readable(rows))
-
-
-def _declared_anew(champion: _Contender, challenger: Manifest, left_out: int) -> str:
-    was, now = champion.manifest.observation_version, challenger.observation_version
-    said = f"features are declared anew, {was} is {now}, and all of the log was trained on"
-    return f"{said}; {left_out:,} rows that the champion can't read are not compared" if left_out else said
 
 
 def _seqs_of(policies: Sequence[str], dataset: Dataset, open_store: Callable[[], EventStore]) -> NDArray[np.int64]:

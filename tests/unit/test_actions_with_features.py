@@ -80,6 +80,7 @@ def _train(
     trainer.run(bandit, settings, data, champion, full, bandit.agent, policy)
     judged = evaluator.run(bandit, settings, data, policy, champion, full, verdict)
     assert "nothing was learnt" not in judged.reason
+    (folder / "said.txt").write_text(judged.reason)
     Verdict(promote=True, reason="for the test", champion=champion, rows=1, metrics={}).save(verdict)
     return deployer.run(bandit, settings, policy, verdict, champion, "manual", name).version
 
@@ -118,6 +119,8 @@ def test_the_model_is_changed_by_the_next_retrain_which_reads_no_row_anew(settin
     disjoint, hybrid = _bandit(agent=DISJOINT), _bandit(agent=HYBRID)
     first = _train(disjoint, settings, tmp_path, _log(disjoint, settings, 1), None)
     second = _train(hybrid, settings, tmp_path, _log(hybrid, settings, 2, 200), first)
+    said = (tmp_path / "said.txt").read_text()
+    assert "its model is hybrid, likes × section crossed, the champion's disjoint" in said
     whole = _train(hybrid, settings, tmp_path, (0, 2200), second, full=True)
     one, other = (_policy(hybrid, settings, version) for version in (second, whole))
     assert one.model.theta == pytest.approx(other.model.theta, rel=1e-8)
@@ -138,6 +141,16 @@ def test_actions_that_come_and_go_leave_what_one_training_with_the_last_list_wou
     rows = Vectoriser(bandit.problem.features).rows([{"likes": "sport"}, {"likes": "politics"}, {"likes": "?"}])
     assert one.actions == bandit.problem.actions
     assert one.scores(rows) == pytest.approx(other.scores(rows), rel=1e-8)
+
+
+def test_the_verdict_names_actions_that_came_went_and_came_back(settings: Settings, tmp_path: Path) -> None:
+    first, second, third = _bandit("cup vote"), _bandit("tax vote race"), _bandit("cup tax race")
+    champion = _train(first, settings, tmp_path, _log(first, settings, 1, 300), None)
+    champion = _train(second, settings, tmp_path, _log(second, settings, 2, 300), champion)
+    assert "new since the champion: tax, race; withdrawn since the champion: cup" in (tmp_path / "said.txt").read_text()
+    _train(third, settings, tmp_path, _log(third, settings, 3, 300), champion)
+    said = (tmp_path / "said.txt").read_text()
+    assert "brought back since the champion: cup; withdrawn since the champion: vote" in said
 
 
 def test_an_action_that_is_described_anew_is_scored_by_what_it_is_now(settings: Settings, tmp_path: Path) -> None:
