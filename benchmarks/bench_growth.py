@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 from timing import best_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rl_core.bandit.exploration import choose, draw_uniform
 from rl_core.bandit.linucb import LinUCB, Statistics, accumulate
-from rl_core.config import Bandit
+from rl_core.config import Agent, Bandit
 from rl_core.features.encoder import Encoder
 from rl_core.features.vectorise import Vectoriser
+from rl_core.policy.artefact import Policy, write_artefact
 from rl_core.problem_config import Problem
 from rl_core.serving.decisions import Decider
 from rl_core.serving.policies import Served
@@ -67,15 +67,10 @@ def bandit_of(**problem: Any) -> Bandit:
     return Bandit(name="bench", prefix="bench", pipe_version="v1", problem=Problem(**shape, **problem))
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """What of a policy the server scores with."""
-
-    encoder: Encoder
-    linucb: LinUCB
-
-    def scores(self, observations: NDArray[np.float32], largest: float = np.inf) -> NDArray[np.float64]:
-        return self.linucb.scores(self.encoder.encode(observations, largest))
+def policy_of(problem: Problem, statistics: Statistics) -> Policy:
+    with TemporaryDirectory() as folder:
+        write_artefact(Path(folder), problem, Agent(agent_alpha=0.2, tikhonov_weight=0.01), statistics)
+        return Policy.load(Path(folder), problem)
 
 
 def deciding(bandit: Bandit, instance: dict[str, Any], statistics: Statistics, count: int = 20) -> tuple[float, float]:
@@ -83,8 +78,8 @@ def deciding(bandit: Bandit, instance: dict[str, Any], statistics: Statistics, c
     problem = bandit.problem
     vectoriser = Vectoriser(problem.features) if problem.features else None
     body, decider = orjson.dumps({"instances": [instance]}), Decider(bandit, b"salt")
-    policy = Scoring(Encoder.of(problem), LinUCB(statistics, 0.2, 0.01))
-    served = Served("v1", cast(Any, policy))
+    policy = policy_of(problem, statistics)
+    served = Served("v1", policy)
 
     def alone() -> None:
         for _ in range(count):
@@ -108,7 +103,7 @@ def print_shapes() -> None:
     for dim in DIMS:
         for actions in ACTIONS:
             statistics, train = statistics_of(100_000, dim, actions)
-            solve = best_seconds(lambda found=statistics: LinUCB(found, 0.2, 0.01), 2)
+            solve = best_seconds(lambda found=statistics: LinUCB.of(found, 0.2, 0.01), 2)
             bandit = bandit_of(
                 observation_dim=dim, observation_version="bench", actions=[f"action-{k}" for k in range(actions)]
             )
