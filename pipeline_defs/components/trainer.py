@@ -28,7 +28,7 @@ def trainer(
     """
     from pathlib import Path
 
-    from rl_core.config import Bandit, Settings
+    from rl_core.config import Agent, Bandit, Settings
     from rl_core.stages import trainer as stage
 
     definition = Bandit.from_json(bandit)
@@ -39,6 +39,6 @@ def trainer(
         Path(dataset.path),
         champion or None,
         full_retrain,
-        definition.agent.model_copy(update=asked),
+        Agent.model_validate({**definition.agent.model_dump(), **asked}),
         Path(policy.path),
     )

@@ -76,6 +76,10 @@ class Statistics:
         """Multiply the weight of every row."""
         return Statistics(weight * self.a, weight * self.b, weight * self.n)
 
+    def weighted(self, weights: Array) -> Statistics:
+        """Multiply the weight of every row by that of its action, [K]."""
+        return Statistics(weights[:, None, None] * self.a, weights[:, None] * self.b, weights * self.n)
+
     def save(self, path: Path) -> None:
         """Write a by halves, b and n as npz; equal statistics give equal bytes."""
         write_npz(path, {"half": halved(self.a), "b": self.b, "n": self.n})

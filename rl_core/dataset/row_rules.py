@@ -190,7 +190,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "action_id",
-        lambda problem: "action_id must be one of problem.actions, or one that the champion knows",
+        lambda problem: "action_id must be one of problem.actions, or known to the champion, or chosen by a server",
         lambda batch: batch.action < 0,
         "add the action to the bandit's YAML, with active: false if it is not to be chosen",
     ),

@@ -49,7 +49,7 @@ class Validation:
         sets: Mapping[str, ActionSet] | None = None,
         chosen: Iterable[str] = (),
     ) -> None:
-        """`encoder` and `sets` are the champion's, where there is one; `chosen` are ids that a server has chosen."""
+        """`encoder` is the champion's, `sets` are lists that policies know, `chosen` ids that a server chose."""
         problem = bandit.problem
         own = ActionSet(actions=problem.actions, inactive=problem.inactive)
         known_sets = {problem.action_set_name: own, **(sets or {}), problem.action_set_version: own}
@@ -107,7 +107,7 @@ class Validation:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """The id of each action index of the rows: the problem's, then those that only the champion knows."""
+        """The id of each action index of the rows: the problem's, then those that only others know."""
         return self._known.lists.actions
 
     @property

@@ -61,7 +61,7 @@ class Encoder(BaseModel):
 
     def defines(self, problem: Problem) -> bool:
         """Whether it is the encoder of this problem, whatever its ranges."""
-        return self.model_copy(update={"clip": None, "shift": (), "spread": ()}) == Encoder.of(problem)
+        return self._with(clip=None, shift=(), spread=()) == Encoder.of(problem)
 
     def learnt(self, observations: Observations) -> Self:
         """Learn the ranges from n rows [n, dim]: 10 times the 99th percentile of the size of a coordinate's non-zeros.
@@ -75,17 +75,18 @@ class Encoder(BaseModel):
             rank = int(0.99 * (len(seen) - 1))
             at = CLIP_AT * float(np.partition(seen, rank)[rank]) if len(seen) else _LARGEST
             clip.append(float(np.float32(min(at, _LARGEST))))
-        learnt = self.model_copy(update={"clip": tuple(clip)})
+        learnt = self._with(clip=tuple(clip))
         if not self.standardised:
             return learnt
         usual = learnt.encode(observations)[:, list(self.standardised)].astype(np.float64)
         spread = usual.std(axis=0)
-        return learnt.model_copy(
-            update={
-                "shift": tuple((-usual.mean(axis=0)).tolist()),
-                "spread": tuple(np.where(spread > 0, spread, 1.0).tolist()),
-            }
+        return learnt._with(
+            shift=tuple((-usual.mean(axis=0)).tolist()), spread=tuple(np.where(spread > 0, spread, 1.0).tolist())
         )
+
+    def _with(self, **changes: Any) -> Self:
+        """Not `model_copy`, which copies what is cached, too: the digest of another function."""
+        return type(self).model_validate({**self.model_dump(), **changes})
 
     def absurd(self, observations: Observations) -> NDArray[np.bool_]:
         """Mark the values [n, dim] that lie so far outside their range that they are refused."""

@@ -84,7 +84,8 @@ class Policy:
         if problem is None:
             return cls(manifest, model, actions, statistics, manifest.features)
         recipe = manifest.recipe(problem)
-        if recipe.catalogue != manifest.catalogue or not set(problem.actions) <= set(actions):
+        described = manifest.hyperparameters.model != "disjoint" and recipe.catalogue != manifest.catalogue
+        if described or not set(problem.actions) <= set(actions):
             model = recipe.solve(statistics, actions, problem.actions)
         elif problem.actions != actions:
             model = model.taken([actions.index(action) for action in problem.actions])
@@ -201,10 +202,13 @@ def misfit(manifest: Manifest, problem: Problem) -> str | None:
     """
     if redefined(manifest, problem):
         return None
+    # Policies of before keep no definition of their features.
+    unsaid = problem.features and not manifest.features and "@" in manifest.observation_version
+    once = "; declare features as before and retrain once, then they may be declared anew" if unsaid else ""
     for name in ("observation_dim", "observation_version"):
         of_policy, of_problem = getattr(manifest, name), getattr(problem, name)
         if of_policy != of_problem:
-            return f"{name} is {of_policy!r} but the bandit's is {of_problem!r}"
+            return f"{name} is {of_policy!r} but the bandit's is {of_problem!r}{once}"
     return None
 
 

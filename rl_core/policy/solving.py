@@ -50,10 +50,11 @@ class Recipe:
             return LinUCB.of(sums, *given)
         if self.catalogue is None:
             raise PolicyError(f"a {agent.model} model needs the features of its actions; train the policy again")
-        everything = np.arange(sums.b.shape[1])
-        sharing = Sharing(
-            self.catalogue.matrix(ids),
-            (everything, *(np.asarray(indices, np.intp) for indices in self.catalogue.crossed)),
-            np.asarray((1.0, *self.catalogue.size)),
-        )
-        return (SharedLinUCB.of if agent.model == "shared" else solve_hybrid)(sums, *given, sharing)
+        everything, actions = np.arange(sums.b.shape[1]), self.catalogue.matrix(ids)
+        crossed = (everything, *(np.asarray(indices, np.intp) for indices in self.catalogue.crossed))
+        size = np.asarray((1.0, *self.catalogue.size))
+        known = np.asarray([action in self.catalogue.vectors for action in ids], np.float64)
+        if agent.model == "hybrid":  # what is not described has nothing in common with others
+            return solve_hybrid(sums, *given, Sharing(actions * known[:, None], crossed, size))
+        taught = sums if known.all() else sums.weighted(known)
+        return SharedLinUCB.of(taught, *given, Sharing(actions, crossed, size))

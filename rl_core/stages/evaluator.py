@@ -27,7 +27,7 @@ from rl_core.bandit.blocks import NUM_FOLDS, Block, action_ids
 from rl_core.bandit.exploration import probabilities
 from rl_core.config import Bandit, Settings
 from rl_core.dataset.trajectories import Dataset, Rows
-from rl_core.errors import PolicyError
+from rl_core.errors import DataError, PolicyError
 from rl_core.features.encoder import Encoder
 from rl_core.policy import remarks
 from rl_core.policy.artefact import Manifest, another_problem, block_name, misfit, read_manifest, redefined
@@ -60,8 +60,10 @@ class _Contender:
         own = self.manifest.encodes
         if self.log is not None:
             return self.log.features(rows, own)
+        if own == encoder:
+            return rows.observation
         encoded: NDArray[np.float32] = own.encode(rows.observation[:, : own.dim])
-        return rows.observation if own == encoder else encoded
+        return encoded
 
 
 def run(
@@ -78,7 +80,7 @@ def run(
     Fewer than MIN_ROWS rows judge nobody.
 
     Raises:
-        DataError: the dataset is damaged.
+        DataError: the dataset is damaged, or nobody knows of almost all rows which actions they could choose from.
         PolicyError: the policy is, or the champion answers another problem.
         RegistryError: the champion is unknown.
     """
@@ -93,9 +95,11 @@ def run(
     count = rows.count() - unjudged
     if rival and rival.log:
         count = sum(len(_judged_by(rival, shard)) for shard in rows.read())
+    few = f"too few rows to judge: {count}, at least {MIN_ROWS} are needed"
+    if count < MIN_ROWS <= count + unjudged:  # no verdict, so that the rows stay new
+        raise DataError(f"{few}; {remarks.only_trained(unjudged)}")
     if count < MIN_ROWS:
-        few = f"too few rows to judge: {count}, at least {MIN_ROWS} are needed"
-        decision = Decision(rival is None and not unjudged, few, {})
+        decision = Decision(rival is None, few, {})
     else:
         others = bandit.validation.other_policies if rival is None else ()
         judged = _judge(rows, challenger, rival, bandit.serving.epsilon, _seqs_of(others, rows, backend.store))

@@ -22,7 +22,7 @@ from rl_core.dataset.quarantine import Quarantine
 from rl_core.dataset.row_rules import COLUMNS
 from rl_core.dataset.trajectories import Part
 from rl_core.dataset.validation import Validation
-from rl_core.errors import DataError, PolicyError
+from rl_core.errors import DataError, PolicyError, RegistryError
 from rl_core.policy.artefact import redefined
 from rl_core.policy.manifest import read_manifest
 
@@ -47,8 +47,9 @@ def run(bandit: Bandit, settings: Settings, windows: Sequence[Window], out: Path
     registry, store = backend.registry(), backend.store()
     champion = champion or registry.alias("champion")
     known = read_manifest(registry.path(champion)) if champion else None
-    deciders, chosen = _decided(store, windows)
-    lists = _lists(registry, deciders - {champion}) | (known.named_sets if known else {})
+    lists = known.named_sets if known else {}
+    deciders, chosen = _decided(store, windows, {*lists, bandit.problem.action_set_version})
+    lists = _lists(registry, deciders) | lists
     ranges = known.encodes if known and not redefined(known, bandit.problem) else None
     validation = Validation(bandit, registry.versions(), ranges, lists, chosen)
     with Quarantine(out) as quarantine:
@@ -85,27 +86,27 @@ def _check_windows(windows: Sequence[Window]) -> None:
             raise DataError(f"windows {_shown([before, after])} overlap; every interaction belongs to one window")
 
 
-def _decided(store: EventStore, windows: Sequence[Window]) -> tuple[set[str], list[str]]:
-    """The policies that decided within the windows, and the ids of the actions that a server chose.
+def _decided(store: EventStore, windows: Sequence[Window], known: set[str]) -> tuple[set[str], list[str]]:
+    """The policies that decided by lists of actions which are not known, and the ids of actions that a server chose.
 
     A server chooses from its bandit's list: an id of no list that is known was on one that came and went. What a file
     says may be a typing error.
     """
     within = " OR ".join(f"(seq > {low} AND seq <= {high})" for low, high in windows)
-    sql = f"SELECT DISTINCT policy_version, action_id, source FROM interactions WHERE {within}"  # noqa: S608
-    rows = store.query(sql).to_pylist()
+    columns = "policy_version, action_id, source, action_set_version"
+    rows = store.query(f"SELECT DISTINCT {columns} FROM interactions WHERE {within}").to_pylist()  # noqa: S608
     chosen = {row["action_id"] for row in rows if row["source"] in ("client", "simulator") and row["action_id"]}
-    return {row["policy_version"] for row in rows}, sorted(chosen)
+    return {row["policy_version"] for row in rows if row["action_set_version"] not in known}, sorted(chosen)
 
 
 def _lists(registry: PolicyRegistry, versions: set[str]) -> dict[str, ActionSet]:
     """The lists of actions that these policies were trained with, as far as they are registered and can be read.
 
-    They are the champion's too, unless it is no descendant: after a rollback.
+    They are the champion's too, unless it is no descendant: after a rollback. Each is fetched whole from the registry.
     """
     lists: dict[str, ActionSet] = {}
     for version in sorted(versions.intersection(registry.versions())):
-        with suppress(PolicyError):  # what can't be read tells nothing: the rows train all the same
+        with suppress(PolicyError, RegistryError):  # damaged, or removed: the rows train all the same
             lists |= read_manifest(registry.path(version)).named_sets
     return lists
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from rl_core.backends import open_backend
 from rl_core.bandit.blocks import Meaning, combine, make_block
 from rl_core.config import Agent, Bandit, Settings, Validation
 from rl_core.dataset.trajectories import Dataset
-from rl_core.errors import PolicyError
+from rl_core.errors import DataError, PolicyError
 from rl_core.policy.artefact import Policy
 from rl_core.policy.verdict import Verdict
 from rl_core.problem_config import Problem
@@ -235,22 +236,37 @@ class TestARow:
         assert set(dataset.index.actions) == {*"abcz"}
         assert (dataset.count(), dataset.index.unjudged, dataset.index.quarantined) == (ROWS, 0, {})
 
+    def test_of_a_policy_whose_folder_was_removed_trains(self, movielens: Bandit, tmp_path: Path) -> None:
+        settings, before, between = (
+            Settings(home=tmp_path / "home"),
+            _bandit(movielens, "ab"),
+            _bandit(movielens, "bz"),
+        )
+        first = _train(before, settings, tmp_path, _log(before, settings, 1), None)
+        second = _train(between, settings, tmp_path, _log(between, settings, 2), first)
+        window = _log(between, settings, 3, form="alone", by=second)
+        shutil.rmtree(open_backend(before, settings).registry().path(second))
+        ingester.run(before, settings, [window], tmp_path / "after", first)
+        dataset = Dataset.open(tmp_path / "after")
+        assert (dataset.count(), dataset.index.unjudged, dataset.index.quarantined) == (ROWS, ROWS, {})
+
     @pytest.mark.parametrize("form", ["alone", "indices"])
-    def test_that_can_not_be_judged_promotes_nobody(self, movielens: Bandit, tmp_path: Path, form: str) -> None:
+    def test_that_can_not_be_judged_ends_the_run_without_a_verdict(
+        self, movielens: Bandit, tmp_path: Path, form: str
+    ) -> None:
         served, settings = _bandit(movielens, "abc"), Settings(home=tmp_path / "home")
         later = _bandit(movielens, self.LATER)
         data, policy = tmp_path / "data", tmp_path / "policy"
         _ingested(later, settings, data, _log(served, settings, 1, form=form))
         trainer.run(later, settings, data, None, False, AGENT, policy)
-        verdict = evaluator.run(later, settings, data, policy, None, False, tmp_path / "verdict")
-        assert not verdict.promote, "not even the first policy: what would it be held against?"
-        assert "too few rows to judge: 0, at least 10 are needed; 40 more rows only train" in verdict.reason
-        assert verdict.metrics["unjudged"] == ROWS
+        with pytest.raises(DataError, match="judge: 0, at least 10 are needed; 40 more rows only train"):
+            evaluator.run(later, settings, data, policy, None, False, tmp_path / "verdict")
         _ingested(later, settings, data, (0, _log(later, settings, 2)[1]))
         trainer.run(later, settings, data, None, False, AGENT, policy)
         verdict = evaluator.run(later, settings, data, policy, None, False, tmp_path / "verdict")
         assert "the challenger is estimated" in verdict.reason, "it is judged on the others"
         assert "; 40 more rows only train" in verdict.reason
+        assert verdict.metrics["unjudged"] == ROWS
 
 
 class TestAnAction:

@@ -62,8 +62,8 @@ def _log(bandit: Bandit, settings: Settings, seed: int, n: int = 2000) -> tuple[
         row |= {"seq": head + i + 1, "event_id": f"{seed}-{i}", "producer": "bus-1", "offset": head + i + 1}
         row |= {"observation": [], "observation_version": problem.observation_version}
         row |= {"features": orjson.dumps({"likes": liked}).decode(), "source": "client", "served": True}
-        row |= {"action_id": action, "action": problem.actions.index(action), "schema_version": 1}
-        row |= {"action_set_version": problem.action_set_version, "eligible_actions": problem.active_indices}
+        row |= {"action_id": action, "eligible_action_ids": problem.active, "schema_version": 1}
+        row |= {"action_set_version": problem.action_set_version}
         row |= {"propensity": 1 / len(problem.active), "epsilon": 1.0, "policy_version": "uniform"}
         row |= {"reward": float(rng.random() < (LIKED if SECTIONS[action] == liked else OTHER)), "closed_by": "reward"}
         rows.append(row)
@@ -168,7 +168,24 @@ def test_a_policy_keeps_the_features_it_was_solved_with_when_they_are_defined_an
     catalogue = Catalogue.of(before.problem, before.agent.crosses)
     other = _bandit(action_features={"section": {"kind": "hashed", "buckets": 8}})
     assert catalogue.renewed(other.problem) == catalogue
-    assert Catalogue.of(other.problem, other.agent.crosses, catalogue).vectors.keys() == {"cup", "race", "vote", "tax"}
+    gone = _bandit("cup vote", action_features={"section": {"kind": "hashed", "buckets": 8}})
+    assert Catalogue.of(gone.problem, gone.agent.crosses, catalogue).vectors.keys() == {"cup", "race", "vote", "tax"}
+
+
+@pytest.mark.parametrize("agent", [SHARED, HYBRID], ids=["shared", "hybrid"])
+def test_actions_that_nobody_described_teach_nothing_that_is_shared(
+    agent: dict[str, Any], settings: Settings, tmp_path: Path
+) -> None:
+    without, with_it = _bandit("cup race vote tax", agent), _bandit("cup race vote tax derby", agent)
+    first = _train(without, settings, tmp_path, _log(without, settings, 1), None)
+    window = _log(with_it, settings, 2)  # derby came and went between two trainings
+    before, after = (
+        _policy(without, settings, version) for version in (first, _train(without, settings, tmp_path, window, first))
+    )
+    assert after.manifest.actions == ("cup", "race", "vote", "tax", "derby")
+    for liked in ("sport", "politics"):
+        expected, truth = (_expected(without, policy, liked) for policy in (after, before))
+        assert expected == pytest.approx(truth, abs=0.05)
 
 
 def test_the_size_of_an_action_s_number_makes_no_difference(settings: Settings, tmp_path: Path) -> None:

@@ -75,3 +75,5 @@ class TestADigest:
         encoders = [Encoder(dim=3), Encoder(dim=3, intercept=True), Encoder(dim=4), LEARNT]
         assert len({encoder.digest for encoder in encoders}) == 4
         assert Encoder.model_validate_json(LEARNT.model_dump_json()).digest == LEARNT.digest
+        before = Encoder(dim=2)
+        assert before.digest != before.learnt(np.ones((9, 2), np.float32)).digest, "whoever asked for it before"
