@@ -53,9 +53,9 @@ def test_the_form_is_typed_and_described_and_starts_a_run(
     switches = {"Skip the gate": False, "Full retrain": False, "Use the cache": True}
     numbers = {
         "Threshold": str(movielens.retrain.min_new_interactions),
-        "α (agent_alpha)": "0.2",
-        "λ (tikhonov_weight)": "0.01",
-        "Half-life": "0",
+        "α (agent_alpha)": f"{movielens.agent.agent_alpha:g}",
+        "λ (tikhonov_weight)": f"{movielens.agent.tikhonov_weight:g}",
+        "Half-life": f"{movielens.agent.half_life:g}",
     }
     for title, on in switches.items():
         expect(form.get_by_role("checkbox", name=title)).to_be_checked(checked=on)
