@@ -195,11 +195,11 @@ _SENT: dict[str, TypeAdapter[Any]] = {
 
 def faults_of(features: Features, given: Mapping[str, Any]) -> Iterator[str]:
     """Say what is wrong with features as a YAML gives them: an unknown name, one that is missing, another kind."""
-    for name in given.keys() - features.keys():
-        alike = get_close_matches(str(name), features, 1)
-        yield f"{name!r} is no feature; " + (
-            f"did you mean {alike[0]}?" if alike else f"they are {', '.join(features)}"
-        )
+    for name in given:
+        if name not in features:
+            alike = get_close_matches(str(name), features, 1)
+            meant = f"did you mean {alike[0]}?" if alike else f"they are {', '.join(features)}"
+            yield f"{name!r} is no feature; {meant}"
     for name, feature in features.items():
         value = given.get(name)
         if value is None:

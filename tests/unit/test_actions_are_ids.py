@@ -163,6 +163,13 @@ def _ingested(bandit: Bandit, settings: Settings, out: Path, window: tuple[int, 
     return Dataset.open(out)
 
 
+def _rolled_back(before: Bandit, between: Bandit, settings: Settings, folder: Path) -> tuple[str, str, tuple[int, int]]:
+    """The version that serves again, the one that was rolled back, and the rows that it decided by its own list."""
+    first = _train(before, settings, folder, _log(before, settings, 1), None)
+    second = _train(between, settings, folder, _log(between, settings, 2), first)
+    return first, second, _log(between, settings, 3, form="alone", by=second)
+
+
 class TestARow:
     LATER: ClassVar[list[Any]] = [{"id": "c", "active": False}, "b", "d", "a"]
     """The list that is trained with: other actions, in another order than those that were served."""
@@ -223,28 +230,16 @@ class TestARow:
     def test_of_a_policy_that_was_rolled_back_means_the_list_that_it_was_trained_with(
         self, movielens: Bandit, tmp_path: Path
     ) -> None:
-        settings, before, between = (
-            Settings(home=tmp_path / "home"),
-            _bandit(movielens, "abc"),
-            _bandit(movielens, "bza"),
-        )
-        first = _train(before, settings, tmp_path, _log(before, settings, 1), None)
-        second = _train(between, settings, tmp_path, _log(between, settings, 2), first)
-        window = _log(between, settings, 3, form="alone", by=second)
+        settings, before = Settings(home=tmp_path / "home"), _bandit(movielens, "abc")
+        first, _, window = _rolled_back(before, _bandit(movielens, "bza"), settings, tmp_path)
         ingester.run(before, settings, [window], tmp_path / "after", first)
         dataset = Dataset.open(tmp_path / "after")
         assert set(dataset.index.actions) == {*"abcz"}
         assert (dataset.count(), dataset.index.unjudged, dataset.index.quarantined) == (ROWS, 0, {})
 
     def test_of_a_policy_whose_folder_was_removed_trains(self, movielens: Bandit, tmp_path: Path) -> None:
-        settings, before, between = (
-            Settings(home=tmp_path / "home"),
-            _bandit(movielens, "ab"),
-            _bandit(movielens, "bz"),
-        )
-        first = _train(before, settings, tmp_path, _log(before, settings, 1), None)
-        second = _train(between, settings, tmp_path, _log(between, settings, 2), first)
-        window = _log(between, settings, 3, form="alone", by=second)
+        settings, before = Settings(home=tmp_path / "home"), _bandit(movielens, "ab")
+        first, second, window = _rolled_back(before, _bandit(movielens, "bz"), settings, tmp_path)
         shutil.rmtree(open_backend(before, settings).registry().path(second))
         ingester.run(before, settings, [window], tmp_path / "after", first)
         dataset = Dataset.open(tmp_path / "after")
