@@ -48,7 +48,7 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
             found.append(f"{place}: there is no such key; {_nearest(location, model)}")
             continue
         got = "" if isinstance(one.get("input"), dict) else f" (got {_shown(one.get('input'))})"
-        found += [f"{place}: {rule}{got}" for rule in one["msg"].splitlines()]
+        found += [f"{place}: {rule}{got}" for rule in one["msg"].removeprefix("Value error, ").splitlines()]
     return found
 
 

@@ -120,6 +120,8 @@ class Problem(Frozen):
                 if not action.keys() <= {"id", "active", "features"} or "id" not in action:
                     raise ValueError(f"an action is an id, or {{id: …, active: false, features: {{…}}}}; got {action}")
                 inactive += [] if action.get("active", True) else [action["id"]]
+                if not isinstance(action.get("features", {}), dict):
+                    raise ValueError(f"the features of an action are {{name: value, …}}; got {action}")
                 if "features" in action:
                     described[str(action["id"])] = action["features"]
                 action = action["id"]
@@ -140,8 +142,8 @@ class Problem(Frozen):
             raise ValueError(f"only {len(self.active)} of {self.num_actions} actions is active; a choice needs two")
         if bad := [action for action in self.actions if not action or action != action.strip()]:
             raise ValueError(f"actions lists {bad[0]!r}; an action id is not empty and has no blanks at its ends")
-        if wrong := next(self._misdescribed(), None):
-            raise ValueError(wrong)
+        if wrong := list(self._misdescribed()):
+            raise ValueError("\n".join(wrong))
         if not self.reward_min <= self.reward_default <= self.reward_max:
             raise ValueError(
                 f"reward_default={self.reward_default} lies outside reward_min..reward_max "

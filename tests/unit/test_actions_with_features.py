@@ -229,6 +229,7 @@ def test_in_tensorflow_it_chooses_as_it_serves(agent: dict[str, Any], settings: 
     [
         ({"actions": [{"id": "cup", "features": {"sektion": "sport"}}, _article("tax")]}, "did you mean section?"),
         ({"actions": ["cup", _article("tax")]}, "action 'cup': section is missing; give it, or declare"),
+        ({"actions": [{"id": "cup", "features": 7}, _article("tax")]}, "the features of an action are {name: value"),
         ({"actions": [{"id": "cup", "features": {"section": 7}}, _article("tax")]}, "section is '7', no category"),
         ({"action_features": {}}, "action 'cup' has features, but none are declared"),
         ({"agent": {"model": "shared", "crosses": [["age", "section"]]}}, "'age', which is not observed"),
@@ -241,6 +242,14 @@ def test_in_tensorflow_it_chooses_as_it_serves(agent: dict[str, Any], settings: 
 def test_a_yaml_that_can_not_be_meant_is_refused_with_the_rule(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
         _bandit(**changed)
+
+
+def test_every_fault_of_every_action_is_told(tmp_path: Path) -> None:
+    wrong = [{"id": "cup", "features": {"sektion": "sport"}}, {"id": "tax", "features": {"section": 7}}]
+    with pytest.raises(ConfigError) as error:
+        _bandit(actions=wrong)
+    assert str(error.value).startswith("bandit: problem: action 'cup': 'sektion' is no feature; did you mean section?")
+    assert str(error.value).endswith("; and 2 more")
 
 
 def test_a_definition_reads_back_from_a_jobs_parameters_as_it_was() -> None:
